@@ -1,0 +1,374 @@
+"""All I/O of all formats, over ``map`` and ``allocate``.
+
+:class:`Image` reads a layer and its parents; :class:`WritableImage` also writes. Nothing
+else in imprint turns a mapping into bytes, so a map can never disagree with a read.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Self
+
+from imprint.core.errors import CorruptImageError, ReadError
+from imprint.core.extent import Extent, Kind, coalesce
+from imprint.core.limits import DECODE_CACHE_BYTES, SPAN_BYTES
+from imprint.core.units import align_down, align_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imprint.core.contracts import Layer, Source, Storage, Traits, WritableLayer
+    from imprint.core.info import ImageInfo
+
+ZEROS: Final = bytes(SPAN_BYTES)
+
+
+def is_zero(view: memoryview) -> bool:
+    """Whether all bytes are zero. ``startswith`` is memcmp; comparing views goes byte by byte."""
+    length = len(view)
+    if length <= SPAN_BYTES:
+        return ZEROS.startswith(view)
+    return all(
+        ZEROS.startswith(view[start : start + SPAN_BYTES])
+        for start in range(0, length, SPAN_BYTES)
+    )
+
+
+def fill_zero(view: memoryview) -> None:
+    """Set all bytes to zero."""
+    for start in range(0, len(view), SPAN_BYTES):
+        piece = view[start : start + SPAN_BYTES]
+        piece[:] = ZEROS[: len(piece)]
+
+
+class Image:
+    """A disk image opened for reading: a layer, and what lies below it.
+
+    Thread-safe. A hole reads from ``parent`` as far as that reaches, and as zeros beyond.
+    """
+
+    def __init__(
+        self, layer: Layer, *, name: str, parent: Source | None = None
+    ) -> None:
+        self._layer = layer
+        self._name = name
+        self._parent = parent
+        self._cache = _DecodeCache(DECODE_CACHE_BYTES)
+
+    @property
+    def name(self) -> str:
+        """Path or address of the image."""
+        return self._name
+
+    @property
+    def size(self) -> int:
+        """Of the disk, in bytes."""
+        return self._layer.size
+
+    @property
+    def traits(self) -> Traits:
+        """Of the disk."""
+        return self._layer.traits
+
+    @property
+    def parent(self) -> Source | None:
+        """What holes read from."""
+        return self._parent
+
+    def info(self) -> ImageInfo:
+        """What can be said of the image without reading its data."""
+        return self._layer.info()
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """The bytes of ``[offset, offset + length)``, cut off at the disk's end.
+
+        Raises:
+            ReadError: if any of them cannot be read.
+        """
+        length = max(0, min(length, self.size - offset))
+        buffer = bytearray(length)
+        self.readinto(memoryview(buffer), offset)
+        return bytes(buffer)
+
+    def readinto(self, buffer: memoryview, offset: int) -> None:
+        """Fill ``buffer``; see :class:`~imprint.core.contracts.Source`."""
+        self._check_range(offset, len(buffer))
+        for extent in self.own_extents(offset, len(buffer)):
+            start = extent.offset - offset
+            view = buffer[start : start + extent.length]
+            if extent.kind is Kind.DATA:
+                assert extent.storage is not None
+                extent.storage.readinto(view, extent.storage_offset)
+            elif extent.kind is Kind.ENCODED:
+                self._decode_into(view, extent)
+            elif extent.kind is Kind.HOLE and self._parent is not None:
+                self._read_parent(view, extent.offset)
+            else:
+                fill_zero(view)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """What the range is made of, seen through all parents."""
+        return coalesce(self._chain_extents(offset, length))
+
+    def own_extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """The same for this image alone: holes stay holes, whatever a parent has there."""
+        self._check_range(offset, length)
+        position, end = offset, offset + length
+        while position < end:
+            extent = self._layer.map(position, end - position)
+            assert extent.offset == position
+            assert 0 < extent.length <= end - position
+            yield extent
+            position = extent.end
+
+    def close(self) -> None:
+        """Close the layer and its parents."""
+        self._layer.close()
+        if self._parent is not None:
+            self._parent.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _check_range(self, offset: int, length: int) -> None:
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise ReadError(
+                f"expected a range inside the disk's {self.size} bytes, "
+                f"found {offset} + {length}",
+                name=self._name,
+                offset=offset,
+                length=length,
+            )
+
+    def _chain_extents(self, offset: int, length: int) -> Iterator[Extent]:
+        for extent in self.own_extents(offset, length):
+            if extent.kind is not Kind.HOLE or self._parent is None:
+                yield extent
+                continue
+            inside = min(extent.end, self._parent.size)
+            if inside > extent.offset:
+                yield from self._parent.extents(extent.offset, inside - extent.offset)
+            if extent.end > max(inside, extent.offset):
+                start = max(inside, extent.offset)
+                yield Extent(start, extent.end - start, Kind.HOLE)
+
+    def _read_parent(self, view: memoryview, offset: int) -> None:
+        assert self._parent is not None
+        inside = max(0, min(len(view), self._parent.size - offset))
+        if inside:
+            self._parent.readinto(view[:inside], offset)
+        fill_zero(view[inside:])
+
+    def _decode_into(self, view: memoryview, extent: Extent) -> None:
+        """Fill ``view`` from as many units as the extent touches; it may start inside one."""
+        position = extent.offset
+        while position < extent.end:
+            unit = self._layer.unit(position)
+            if not unit.offset <= position < unit.end:
+                raise CorruptImageError(
+                    "a decoded unit lies elsewhere", name=self._name
+                )
+            stop = min(unit.end, extent.end)
+            part = view[position - extent.offset : stop - extent.offset]
+            if len(part) == unit.length:
+                self._layer.decode(unit, part)
+            else:
+                within = position - unit.offset
+                part[:] = self._decoded(unit)[within : within + len(part)]
+            position = stop
+
+    def _decoded(self, unit: Extent) -> memoryview:
+        cached = self._cache.get(unit)
+        if cached is None:
+            buffer = bytearray(unit.length)
+            self._layer.decode(unit, memoryview(buffer))
+            cached = bytes(buffer)
+            self._cache.put(unit, cached)
+        return memoryview(cached)
+
+    def _forget_decoded(self) -> None:
+        self._cache.clear()
+
+
+class WritableImage(Image):
+    """A disk image opened for writing: also a :class:`~imprint.core.contracts.Target`.
+
+    Bytes go to their new place first and are linked then, so that a failure half-way
+    leaves the disk as it was.
+    """
+
+    def __init__(
+        self,
+        layer: WritableLayer,
+        storage: Storage,
+        *,
+        name: str,
+        parent: Source | None = None,
+        is_fresh: bool = False,
+    ) -> None:
+        """``is_fresh``: was created for this copy, so that what is not written is zero."""
+        super().__init__(layer, name=name, parent=parent)
+        self._writable = layer
+        self._storage = storage
+        self._reads_zero = is_fresh and parent is None
+
+    @property
+    def traits(self) -> Traits:
+        """Of the disk."""
+        return replace(self._layer.traits, reads_zero=self._reads_zero)
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Store ``data``; a unit that it covers in part keeps its other bytes."""
+        self._check_range(offset, len(data))
+        position, end = offset, offset + len(data)
+        while position < end:
+            place = self._writable.place(position, end - position)
+            if place is not None:
+                stored = data[position - offset : place.end - offset]
+                _storage_of(place).write(stored, place.storage_offset)
+                position = place.end
+            else:
+                position = self._write_new(data, offset, position)
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make the range read as zeros: whole units give up their room."""
+        self._check_range(offset, length)
+        grain, end = self._writable.traits.grain, offset + length
+        first = min(align_up(offset, grain), end)
+        last = end if end == self.size else max(align_down(end, grain), first)
+        self._write_zeros(offset, first - offset)
+        if last > first:
+            self._writable.zero(first, last - first)
+            self._forget_decoded()
+        self._write_zeros(last, end - last)
+
+    def can_offload(self, extent: Extent) -> bool:
+        """Whether the system can move a ``DATA`` extent; only whole units."""
+        grain = self._writable.traits.grain
+        aligned = extent.offset % grain == 0 and (
+            extent.length % grain == 0 or extent.end == self.size
+        )
+        return (
+            aligned
+            and extent.storage is not None
+            and self._storage.can_offload(extent.storage)
+        )
+
+    def copy_from(self, extent: Extent) -> None:
+        """Let the system move a ``DATA`` extent of whole units."""
+        position = extent.offset
+        while position < extent.end:
+            rest = extent.clip(position, extent.end)
+            place = self._writable.place(position, rest.length)
+            is_new = place is None
+            if place is None:
+                place = self._writable.allocate(position, rest.length)
+            moved = rest.clip(position, place.end)
+            assert moved.storage is not None
+            _storage_of(place).copy_range(
+                moved.storage, moved.storage_offset, place.storage_offset, moved.length
+            )
+            if is_new:
+                self._writable.link(place)
+            position = place.end
+        self._forget_decoded()
+
+    def resize(self, size: int) -> None:
+        """Change the disk's size; flushed when this returns. Shrinking cuts off the end."""
+        self._writable.resize(size)
+        self._forget_decoded()
+        self.flush()
+
+    def flush(self) -> None:
+        """Make all that was written durable."""
+        self._writable.flush()
+
+    def checkpoint(self) -> None:
+        """The same, under the name that a resumable copy knows it by."""
+        self._writable.flush()
+
+    def suspend(self) -> None:
+        """Close the files and keep what the last checkpoint made durable."""
+        self._storage.close()
+
+    def commit(self) -> None:
+        """Flush, and let the storage take its final name."""
+        self._writable.flush()
+        self._storage.commit()
+
+    def abort(self) -> None:
+        """Forget it all."""
+        self._storage.abort()
+
+    def _write_new(self, data: memoryview, offset: int, position: int) -> int:
+        """Write units that have no place yet, from ``position`` on; where that ended.
+
+        Units that ``data`` covers only in part are completed with what they read as now.
+        """
+        grain, end = self._writable.traits.grain, offset + len(data)
+        start = align_down(position, grain)
+        stop = min(align_up(end, grain), self.size)
+        place = self._writable.allocate(start, stop - start)
+        storage, where = _storage_of(place), place.storage_offset
+        if start < position:
+            storage.write(self._current(start, position - start), where)
+        last = min(end, place.end)
+        storage.write(data[position - offset : last - offset], where + position - start)
+        if last < place.end:
+            storage.write(self._current(last, place.end - last), where + last - start)
+        self._writable.link(place)
+        self._forget_decoded()
+        return last
+
+    def _current(self, offset: int, length: int) -> memoryview:
+        buffer = memoryview(bytearray(length))
+        self.readinto(buffer, offset)
+        return buffer
+
+    def _write_zeros(self, offset: int, length: int) -> None:
+        """Zero a part of a unit, unless it reads as zeros already."""
+        for start in range(offset, offset + length, SPAN_BYTES):
+            size = min(SPAN_BYTES, offset + length - start)
+            if not is_zero(self._current(start, size)):
+                self.write(memoryview(ZEROS)[:size], start)
+
+
+def _storage_of(place: Extent) -> Storage:
+    assert place.storage is not None, "a layer gave a place without a storage"
+    return place.storage
+
+
+class _DecodeCache:
+    """Decoded units by their place, the least recently used forgotten first."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._units: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, unit: Extent) -> bytes | None:
+        key = (unit.offset, unit.storage_offset)
+        with self._lock:
+            data = self._units.get(key)
+            if data is not None:
+                self._units.move_to_end(key)
+            return data
+
+    def put(self, unit: Extent, data: bytes) -> None:
+        key = (unit.offset, unit.storage_offset)
+        with self._lock:
+            self._bytes += len(data) - len(self._units.pop(key, b""))
+            self._units[key] = data
+            while self._bytes > self._bytes_max and len(self._units) > 1:
+                self._bytes -= len(self._units.popitem(last=False)[1])
+
+    def clear(self) -> None:
+        with self._lock:
+            self._units.clear()
+            self._bytes = 0

@@ -1,0 +1,75 @@
+"""What is known of an image without reading its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Value = str | int | bool | None
+
+
+@dataclass(frozen=True)
+class SnapshotInfo:
+    """An internal snapshot.
+
+    Attributes:
+        id: unique in the image, as the format writes it.
+        name: what the user called it; need not be unique.
+        size: of the disk at that time, in bytes.
+        time_s: when it was taken, in seconds since 1970.
+        vm_state_size: bytes of a saved machine's memory, 0 if there are none.
+    """
+
+    id: str
+    name: str
+    size: int
+    time_s: float
+    vm_state_size: int = 0
+
+
+@dataclass(frozen=True)
+class BitmapInfo:
+    """A persistent dirty bitmap.
+
+    Attributes:
+        name: of the bitmap.
+        granularity: bytes of the disk that one bit stands for.
+        flags: ``in-use``, ``auto`` …
+    """
+
+    name: str
+    granularity: int
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """Facts about one image, its parents not included.
+
+    Attributes:
+        format: the format's name.
+        size: of the disk, in bytes.
+        options: what was chosen when it was made, in the words of the format's options.
+        parent: name of the image it builds upon, as written in it.
+        parent_format: format of that, where the image says it.
+        data_file: name of the file that holds its data, where that is another one.
+        encryption: the method, or ``None``.
+        uuid: of the image, where it has one.
+        snapshots: internal ones, oldest first.
+        bitmaps: persistent dirty bitmaps.
+        features: names of the format's feature bits that are set.
+        notes: what the user should know, one sentence each.
+    """
+
+    format: str
+    size: int
+    options: Mapping[str, Value] = field(default_factory=dict)
+    parent: str | None = None
+    parent_format: str | None = None
+    data_file: str | None = None
+    encryption: str | None = None
+    uuid: str | None = None
+    snapshots: tuple[SnapshotInfo, ...] = ()
+    bitmaps: tuple[BitmapInfo, ...] = ()
+    features: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,64 @@
+"""Sizes: parsing what users write, showing what they read. All units are powers of 1024."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from imprint.core.errors import UsageError
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+GIB: Final = 1 << 30
+TIB: Final = 1 << 40
+
+_SIZE = re.compile(r"(\d+)(?:\.(\d+))?\s*([KMGTPE]?)(?:I?B)?", re.IGNORECASE)
+_UNITS: Final = "KMGTPE"
+
+
+def parse_size(text: str) -> int:
+    """Bytes in ``512``, ``64K``, ``1.5G`` or ``2TiB``.
+
+    Raises:
+        UsageError: if ``text`` is not a size, or not a whole number of bytes.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"expected a size like 512, 64K or 10G, found {text!r}")
+    whole, fraction, unit = match.groups()
+    factor = 1 << (10 * (_UNITS.index(unit.upper()) + 1)) if unit else 1
+    size = int(whole) * factor
+    if fraction:
+        part, rest = divmod(int(fraction) * factor, 10 ** len(fraction))
+        if rest and not unit:
+            raise UsageError(f"expected a whole number of bytes, found {text!r}")
+        size += part
+    return size
+
+
+def format_size(size: int) -> str:
+    """``size`` in the largest unit that keeps it at 1 or above: ``1.5 GiB``, ``512 bytes``."""
+    if size < KIB:
+        return f"{size} bytes" if size != 1 else "1 byte"
+    value = float(size)
+    for unit in _UNITS:
+        value /= 1024
+        if value < 1023.95 or unit == _UNITS[-1]:
+            text = f"{value:.1f}".removesuffix(".0")
+            return f"{text} {unit}iB"
+    raise AssertionError
+
+
+def align_down(value: int, grain: int) -> int:
+    """The largest multiple of ``grain`` that is not above ``value``."""
+    return value - value % grain
+
+
+def align_up(value: int, grain: int) -> int:
+    """The smallest multiple of ``grain`` that is not below ``value``."""
+    return -(-value // grain) * grain
+
+
+def div_up(value: int, divisor: int) -> int:
+    """``value / divisor``, rounded up."""
+    return -(-value // divisor)

@@ -1,0 +1,113 @@
+"""The formats that imprint knows: one literal table, so that listing imports nothing.
+
+A module is imported when its format is used. Each has a module-level ``FORMAT``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from imprint.core.errors import FormatError, UsageError
+from imprint.core.formats import Match
+from imprint.core.limits import PROBE_BYTES
+
+if TYPE_CHECKING:
+    from imprint.core.contracts import Storage
+    from imprint.core.formats import Format
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the table.
+
+    Attributes:
+        name: as in ``-f`` and ``-O``.
+        module: below ``imprint.formats``.
+        suffixes: which pick it for a new file.
+        magic: offset (negative: from the end) and bytes; one of them is there if the
+            content may be this format. Empty: never found by content.
+        aliases: other names that are understood.
+    """
+
+    name: str
+    module: str
+    suffixes: tuple[str, ...]
+    magic: tuple[tuple[int, bytes], ...]
+    aliases: tuple[str, ...] = ()
+
+
+TABLE: Final = (
+    Entry("qcow2", "qcow2", (".qcow2", ".qcow"), ((0, b"QFI\xfb"),)),
+    Entry("vdi", "vdi", (".vdi",), ((0x40, b"\x7f\x10\xda\xbe"),)),
+    Entry("raw", "raw", (".raw", ".img", ".dd", ".bin", ".ima"), ()),
+)
+
+
+def names() -> tuple[str, ...]:
+    """Of all formats, in the table's order."""
+    return tuple(entry.name for entry in TABLE)
+
+
+@cache
+def get(name: str) -> Format:
+    """The format called ``name``, or that has it as an alias.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    for entry in TABLE:
+        if name.lower() in (entry.name, *entry.aliases):
+            module = importlib.import_module(f"imprint.formats.{entry.module}")
+            format_: Format = module.FORMAT
+            return format_
+    raise UsageError(f"no format is called {name!r}; known: {', '.join(names())}")
+
+
+def by_suffix(file_name: str) -> str | None:
+    """The name of the format whose suffix ``file_name`` has."""
+    lower = file_name.lower()
+    for entry in TABLE:
+        if lower.endswith(entry.suffixes):
+            return entry.name
+    return None
+
+
+def detect(storage: Storage) -> str:
+    """The name of the format that the content of ``storage`` is in.
+
+    ``raw`` is what is left when no other format knows it: good enough to read, never to
+    write in place.
+
+    Raises:
+        FormatError: if more than one format claims it: a wrong guess would read wrong bytes.
+    """
+    head = _bytes_at(storage, 0, PROBE_BYTES)
+    tail = _bytes_at(storage, max(0, storage.size - PROBE_BYTES), PROBE_BYTES)
+    found = [
+        entry.name
+        for entry in TABLE
+        if any(_has(head, tail, offset, magic) for offset, magic in entry.magic)
+        and get(entry.name).probe(storage) is Match.STRONG
+    ]
+    if len(found) > 1:
+        raise FormatError(
+            f"expected one format, found the marks of {' and '.join(found)}",
+            name=storage.name,
+            advice="name the right one with -f",
+        )
+    return found[0] if found else "raw"
+
+
+def _bytes_at(storage: Storage, offset: int, length: int) -> bytes:
+    buffer = bytearray(min(length, storage.size - offset))
+    storage.readinto(memoryview(buffer), offset)
+    return bytes(buffer)
+
+
+def _has(head: bytes, tail: bytes, offset: int, magic: bytes) -> bool:
+    if offset >= 0:
+        return head.startswith(magic, offset)
+    return tail[offset:].startswith(magic)

@@ -1,0 +1,135 @@
+"""Raw: the disk's bytes and nothing else.
+
+Every file is a raw image of something, so raw is never *found*: it is what remains when no
+other format is, and it is written in place only when the user names it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from imprint.core.contracts import Traits
+from imprint.core.errors import UsageError
+from imprint.core.extent import Extent, Kind
+from imprint.core.formats import Match, Measure, Option, Support
+from imprint.core.image import ZEROS, Image, WritableImage
+from imprint.core.info import ImageInfo
+from imprint.core.units import align_up
+
+if TYPE_CHECKING:
+    from imprint.core.contracts import Opener, Source, Storage
+    from imprint.core.formats import CreateSpec
+
+PREALLOCATION: Final = Option(
+    "preallocation",
+    "off: sparse; full: every byte is written when it is created",
+    default="off",
+    choices=("off", "full"),
+)
+
+
+class RawLayer:
+    """Disk offset and storage offset are the same."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    @property
+    def size(self) -> int:
+        """Of the storage."""
+        return self._storage.size
+
+    @property
+    def traits(self) -> Traits:
+        """Of the storage."""
+        return self._storage.traits
+
+    def map(self, offset: int, length: int) -> Extent:
+        """What the storage itself says."""
+        return next(iter(self._storage.extents(offset, length)))
+
+    def unit(self, offset: int) -> Extent:
+        """Never asked: nothing is encoded."""
+        raise NotImplementedError
+
+    def decode(self, unit: Extent, buffer: memoryview) -> None:
+        """Never asked: nothing is encoded."""
+        raise NotImplementedError
+
+    def info(self) -> ImageInfo:
+        """Only the size."""
+        return ImageInfo("raw", self.size)
+
+    def place(self, offset: int, length: int) -> Extent:
+        """All bytes have their place."""
+        return Extent(offset, length, Kind.DATA, self._storage, offset)
+
+    allocate = place
+
+    def link(self, extent: Extent) -> None:
+        """All bytes are linked."""
+
+    def zero(self, offset: int, length: int) -> None:
+        """A hole where the storage can."""
+        self._storage.zero(offset, length)
+
+    def resize(self, size: int) -> None:
+        """Of the storage."""
+        self._storage.resize(size)
+
+    def flush(self) -> None:
+        """Of the storage."""
+        self._storage.flush()
+
+    def close(self) -> None:
+        """Of the storage."""
+        self._storage.close()
+
+
+class RawFormat:
+    """The format of no format."""
+
+    name = "raw"
+    title = "raw image"
+    support = Support(write=True, stream=True, edit=True)
+    options = (PREALLOCATION,)
+
+    def probe(self, storage: Storage) -> Match:
+        """Anything could be raw."""
+        del storage
+        return Match.WEAK
+
+    def open(self, storage: Storage, opener: Opener) -> Image:
+        """Every content is valid."""
+        del opener
+        return Image(RawLayer(storage), name=storage.name)
+
+    def edit(self, storage: Storage, opener: Opener) -> WritableImage:
+        """The caller has made sure that the user said *raw*."""
+        del opener
+        return WritableImage(RawLayer(storage), storage, name=storage.name)
+
+    def create(self, storage: Storage, spec: CreateSpec) -> WritableImage:
+        """A hole as long as the disk."""
+        if spec.parent is not None:
+            raise UsageError("a raw image cannot have a parent")
+        storage.resize(spec.size)
+        if spec.options.get("preallocation") == "full":
+            for start in range(0, spec.size, len(ZEROS)):
+                storage.write(memoryview(ZEROS)[: spec.size - start], start)
+        return WritableImage(
+            RawLayer(storage), storage, name=storage.name, is_fresh=True
+        )
+
+    def measure(self, source: Source, spec: CreateSpec) -> Measure:
+        """Data rounded up to blocks of the file system; the rest is holes."""
+        del spec
+        required = sum(
+            align_up(extent.length, 4096)
+            for extent in source.extents(0, source.size)
+            if extent.kind in (Kind.DATA, Kind.ENCODED)
+        )
+        return Measure(required, source.size)
+
+
+FORMAT: Final = RawFormat()

@@ -1,0 +1,1 @@
+"""Where bytes live. Each module holds one kind of storage."""
