@@ -11,12 +11,14 @@ or :class:`~imprint.core.errors.TargetError` does so with the name, offset and l
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from imprint.core.extent import Extent
-from imprint.core.info import ImageInfo
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imprint.core.extent import Extent
+    from imprint.core.info import ImageInfo
 
 
 class Order(enum.Enum):
@@ -58,7 +60,8 @@ class Source(Protocol):
         """In bytes; does not change while a copy reads."""
 
     @property
-    def traits(self) -> Traits: ...
+    def traits(self) -> Traits:
+        """What a reader may want to know."""
 
     def readinto(self, buffer: memoryview, offset: int) -> None:
         """Fill ``buffer`` with the bytes at ``offset``: all of it, or raise.
@@ -92,7 +95,8 @@ class Target(Protocol):
         """In bytes."""
 
     @property
-    def traits(self) -> Traits: ...
+    def traits(self) -> Traits:
+        """What a writer has to know."""
 
     def write(self, data: memoryview, offset: int) -> None:
         """Store all of ``data``; it may be reused when this returns."""
@@ -173,9 +177,7 @@ class Storage(Source, Protocol):
     def can_offload(self, source: Storage) -> bool:
         """Whether the system can copy from ``source`` to here by itself."""
 
-    def copy_range(
-        self, source: Storage, source_offset: int, offset: int, length: int
-    ) -> None:
+    def copy_range(self, source: Storage, source_offset: int, offset: int, length: int) -> None:
         """Copy bytes from another storage, by the system if it can."""
 
     def flush(self) -> None:
@@ -196,7 +198,8 @@ class Layer(Protocol):
         """Of the disk, in bytes."""
 
     @property
-    def traits(self) -> Traits: ...
+    def traits(self) -> Traits:
+        """Of the disk; ``grain`` is what the format allocates in."""
 
     def map(self, offset: int, length: int) -> Extent:
         """What is at ``offset``, and for how long: ``0 < result.length <= length``.

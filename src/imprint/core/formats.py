@@ -7,16 +7,19 @@ small protocols below it, and a format has one by having its methods.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from imprint.core.contracts import Encoding, Opener, Reference, Source, Storage, Target
 from imprint.core.errors import UsageError
-from imprint.core.events import Finding
-from imprint.core.image import Image, WritableImage
-from imprint.core.info import SnapshotInfo
 from imprint.core.units import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from imprint.core.events import Finding
+    from imprint.core.image import Image, WritableImage
+    from imprint.core.info import SnapshotInfo
 
 OptionValue = str | int | bool
 
@@ -65,9 +68,7 @@ class Option:
         value = self._convert(text)
         if self.choices and value not in self.choices:
             allowed = ", ".join(str(choice) for choice in self.choices)
-            raise UsageError(
-                f"option {self.name}: expected one of {allowed}, found {text!r}"
-            )
+            raise UsageError(f"option {self.name}: expected one of {allowed}, found {text!r}")
         return value
 
     def _convert(self, text: str) -> OptionValue:
@@ -77,9 +78,7 @@ class Option:
             try:
                 return int(text)
             except ValueError:
-                raise UsageError(
-                    f"option {self.name}: expected a number, found {text!r}"
-                ) from None
+                raise UsageError(f"option {self.name}: expected a number, found {text!r}") from None
         if self.kind is OptionKind.SWITCH:
             if text in ("on", "true", "yes", "1"):
                 return True
@@ -101,9 +100,7 @@ def parse_options(
     for name in given:
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"
-            raise UsageError(
-                f"format {format_name} has no option {name!r}; it has: {listed}"
-            )
+            raise UsageError(f"format {format_name} has no option {name!r}; it has: {listed}")
     values: dict[str, OptionValue] = {}
     for name, option in known.items():
         if name in given:
@@ -158,7 +155,8 @@ class Format(Protocol):
         """For people."""
 
     @property
-    def support(self) -> Support: ...
+    def support(self) -> Support:
+        """What can be done with it."""
 
     @property
     def options(self) -> tuple[Option, ...]:
@@ -209,9 +207,7 @@ class Measure:
 class Checkable(Protocol):
     """A format with structures that can be checked."""
 
-    def check(
-        self, storage: Storage, opener: Opener, *, repair: bool
-    ) -> Iterator[Finding]:
+    def check(self, storage: Storage, opener: Opener, *, repair: bool) -> Iterator[Finding]:
         """Compare the image's tables with each other. Changes nothing without ``repair``."""
 
 
@@ -222,9 +218,7 @@ class SnapshotKeeping(Protocol):
     def open_snapshot(self, storage: Storage, opener: Opener, key: str) -> Image:
         """The disk as it was."""
 
-    def create_snapshot(
-        self, storage: Storage, opener: Opener, name: str
-    ) -> SnapshotInfo:
+    def create_snapshot(self, storage: Storage, opener: Opener, name: str) -> SnapshotInfo:
         """Keep the disk as it is now."""
 
     def apply_snapshot(self, storage: Storage, opener: Opener, key: str) -> None:
@@ -238,10 +232,20 @@ class SnapshotKeeping(Protocol):
 class Rebasable(Protocol):
     """A format whose images can be told that their parent is another one."""
 
-    def set_parent(
-        self, storage: Storage, opener: Opener, parent: Reference | None
-    ) -> None:
+    def set_parent(self, storage: Storage, opener: Opener, parent: Reference | None) -> None:
         """Change the name only; the caller has seen to the content."""
+
+
+@runtime_checkable
+class Resuming(Protocol):
+    """A format whose unfinished images can be completed later."""
+
+    def resume(self, storage: Storage, spec: CreateSpec) -> Target:
+        """Take up an image that :meth:`Format.create` began and a checkpoint made durable.
+
+        What lies behind the checkpoint may hold anything: the target's ``reads_zero`` is
+        false, and what is written again takes its place.
+        """
 
 
 class SurveyTarget(Target, Encoding, Protocol):
@@ -258,9 +262,7 @@ class Streaming(Protocol):
     def survey(self, spec: CreateSpec) -> SurveyTarget:
         """The first pass."""
 
-    def stream(
-        self, storage: Storage, spec: CreateSpec, survey: SurveyTarget
-    ) -> Target:
+    def stream(self, storage: Storage, spec: CreateSpec, survey: SurveyTarget) -> Target:
         """The second: writes ``storage`` in ascending order, without a gap.
 
         Raises:

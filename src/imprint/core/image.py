@@ -31,8 +31,7 @@ def is_zero(view: memoryview) -> bool:
     if length <= SPAN_BYTES:
         return ZEROS.startswith(view)
     return all(
-        ZEROS.startswith(view[start : start + SPAN_BYTES])
-        for start in range(0, length, SPAN_BYTES)
+        ZEROS.startswith(view[start : start + SPAN_BYTES]) for start in range(0, length, SPAN_BYTES)
     )
 
 
@@ -49,9 +48,7 @@ class Image:
     Thread-safe. A hole reads from ``parent`` as far as that reaches, and as zeros beyond.
     """
 
-    def __init__(
-        self, layer: Layer, *, name: str, parent: Source | None = None
-    ) -> None:
+    def __init__(self, layer: Layer, *, name: str, parent: Source | None = None) -> None:
         self._layer = layer
         self._name = name
         self._parent = parent
@@ -138,8 +135,7 @@ class Image:
     def _check_range(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size:
             raise ReadError(
-                f"expected a range inside the disk's {self.size} bytes, "
-                f"found {offset} + {length}",
+                f"expected a range inside the disk's {self.size} bytes, found {offset} + {length}",
                 name=self._name,
                 offset=offset,
                 length=length,
@@ -170,9 +166,7 @@ class Image:
         while position < extent.end:
             unit = self._layer.unit(position)
             if not unit.offset <= position < unit.end:
-                raise CorruptImageError(
-                    "a decoded unit lies elsewhere", name=self._name
-                )
+                raise CorruptImageError("a decoded unit lies elsewhere", name=self._name)
             stop = min(unit.end, extent.end)
             part = view[position - extent.offset : stop - extent.offset]
             if len(part) == unit.length:
@@ -253,11 +247,7 @@ class WritableImage(Image):
         aligned = extent.offset % grain == 0 and (
             extent.length % grain == 0 or extent.end == self.size
         )
-        return (
-            aligned
-            and extent.storage is not None
-            and self._storage.can_offload(extent.storage)
-        )
+        return aligned and extent.storage is not None and self._storage.can_offload(extent.storage)
 
     def copy_from(self, extent: Extent) -> None:
         """Let the system move a ``DATA`` extent of whole units."""

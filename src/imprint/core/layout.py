@@ -47,9 +47,7 @@ def raw(size: int, *, at: int, doc: str) -> Any:
     return Field(f"{size}s", size, at, doc, bytes(size))
 
 
-@dataclass_transform(
-    frozen_default=True, kw_only_default=True, field_specifiers=(uint, sint, raw)
-)
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(uint, sint, raw))
 class Structure:
     """Base of all declared structures; see the module for how to declare one."""
 
@@ -60,16 +58,12 @@ class Structure:
 
     def __init_subclass__(cls, *, size: int, endian: Literal["<", ">"]) -> None:
         super().__init_subclass__()
-        fields = {
-            name: value for name, value in vars(cls).items() if isinstance(value, Field)
-        }
+        fields = {name: value for name, value in vars(cls).items() if isinstance(value, Field)}
         cls.SIZE = size
         cls.FIELDS = fields
         in_order = sorted(fields.items(), key=lambda item: item[1].at)
         cls._names = tuple(name for name, _ in in_order)
-        cls._struct = struct.Struct(
-            endian + _struct_format(cls.__name__, in_order, size)
-        )
+        cls._struct = struct.Struct(endian + _struct_format(cls.__name__, in_order, size))
         for name in fields:
             delattr(cls, name)
 
@@ -77,12 +71,8 @@ class Structure:
         """Members that are not given have their declared default, usually zero."""
         unknown = values.keys() - self.FIELDS.keys()
         if unknown:
-            raise TypeError(
-                f"{type(self).__name__} has no field {', '.join(sorted(unknown))}"
-            )
-        members = {
-            name: values.get(name, field.default) for name, field in self.FIELDS.items()
-        }
+            raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
+        members = {name: values.get(name, field.default) for name, field in self.FIELDS.items()}
         self.__dict__.update(members)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -97,9 +87,7 @@ class Structure:
         return hash(tuple(self.__dict__.items()))
 
     def __repr__(self) -> str:
-        members = ", ".join(
-            f"{name}={value!r}" for name, value in self.__dict__.items()
-        )
+        members = ", ".join(f"{name}={value!r}" for name, value in self.__dict__.items())
         return f"{type(self).__name__}({members})"
 
     @classmethod

@@ -41,12 +41,13 @@ def format_size(size: int) -> str:
     if size < KIB:
         return f"{size} bytes" if size != 1 else "1 byte"
     value = float(size)
-    for unit in _UNITS:
+    unit = ""
+    for unit in _UNITS:  # noqa: B007 - the last one is what is used
         value /= 1024
-        if value < 1023.95 or unit == _UNITS[-1]:
-            text = f"{value:.1f}".removesuffix(".0")
-            return f"{text} {unit}iB"
-    raise AssertionError
+        text = f"{value:.1f}".removesuffix(".0")
+        if text != "1024" and value < KIB:
+            break
+    return f"{text} {unit}iB"
 
 
 def align_down(value: int, grain: int) -> int:

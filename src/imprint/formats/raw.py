@@ -121,6 +121,11 @@ class RawFormat:
             RawLayer(storage), storage, name=storage.name, is_fresh=True
         )
 
+    def resume(self, storage: Storage, spec: CreateSpec) -> WritableImage:
+        """The same file, of which nothing is known behind the checkpoint."""
+        storage.resize(spec.size)
+        return WritableImage(RawLayer(storage), storage, name=storage.name)
+
     def measure(self, source: Source, spec: CreateSpec) -> Measure:
         """Data rounded up to blocks of the file system; the rest is holes."""
         del spec

@@ -13,7 +13,6 @@ import fcntl
 import os
 import stat
 import struct
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from imprint.core.contracts import Traits
@@ -31,6 +30,7 @@ from imprint.storage import linux
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from imprint.core.contracts import Storage
 
@@ -106,6 +106,12 @@ class FileStorage:
     def stored_size(self) -> int:
         """Bytes that the file system has allocated for it."""
         return os.fstat(self._fd).st_blocks * 512
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode: the same for every name of the file."""
+        facts = os.fstat(self._fd)
+        return facts.st_dev, facts.st_ino
 
     def fileno(self) -> int:
         """The file descriptor, for system calls that take one."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""One module for each verb: ``EXAMPLES``, ``configure`` (its arguments) and ``run``."""

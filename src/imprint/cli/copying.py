@@ -1,0 +1,102 @@
+"""What the verbs that copy a disk share: ``capture``, ``convert`` and ``restore``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from imprint.cli import options
+from imprint.core.units import format_size
+from imprint.endpoints.copying import CopyRequest, Outcome, plan, run
+from imprint.endpoints.target import TargetRequest
+
+if TYPE_CHECKING:
+    from imprint.cli.console import Console
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that every copying verb has."""
+    options.add_access(parser)
+    parser.add_argument("-O", "--target-format", metavar="FORMAT", help="instead of by suffix")
+    parser.add_argument(
+        "-o",
+        "--option",
+        metavar="KEY=VALUE",
+        type=options.key_value,
+        action="append",
+        default=[],
+        help="option of the target's format, repeatable; imprint formats NAME lists them",
+    )
+    options.add_workers(parser)
+    parser.add_argument(
+        "--no-detect-zeros",
+        dest="detect_zeros",
+        action="store_false",
+        help="trust the source's map of holes, and let the system copy or share what is data",
+    )
+    parser.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="go on with an interrupted copy (by default, if it was the same one)",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace a file; write a device unasked"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be done, and do nothing"
+    )
+    options.add_output(parser)
+
+
+def copy(
+    args: argparse.Namespace, console: Console, *, hashes: tuple[str, ...] = ()
+) -> Outcome | None:
+    """Run the copy that the arguments ask for; ``None`` after a dry run."""
+    request = CopyRequest(
+        source=args.source,
+        target=TargetRequest(
+            args.target,
+            args.target_format,
+            dict(args.option),
+            force=args.force,
+            confirm=confirm if sys.stdin.isatty() else None,
+        ),
+        access=options.access(args, console),
+        workers=args.workers,
+        hashes=hashes,
+        detect_zeros=args.detect_zeros,
+        resume=args.resume,
+        on_event=console.on_event,
+        cancel=console.cancel,
+    )
+    if args.target == "-":
+        console.to_stderr()
+    if args.dry_run:
+        intent = plan(request)
+        console.print(
+            f"would copy {format_size(intent.data)} of data, {format_size(intent.size)} in all, "
+            f"from {args.source} to {args.target} as {intent.format}"
+        )
+        console.result(dry_run=True, size=intent.size, data=intent.data, format=intent.format)
+        return None
+    return run(request)
+
+
+def describe(console: Console, args: argparse.Namespace, outcome: Outcome) -> None:
+    """Say what was done, for people."""
+    report = outcome.report
+    console.print(
+        f"{args.source} -> {args.target} ({outcome.format}): "
+        f"{format_size(report.size)}, {format_size(report.bytes_read)} read, "
+        f"{format_size(outcome.bytes_stored)} stored, {report.duration_s:.1f} s"
+    )
+
+
+def confirm(description: str) -> bool:
+    """Show what would be lost, and have the device's name typed back."""
+    name = description.split(maxsplit=1)[0]
+    print(f"This erases {description}", file=sys.stderr)
+    print(f"Type {name} to go on: ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip() == name

@@ -1,0 +1,28 @@
+"""The verbs: one literal table, so that the help imports nothing but itself."""
+
+from __future__ import annotations
+
+from typing import Final
+
+VERBS: Final = {
+    "capture": "image a device, file or stream, hashing what is read",
+    "restore": "put an image back on a device or into a file",
+    "convert": "copy a disk into another format",
+    "compare": "are the contents of two disks equal?",
+    "info": "what an image is, and what is on it",
+    "map": "which parts of a disk are data, zeros or holes",
+    "check": "compare an image's structures with each other; repair them",
+    "verify": "read everything and compare with hashes",
+    "hash": "hash the content of a disk",
+    "create": "make an empty image",
+    "resize": "change the size of an image's disk",
+    "measure": "predict what an image would take up in another format",
+    "snapshot": "list, create, apply or delete internal snapshots",
+    "commit": "merge an overlay into its parent",
+    "rebase": "change the parent of an overlay",
+    "formats": "what can be read, written and checked; a format's options",
+    "doctor": "which optional outside parts are here, and how to get the rest",
+    "demo": "build a disk, capture it, verify, look inside, restore it",
+    "completion": "print a completion script for bash, zsh or fish",
+}
+"""Name and what it does. The module of a verb is ``imprint.cli.commands.<name>``."""

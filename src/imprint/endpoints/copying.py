@@ -1,0 +1,274 @@
+"""One copy from address to address: what ``capture``, ``convert`` and ``restore`` are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from imprint.core.errors import ImagingError, RefusedError, UnsupportedFeatureError
+from imprint.core.events import Finding, OnEvent, Severity, ignore
+from imprint.core.formats import Resuming, Streaming
+from imprint.endpoints.journal import Job, JournalFile
+from imprint.endpoints.location import Where, parse
+from imprint.endpoints.open import Access, open_image, open_source
+from imprint.endpoints.target import (
+    TargetRequest,
+    check_not_source,
+    create_target,
+    resume_target,
+    stored_size,
+)
+from imprint.storage.file import check_replaceable
+from imprint.transfer.compare import compare
+from imprint.transfer.copy import CHECKPOINT_INTERVAL_S, copy
+from imprint.transfer.hashing import HashSet
+from imprint.transfer.span import HAS_BYTES
+
+if TYPE_CHECKING:
+    from imprint.core.cancel import CancelToken
+    from imprint.core.contracts import Source, Target
+    from imprint.core.formats import CreateSpec
+    from imprint.transfer.report import Report
+
+RESUME_OVERLAP: Final = 4 << 20
+"""Bytes before the checkpoint that have to be the same in the source still."""
+
+
+@dataclass(frozen=True)
+class CopyRequest:
+    """A copy as the user asks for it.
+
+    Attributes:
+        source: address of the disk.
+        target: what to write.
+        access: how the source may be opened.
+        workers: threads that read ahead and compress.
+        hashes: names of hashes to take of the content on the way.
+        detect_zeros: look for zeros in the data too.
+        resume: ``True``: go on with what an interrupted copy left, and refuse if that was
+            another one; ``None``: go on if it was the same; ``False``: start over.
+        on_event: told about progress and findings.
+        cancel: stops it.
+        checkpoint_interval_s: least time between checkpoints.
+    """
+
+    source: str
+    target: TargetRequest
+    access: Access = field(default_factory=Access)
+    workers: int = 2
+    hashes: tuple[str, ...] = ()
+    detect_zeros: bool = True
+    resume: bool | None = None
+    on_event: OnEvent = ignore
+    cancel: CancelToken | None = None
+    checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it.
+
+    Attributes:
+        report: of the copy.
+        bytes_stored: what the target takes up; for streams and devices, the disk's size.
+        format: of the target.
+    """
+
+    report: Report
+    bytes_stored: int
+    format: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a copy would do, for ``--dry-run``.
+
+    Attributes:
+        size: of the disk, in bytes.
+        data: bytes of it that the source's map calls data.
+        format: of the target.
+    """
+
+    size: int
+    data: int
+    format: str
+
+
+def plan(request: CopyRequest) -> Plan:
+    """Open the source, check the target's name and options, and touch nothing.
+
+    Raises:
+        ImagingError: for what would make the copy fail before it begins.
+    """
+    check_not_source(request.target, (request.source,))
+    format_ = request.target.chosen_format()
+    location = request.target.location
+    if location.where is Where.FILE:
+        check_replaceable(location.path, may_replace=request.target.force)
+    source = open_source(request.source, request.access)
+    try:
+        request.target.spec(source.size, request.access)
+        data = sum(
+            extent.length for extent in source.extents(0, source.size) if extent.kind in HAS_BYTES
+        )
+        return Plan(source.size, data, format_.name)
+    finally:
+        source.close()
+
+
+def run(request: CopyRequest) -> Outcome:
+    """Copy a disk from one address to another.
+
+    Raises:
+        ImagingError: of the kind that says what is wrong. The target then has its old
+            content or is absent; an unfinished file is kept only if it can be resumed.
+    """
+    check_not_source(request.target, (request.source,))
+    format_ = request.target.chosen_format()
+    source = open_source(request.source, request.access)
+    try:
+        where = request.target.location.where
+        if where is Where.STREAM:
+            report = _to_stream(request, source)
+            stored = source.size
+        elif where is Where.DEVICE:
+            report = _to_device(request, source)
+            stored = source.size
+        else:
+            report = _to_file(request, source)
+            stored = stored_size(request.target.location.path)
+        return Outcome(report, stored, format_.name)
+    finally:
+        source.close()
+
+
+def _copy(
+    request: CopyRequest,
+    source: Source,
+    target: Target,
+    *,
+    start: int = 0,
+    journal: JournalFile | None = None,
+    phase: str = "copy",
+) -> Report:
+    return copy(
+        source,
+        target,
+        workers=request.workers,
+        hashes=HashSet(request.hashes) if request.hashes and phase == "copy" else None,
+        detect_zeros=request.detect_zeros,
+        start=start,
+        journal=journal,
+        on_event=request.on_event,
+        cancel=request.cancel,
+        phase=phase,
+        checkpoint_interval_s=request.checkpoint_interval_s,
+    )
+
+
+def _to_file(request: CopyRequest, source: Source) -> Report:
+    path = request.target.location.path
+    spec = request.target.spec(source.size, request.access)
+    format_ = request.target.chosen_format()
+    if not isinstance(format_, Resuming):
+        return _copy(request, source, create_target(request.target, spec))
+    journal = JournalFile(path, _job(request, source))
+    start = _resume_at(request, source, spec, journal)
+    if start:
+        request.on_event(
+            Finding(Severity.INFO, str(path), f"an interrupted copy goes on at byte {start}")
+        )
+        target = resume_target(request.target, spec)
+    else:
+        target = create_target(request.target, spec)
+        journal.discard()
+    try:
+        return _copy(request, source, target, start=start, journal=journal)
+    except ImagingError as error:
+        if journal.exists and error.advice is None:
+            error.advice = "what was copied is kept: the same command goes on from there"
+        raise
+
+
+def _resume_at(request: CopyRequest, source: Source, spec: CreateSpec, journal: JournalFile) -> int:
+    """Where an interrupted copy is to be taken up; 0: it starts at the beginning."""
+    if request.resume is False or not journal.exists:
+        return 0
+    position = journal.position()
+    why = "is left of another copy"
+    if position is not None:
+        if _is_same_so_far(request, source, spec, position):
+            return position
+        why = "does not hold what the source holds now"
+    path = request.target.location.path
+    if request.resume:
+        raise RefusedError(
+            f"the unfinished file {why}", name=str(path), advice="--no-resume starts over"
+        )
+    request.on_event(
+        Finding(Severity.WARNING, str(path), f"the unfinished file {why}: the copy starts over")
+    )
+    return 0
+
+
+def _is_same_so_far(request: CopyRequest, source: Source, spec: CreateSpec, position: int) -> bool:
+    """Whether the last bytes before the checkpoint are what the source has there today."""
+    from imprint.filters.window import Window  # only when a copy is resumed
+    from imprint.storage.file import partial_path
+
+    partial = str(partial_path(request.target.location.path))
+    access = Access(
+        format=request.target.chosen_format().name, passphrase=request.access.passphrase
+    )
+    start = max(0, position - RESUME_OVERLAP)
+    try:
+        unfinished = open_image(partial, access)
+    except ImagingError:
+        return False
+    try:
+        if unfinished.size < spec.size:
+            return False
+        length = position - start
+        return compare(Window(unfinished, start, length), Window(source, start, length)).equal
+    except ImagingError:
+        return False
+    finally:
+        unfinished.close()
+
+
+def _job(request: CopyRequest, source: Source) -> Job:
+    location = parse(request.source)
+    mtime_ns = None
+    name = request.source
+    if location.where in (Where.FILE, Where.DEVICE):
+        name = str(location.path.absolute())
+        facts = location.path.stat()
+        # A device's time changes with every write to its node's directory, not its content.
+        mtime_ns = facts.st_mtime_ns if location.where is Where.FILE else None
+    format_ = request.target.chosen_format()
+    snapshot = {} if request.access.snapshot is None else {"snapshot": request.access.snapshot}
+    return Job(name, source.size, mtime_ns, format_.name, {**request.target.options, **snapshot})
+
+
+def _to_stream(request: CopyRequest, source: Source) -> Report:
+    from imprint.storage.stream import StreamStorage  # only for streams
+
+    format_ = request.target.chosen_format()
+    spec = request.target.spec(source.size, request.access)
+    storage = StreamStorage.output()
+    if isinstance(format_, Streaming):
+        survey = format_.survey(spec)
+        _copy(request, source, survey, phase="survey")
+        return _copy(request, source, format_.stream(storage, spec, survey))
+    if not format_.support.stream:
+        raise UnsupportedFeatureError(
+            f"{format_.name} images cannot be written to a stream",
+            advice="write a file, or choose raw or qcow2",
+        )
+    return _copy(request, source, format_.create(storage, spec))
+
+
+def _to_device(request: CopyRequest, source: Source) -> Report:
+    from imprint.endpoints.device import open_device_target  # only for devices
+
+    return _copy(request, source, open_device_target(request.target, source.size))

@@ -1,0 +1,200 @@
+"""The gate: which files an image may open besides itself.
+
+Images are hostile until proven otherwise: a backing file name is a request to read any file
+of the system (CVE-2015-5163, CVE-2022-47951, CVE-2024-32498). So a named file is opened only
+if it is a regular file in the image's own folder, or in one that the user has allowed.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imprint import formats
+from imprint.core.errors import ImagingError, PassphraseError, ReferenceRefusedError
+from imprint.core.events import Finding, OnEvent, Severity, ignore
+from imprint.core.limits import CHAIN_DEPTH_MAX
+from imprint.storage.file import FileStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from imprint.core.contracts import Passphrase, Reference, Source, Storage, Traits
+    from imprint.core.extent import Extent
+
+_NOT_A_PATH = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
+_SIBLINGS_MAX = 4096
+
+
+class FolderGate:
+    """An :class:`~imprint.core.contracts.Opener` with the policy above.
+
+    One gate serves one chain: it counts its depth and knows what is open already.
+    """
+
+    def __init__(
+        self,
+        *,
+        allowed: Iterable[Path] = (),
+        passphrase: Passphrase | None = None,
+        on_event: OnEvent = ignore,
+        lenient: bool = False,
+    ) -> None:
+        """Args as follows.
+
+        Args:
+            allowed: folders where parents may live, besides the image's own.
+            passphrase: asks for secrets.
+            on_event: told what is noteworthy about a chain.
+            lenient: a parent that cannot be opened fails when it is read, not before;
+                for looking at an image that lies alone.
+        """
+        self._allowed = tuple(folder.resolve() for folder in allowed)
+        self._passphrase = passphrase
+        self._on_event = on_event
+        self._lenient = lenient
+        self._seen: set[tuple[int, int]] = set()
+
+    def parent(self, reference: Reference, beside: Storage) -> Source:
+        """Open what an image builds upon; see :class:`~imprint.core.contracts.Opener`."""
+        try:
+            return self._open_parent(reference, beside)
+        except ImagingError as error:
+            if self._lenient:
+                return Unavailable(reference.name or "parent", error)
+            raise
+
+    def data_file(self, reference: Reference, beside: Storage) -> Storage:
+        """Open the file that holds an image's data."""
+        path = self._permitted(reference.name or "", beside)
+        storage = FileStorage.open(path, writable=beside.is_writable)
+        self._count(storage, beside)
+        return storage
+
+    def siblings(self, beside: Storage, suffix: str) -> Iterator[Storage]:
+        """Other regular files with ``suffix`` in the permitted folders; the caller closes them."""
+        if not isinstance(beside, FileStorage):
+            return
+        own = beside.path.resolve()
+        for folder in (own.parent, *self._allowed):
+            names = sorted(folder.glob(f"*{suffix}"))[:_SIBLINGS_MAX]
+            for path in names:
+                if path.resolve() != own and path.is_file() and not path.is_symlink():
+                    yield FileStorage.open(path)
+
+    def passphrase(self, name: str) -> bytes:
+        """Ask the user, or whoever answers for them."""
+        if self._passphrase is None:
+            raise PassphraseError(
+                "is encrypted: expected a passphrase",
+                name=name,
+                advice="give it with --passphrase-file or in IMPRINT_PASSPHRASE",
+            )
+        return self._passphrase(name)
+
+    def _open_parent(self, reference: Reference, beside: Storage) -> Source:
+        path = self._permitted(reference.name or "", beside)
+        storage = FileStorage.open(path)
+        try:
+            self._count(storage, beside)
+            name = reference.format
+            if name is None:
+                name = formats.detect(storage)
+                self._on_event(
+                    Finding(
+                        Severity.WARNING,
+                        beside.name,
+                        f"does not say which format its parent {path} has; it looks like {name}",
+                    )
+                )
+            return formats.get(name).open(storage, self)
+        except BaseException:
+            storage.close()
+            raise
+
+    def _permitted(self, name: str, beside: Storage) -> Path:
+        """The path that ``name`` stands for, if it may be opened."""
+
+        def refused(why: str, advice: str | None = None) -> ReferenceRefusedError:
+            return ReferenceRefusedError(f"names {name!r}: {why}", name=beside.name, advice=advice)
+
+        if not isinstance(beside, FileStorage):
+            raise refused("an image that is not a file cannot refer to files")
+        if not name or "\0" in name or _NOT_A_PATH.match(name):
+            raise refused("expected the path of a file")
+        own_folder = beside.path.resolve().parent
+        path = self._find(own_folder, name).resolve()
+        folders = (own_folder, *self._allowed)
+        # Not its subfolders: for an image in / or in a home that would be everything.
+        allowed = any(folder in path.parents for folder in self._allowed)
+        if path.parent != own_folder and not allowed:
+            listed = " or ".join(str(folder) for folder in folders)
+            raise refused(
+                f"expected a file in {listed}", f"--allow-parent {path.parent} permits it"
+            )
+        try:
+            mode = path.stat().st_mode
+        except OSError as failure:
+            raise refused((failure.strerror or "cannot be opened").lower()) from failure
+        if not stat.S_ISREG(mode):
+            raise refused("expected a regular file")
+        return path
+
+    def _find(self, own_folder: Path, name: str) -> Path:
+        """Relative names are relative to the image; else to an allowed folder that has the file."""
+        path = own_folder / name
+        if not path.exists():
+            for folder in self._allowed:
+                if (folder / Path(name).name).is_file():
+                    return folder / Path(name).name
+        return path
+
+    def _count(self, storage: FileStorage, beside: Storage) -> None:
+        """Remember the chain's members: a file that comes twice is a loop."""
+        if not self._seen and isinstance(beside, FileStorage):
+            self._seen.add(beside.identity)
+        if storage.identity in self._seen:
+            raise ReferenceRefusedError(
+                f"expected a chain, found a loop through {storage.name}", name=beside.name
+            )
+        self._seen.add(storage.identity)
+        if len(self._seen) > CHAIN_DEPTH_MAX:
+            raise ReferenceRefusedError(
+                f"expected a chain of at most {CHAIN_DEPTH_MAX} images", name=beside.name
+            )
+
+
+class Unavailable:
+    """Stands for a parent that could not be opened: every use says why."""
+
+    def __init__(self, name: str, error: ImagingError) -> None:
+        self._name = name
+        self.error = error
+
+    @property
+    def name(self) -> str:
+        """As the image calls it."""
+        return self._name
+
+    @property
+    def size(self) -> int:
+        """Not known."""
+        raise self.error
+
+    @property
+    def traits(self) -> Traits:
+        """Not known."""
+        raise self.error
+
+    def readinto(self, buffer: memoryview, offset: int) -> None:
+        """Fails."""
+        raise self.error
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Fails."""
+        raise self.error
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,87 @@
+"""Addresses: what the user writes to name a disk. Grammar: ``docs/reference/addresses.md``."""
+
+from __future__ import annotations
+
+import enum
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from imprint.core.errors import UnsupportedFeatureError, UsageError
+
+_FRAGMENT = re.compile(r"p([1-9]\d*)")
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_HTTP: Final = ("http", "https")
+
+
+class Where(enum.Enum):
+    """What kind of place an address names."""
+
+    FILE = "file"
+    DEVICE = "device"
+    HTTP = "http"
+    STREAM = "stream"
+
+
+@dataclass(frozen=True)
+class Location:
+    """A parsed address.
+
+    Attributes:
+        text: as the user wrote it.
+        where: which storage it needs.
+        base: the path or URL without the fragment.
+        partition: number of a partition of the disk, or ``None`` for all of it.
+    """
+
+    text: str
+    where: Where
+    base: str
+    partition: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """Of a file or device."""
+        return Path(self.base)
+
+
+def parse(text: str) -> Location:
+    """Parse an address. Looks at the file system only to tell devices and odd names.
+
+    Raises:
+        UsageError: if it is no address.
+        UnsupportedFeatureError: if it is one that imprint cannot open yet.
+    """
+    if not text:
+        raise UsageError("expected an address, found nothing")
+    if text == "-":
+        return Location(text, Where.STREAM, text)
+    if Path(text).exists():  # a name with '#' in it that is really there
+        return Location(text, _kind_of(Path(text)), text)
+    base, partition = _split_fragment(text)
+    scheme = _SCHEME.match(base)
+    if scheme is not None:
+        name = scheme.group(1).lower()
+        if name in _HTTP:
+            return Location(text, Where.HTTP, base, partition)
+        raise UnsupportedFeatureError(f"addresses of {name}:// cannot be opened", name=text)
+    return Location(text, _kind_of(Path(base)), base, partition)
+
+
+def _split_fragment(text: str) -> tuple[str, int | None]:
+    base, mark, fragment = text.rpartition("#")
+    if not mark:
+        return text, None
+    match = _FRAGMENT.fullmatch(fragment)
+    if match is None:
+        raise UsageError(f"expected #p and the number of a partition, found {'#' + fragment!r}")
+    return base, int(match.group(1))
+
+
+def _kind_of(path: Path) -> Where:
+    try:
+        return Where.DEVICE if stat.S_ISBLK(path.stat().st_mode) else Where.FILE
+    except OSError:
+        return Where.FILE

@@ -1,0 +1,181 @@
+"""Opening disks by their address."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from imprint import formats
+from imprint.core.errors import RefusedError, UnsupportedFeatureError, UsageError
+from imprint.core.events import OnEvent, ignore
+from imprint.core.formats import SnapshotKeeping
+from imprint.endpoints.gate import FolderGate
+from imprint.endpoints.location import Location, Where, parse
+from imprint.storage.file import FileStorage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from imprint.core.contracts import Passphrase, Source, Storage
+    from imprint.core.formats import Format
+    from imprint.core.image import Image, WritableImage
+
+
+@dataclass(frozen=True)
+class Access:
+    """How sources may be opened.
+
+    Attributes:
+        format: of the source; ``None``: found by content.
+        allowed: folders where parents may live, besides the image's own.
+        passphrase: asks for secrets.
+        snapshot: name or id of an internal snapshot to read instead of the disk as it is.
+        lenient: open the image even if its parent cannot be, for looking at it.
+        on_event: told what is noteworthy.
+    """
+
+    format: str | None = None
+    allowed: tuple[Path, ...] = ()
+    passphrase: Passphrase | None = None
+    snapshot: str | None = None
+    lenient: bool = False
+    on_event: OnEvent = ignore
+
+    def gate(self) -> FolderGate:
+        """A new gate, for one chain."""
+        return FolderGate(
+            allowed=self.allowed,
+            passphrase=self.passphrase,
+            on_event=self.on_event,
+            lenient=self.lenient,
+        )
+
+
+def open_storage(location: Location) -> Storage:
+    """Where the bytes of a source are, opened for reading only.
+
+    Raises:
+        ReadError: if it cannot be opened.
+        NetworkError: if a server does not answer, or not as needed.
+    """
+    if location.where is Where.DEVICE:
+        from imprint.storage.device import DeviceStorage  # not needed for files
+
+        return DeviceStorage.open(location.path)
+    if location.where is Where.HTTP:
+        from imprint.storage.http import HttpStorage  # http.client costs 20 ms
+
+        return HttpStorage.open(location.base)
+    if location.where is Where.STREAM:
+        from imprint.storage.stream import open_input  # not needed for files
+
+        return open_input()
+    return FileStorage.open(location.path)
+
+
+def open_image(address: str, access: Access | None = None) -> Image:
+    """Open a whole image for reading; it owns its files and has to be closed.
+
+    Raises:
+        ImagingError: of the kind that says what is wrong.
+    """
+    access = access or Access()
+    location = parse(address)
+    if location.partition is not None:
+        raise UsageError("expected a whole image, found a partition", name=address)
+    return _open_image(location, access)
+
+
+def open_source(address: str, access: Access | None = None) -> Source:
+    """Open a disk, or a partition of it, for reading; it has to be closed.
+
+    Raises:
+        ImagingError: of the kind that says what is wrong.
+    """
+    access = access or Access()
+    location = parse(address)
+    image = _open_image(location, access)
+    if location.partition is None:
+        return image
+    from imprint.endpoints.survey import open_partition  # most addresses name no partition
+
+    try:
+        return open_partition(image, location.partition)
+    except BaseException:
+        image.close()
+        raise
+
+
+def open_editable(address: str, access: Access | None = None) -> WritableImage:
+    """Open an image for writing in place.
+
+    Raises:
+        RefusedError: if it was only guessed to be raw: a disk's content must not decide
+            that its image is overwritten as something else.
+        UnsupportedFeatureError: if the format can only be read.
+    """
+    access = access or Access()
+    name, storage = open_editable_storage(address, access)
+    try:
+        return formats.get(name).edit(storage, access.gate())
+    except BaseException:
+        storage.close()
+        raise
+
+
+def open_editable_storage(address: str, access: Access) -> tuple[str, Storage]:
+    """The format and the writable storage of an image that shall be changed in place.
+
+    Raises:
+        RefusedError: as for :func:`open_editable`.
+    """
+    location = parse(address)
+    if location.where is not Where.FILE or location.partition is not None:
+        raise UsageError("only image files can be changed in place", name=address)
+    storage = FileStorage.open(location.path, writable=True)
+    try:
+        name = access.format or formats.detect(storage)
+        if name == "raw" and access.format is None:
+            raise RefusedError(
+                "is of no known format, and is not changed on the guess that it is raw",
+                name=address,
+                advice="-f raw says that it is",
+            )
+        format_ = formats.get(name)
+        if not format_.support.edit:
+            raise UnsupportedFeatureError(f"{name} images cannot be changed", name=address)
+    except BaseException:
+        storage.close()
+        raise
+    return formats.get(name).name, storage
+
+
+def detect_format(address: str, access: Access) -> tuple[Format, Storage]:
+    """The format of a source and its storage, opened for reading.
+
+    Raises:
+        ReadError: if it cannot be opened.
+        FormatError: if more than one format claims it.
+    """
+    storage = open_storage(parse(address))
+    try:
+        return formats.get(access.format or formats.detect(storage)), storage
+    except BaseException:
+        storage.close()
+        raise
+
+
+def _open_image(location: Location, access: Access) -> Image:
+    storage = open_storage(location)
+    try:
+        format_ = formats.get(access.format or formats.detect(storage))
+        if access.snapshot is None:
+            return format_.open(storage, access.gate())
+        if not isinstance(format_, SnapshotKeeping):
+            raise UnsupportedFeatureError(
+                f"{format_.name} images have no internal snapshots", name=location.base
+            )
+        return format_.open_snapshot(storage, access.gate(), access.snapshot)
+    except BaseException:
+        storage.close()
+        raise

@@ -1,0 +1,190 @@
+"""Making targets: a new file, a device, or a stream, in a chosen format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imprint import formats
+from imprint.core.errors import RefusedError, UnsupportedFeatureError, UsageError
+from imprint.core.formats import CreateSpec, Resuming, parse_options
+from imprint.endpoints.location import Location, Where, parse
+from imprint.endpoints.open import Access, open_image
+from imprint.storage.file import FileStorage, PendingFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imprint.core.contracts import Reference, Source, Storage, Target
+    from imprint.core.formats import Format
+
+Confirm = Callable[[str], bool]
+"""Shows a device to the user; ``True`` if its name was typed back."""
+
+
+@dataclass(frozen=True)
+class TargetRequest:
+    """What the user wants to have written.
+
+    Attributes:
+        address: of the target.
+        format: its name; ``None``: by suffix, raw for devices and streams.
+        options: ``-o`` options as text.
+        force: replace a file that exists; write a device without asking.
+        confirm: asks before a device is written; ``None``: there is nobody to ask.
+    """
+
+    address: str
+    format: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    force: bool = False
+    confirm: Confirm | None = None
+
+    @property
+    def location(self) -> Location:
+        """The parsed address.
+
+        Raises:
+            UsageError: if it cannot be a target.
+        """
+        location = parse(self.address)
+        if location.partition is not None or location.where is Where.HTTP:
+            raise UsageError("expected a file, a device or - as target", name=self.address)
+        return location
+
+    def chosen_format(self) -> Format:
+        """The format that it will be in.
+
+        Raises:
+            UsageError: if neither ``format`` nor the suffix says it.
+        """
+        if self.format is not None:
+            return formats.get(self.format)
+        location = self.location
+        if location.where is not Where.FILE:
+            return formats.get("raw")
+        name = formats.by_suffix(location.base)
+        if name is None:
+            raise UsageError(
+                "expected a suffix that names a format",
+                name=self.address,
+                advice=f"-O names it: one of {', '.join(formats.names())}",
+            )
+        return formats.get(name)
+
+    def spec(self, size: int, access: Access, parent: Reference | None = None) -> CreateSpec:
+        """The options parsed, for a disk of ``size`` bytes."""
+        format_ = self.chosen_format()
+        parent_source: Source | None = None
+        if parent is not None and parent.name is not None:
+            folder = self.location.path.parent
+            parent_access = Access(
+                format=parent.format, allowed=access.allowed, passphrase=access.passphrase
+            )
+            parent_source = open_image(str(folder / parent.name), parent_access)
+        return CreateSpec(
+            size,
+            TargetGate(access, self.location),
+            parse_options(format_.name, format_.options, self.options),
+            parent,
+            parent_source,
+        )
+
+
+class TargetGate:
+    """What a new image may have from outside: a passphrase, and its own data file."""
+
+    def __init__(self, access: Access, location: Location) -> None:
+        self._gate = access.gate()
+        self._location = location
+
+    def parent(self, reference: Reference, beside: Storage) -> Source:
+        """As for reading."""
+        return self._gate.parent(reference, beside)
+
+    def siblings(self, beside: Storage, suffix: str) -> Iterator[Storage]:
+        """As for reading."""
+        return self._gate.siblings(beside, suffix)
+
+    def passphrase(self, name: str) -> bytes:
+        """As for reading."""
+        return self._gate.passphrase(name)
+
+    def data_file(self, reference: Reference, beside: Storage) -> Storage:
+        """Create it: beside the image, and only if it does not exist.
+
+        Raises:
+            RefusedError: if it exists.
+            UsageError: if it would lie in another folder.
+        """
+        del beside
+        name = reference.name or ""
+        path = Path(name)
+        if path.name != name:
+            raise UsageError(
+                f"the data file lies beside the image: expected a name, found {name!r}"
+            )
+        return PendingFile.create(self._location.path.with_name(name), may_replace=False)
+
+
+def create_target(request: TargetRequest, spec: CreateSpec) -> Target:
+    """Begin a new file in the request's format, under a temporary name.
+
+    Raises:
+        RefusedError: if it exists and may not be replaced.
+        UsageError: if the options make no sense.
+    """
+    location = request.location
+    if location.where is not Where.FILE:
+        raise UsageError("expected a file", name=request.address)
+    storage = PendingFile.create(location.path, may_replace=request.force)
+    try:
+        return request.chosen_format().create(storage, spec)
+    except BaseException:
+        storage.abort()
+        raise
+
+
+def resume_target(request: TargetRequest, spec: CreateSpec) -> Target:
+    """Take up the unfinished file that an earlier attempt has left."""
+    format_ = request.chosen_format()
+    if not isinstance(format_, Resuming):
+        raise UnsupportedFeatureError(f"writing {format_.name} cannot be resumed")
+    storage = PendingFile.resume(request.location.path, may_replace=request.force)
+    try:
+        return format_.resume(storage, spec)
+    except BaseException:
+        storage.close()
+        raise
+
+
+def check_not_source(request: TargetRequest, sources: tuple[str, ...]) -> None:
+    """Refuse to write what is being read.
+
+    Raises:
+        RefusedError: if the target is one of ``sources``, under whatever name.
+    """
+    location = request.location
+    if location.where is Where.STREAM:
+        return
+    for address in sources:
+        source = parse(address)
+        if source.where not in (Where.FILE, Where.DEVICE):
+            continue
+        try:
+            same = location.path.samefile(source.path)
+        except OSError:
+            continue
+        if same:
+            raise RefusedError("is the source as well", name=request.address)
+
+
+def stored_size(path: Path) -> int:
+    """Bytes that a finished file takes up."""
+    storage = FileStorage.open(path)
+    try:
+        return storage.stored_size
+    finally:
+        storage.close()

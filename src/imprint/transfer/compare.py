@@ -1,0 +1,131 @@
+"""Are two disks the same? Holes are skipped by their maps; bytes are compared by memcmp."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from imprint.core.events import OnEvent, Progress, ignore
+from imprint.core.extent import Extent, Kind
+from imprint.core.limits import SPAN_BYTES
+from imprint.transfer.copy import PROGRESS_INTERVAL_S
+from imprint.transfer.span import HAS_BYTES, batches
+from imprint.transfer.windowed import windowed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imprint.core.cancel import CancelToken
+    from imprint.core.contracts import Source
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The answer.
+
+    Attributes:
+        first_difference: the offset of the first byte that is not the same, or ``None``.
+        sizes: of both disks. Where they differ, the longer one has to be zero behind the
+            end of the shorter one for the contents to be equal.
+    """
+
+    first_difference: int | None
+    sizes: tuple[int, int]
+
+    @property
+    def equal(self) -> bool:
+        """Whether the contents are the same."""
+        return self.first_difference is None
+
+
+def compare(
+    a: Source,
+    b: Source,
+    *,
+    workers: int = 2,
+    on_event: OnEvent = ignore,
+    cancel: CancelToken | None = None,
+) -> Comparison:
+    """Compare two disks up to the first byte that differs.
+
+    Raises:
+        Cancelled: if ``cancel`` was set.
+        ImagingError: whatever reading raises.
+    """
+    total = max(a.size, b.size)
+    moved = 0
+
+    def differs(batch: list[Extent]) -> tuple[int, int, int | None]:
+        offset, end = batch[0].offset, batch[-1].end
+        if not any(extent.kind in HAS_BYTES for extent in batch):
+            return end, 0, None
+        left, right = _bytes_at(a, offset, end), _bytes_at(b, offset, end)
+        first = None if left == right else offset + _first_difference(left, right)
+        return end, end - offset, first
+
+    told = -1.0
+    with closing(
+        windowed(
+            differs, batches(_to_compare(a, b), SPAN_BYTES), workers=workers, window=2 * workers
+        )
+    ) as results:
+        for end, length, first in results:
+            if cancel is not None:
+                cancel.check()
+            moved += length
+            now = time.monotonic()
+            if now - told >= PROGRESS_INTERVAL_S:
+                told = now
+                on_event(Progress("compare", end, total, moved))
+            if first is not None:
+                return Comparison(first, (a.size, b.size))
+    on_event(Progress("compare", total, total, moved))
+    return Comparison(None, (a.size, b.size))
+
+
+def _to_compare(a: Source, b: Source) -> Iterator[Extent]:
+    """The whole range of both disks: ``DATA`` where bytes have to be compared, else ``HOLE``."""
+    total = max(a.size, b.size)
+    left, right = _padded(a, total), _padded(b, total)
+    one, other = next(left, None), next(right, None)
+    position = 0
+    while one is not None and other is not None:
+        end = min(one.end, other.end)
+        both_zero = one.kind not in HAS_BYTES and other.kind not in HAS_BYTES
+        same_place = one.kind is Kind.DATA and one.clip(position, end) == other.clip(position, end)
+        kind = Kind.HOLE if both_zero or same_place else Kind.DATA
+        yield Extent(position, end - position, kind)
+        position = end
+        if one.end == end:
+            one = next(left, None)
+        if other.end == end:
+            other = next(right, None)
+
+
+def _padded(source: Source, total: int) -> Iterator[Extent]:
+    yield from source.extents(0, source.size)
+    if source.size < total:
+        yield Extent(source.size, total - source.size, Kind.HOLE)
+
+
+def _bytes_at(source: Source, offset: int, end: int) -> bytearray:
+    """The range, with zeros behind the disk's end."""
+    buffer = bytearray(end - offset)
+    inside = min(end, source.size) - offset
+    if inside > 0:
+        source.readinto(memoryview(buffer)[:inside], offset)
+    return buffer
+
+
+def _first_difference(left: bytearray, right: bytearray) -> int:
+    """Index of the first differing byte of two that differ, by halving: each step is a memcmp."""
+    start, end = 0, len(left)
+    while end - start > 1:
+        middle = (start + end) // 2
+        if left[start:middle] == right[start:middle]:
+            start = middle
+        else:
+            end = middle
+    return start

@@ -1,0 +1,309 @@
+"""The copy engine: every verb that moves a disk is one call of :func:`copy`.
+
+::
+
+    source.extents ─► batches ─► windowed(load) ─► hash ─► target.write / zero ─► commit
+                                 workers: read,            one thread, ascending
+                                 find zeros, compress
+
+A batch is one window of 1 MiB. Workers read ahead, at most ``2 * workers`` windows, so a copy
+holds that many buffers whatever the disk's size.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from imprint.core.contracts import Encoding, Offloading, Resumable, Source, Target
+from imprint.core.errors import TargetTooSmallError
+from imprint.core.events import OnEvent, Progress, ignore
+from imprint.core.extent import Extent, Kind
+from imprint.core.image import fill_zero
+from imprint.core.limits import SPAN_BYTES
+from imprint.transfer.report import Report
+from imprint.transfer.span import HAS_BYTES, BufferPool, Span, batches, split_zeros
+from imprint.transfer.windowed import windowed
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from imprint.core.cancel import CancelToken
+    from imprint.transfer.hashing import HashSet
+
+PROGRESS_INTERVAL_S: Final = 0.1
+CHECKPOINT_INTERVAL_S: Final = 2.0
+"""Between checkpoints: what a crash may cost. Each waits for the disk, as the end would anyway."""
+
+
+class Journal(Protocol):
+    """Remembers outside the target how far a copy has come."""
+
+    def record(self, position: int) -> None:
+        """All bytes below ``position`` are durable in the target. Atomic."""
+
+    def discard(self) -> None:
+        """The copy is over: nothing is left to resume."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One window, read.
+
+    Attributes:
+        offset: of the disk.
+        length: in bytes.
+        moved: bytes that were read for it.
+        data: the whole window, zeros filled in; only if it has to be hashed.
+        spans: what to write; empty if ``units`` is given.
+        units: what the target's ``encode`` made of the window.
+        offload: extents that the system copies by itself.
+        buffer: to give back to the pool.
+    """
+
+    offset: int
+    length: int
+    moved: int = 0
+    data: memoryview | None = None
+    spans: tuple[Span, ...] = ()
+    units: list[bytes] | None = None
+    offload: tuple[Extent, ...] = ()
+    buffer: memoryview | None = None
+
+    @property
+    def end(self) -> int:
+        """The first byte of the disk behind the window."""
+        return self.offset + self.length
+
+
+def copy(
+    source: Source,
+    target: Target,
+    *,
+    workers: int = 2,
+    hashes: HashSet | None = None,
+    detect_zeros: bool = True,
+    start: int = 0,
+    journal: Journal | None = None,
+    on_event: OnEvent = ignore,
+    cancel: CancelToken | None = None,
+    phase: str = "copy",
+    checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S,
+) -> Report:
+    """Copy all of ``source`` to ``target`` and commit it.
+
+    Args:
+        source: read from many threads.
+        target: written by this thread, in ascending order.
+        workers: threads that read ahead; they also compress.
+        hashes: fed with the content of the whole source.
+        detect_zeros: look for zeros in the data too, not only in the source's map. Without
+            it, and without ``hashes``, the system may copy (or share) the bytes by itself.
+        start: bytes below this are in the target already; they are only hashed.
+        journal: told about checkpoints, if the target can make them.
+        on_event: gets :class:`~imprint.core.events.Progress`.
+        cancel: stops the copy when set.
+        phase: what progress calls it.
+        checkpoint_interval_s: least time between checkpoints.
+
+    Raises:
+        TargetTooSmallError: before anything is written.
+        Cancelled: if ``cancel`` was set.
+        ImagingError: whatever reading or writing raises. In all these cases the target
+            is aborted; or, if there is a checkpoint to come back to, suspended.
+    """
+    run = _Run(source, target, hashes=hashes, detect_zeros=detect_zeros, start=start)
+    pace = _Pace(source.size, phase, on_event)
+    kept = start
+    began = time.monotonic()
+    last_checkpoint = began
+    try:
+        if target.size < source.size:
+            raise TargetTooSmallError(
+                f"has {target.size} bytes, the source has {source.size}", name=target.name
+            )
+        with closing(run.windows(workers)) as loaded:
+            for window in loaded:
+                if cancel is not None:
+                    cancel.check()
+                run.store(window)
+                pace.tell(window.end, run.report.bytes_read)
+                now = time.monotonic()
+                if journal is not None and now - last_checkpoint >= checkpoint_interval_s:
+                    kept = _checkpoint(target, journal, max(window.end, start), kept)
+                    last_checkpoint = time.monotonic()
+        run.pad()
+        target.commit()
+    except BaseException:
+        if kept and isinstance(target, Resumable):
+            target.suspend()
+        else:
+            target.abort()
+            if journal is not None:
+                journal.discard()
+        raise
+    if journal is not None:
+        journal.discard()
+    run.report.duration_s = time.monotonic() - began
+    if hashes is not None:
+        run.report.hashes = hashes.digests()
+    pace.tell(source.size, run.report.bytes_read, force=True)
+    return run.report
+
+
+def _checkpoint(target: Target, journal: Journal, position: int, kept: int) -> int:
+    if position <= kept or not isinstance(target, Resumable):
+        return kept
+    target.checkpoint()
+    journal.record(position)
+    return position
+
+
+class _Run:
+    """One copy: how a window is loaded (by workers) and stored (by the caller's thread)."""
+
+    def __init__(
+        self,
+        source: Source,
+        target: Target,
+        *,
+        hashes: HashSet | None,
+        detect_zeros: bool,
+        start: int,
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._hashes = hashes
+        self._detect_zeros = detect_zeros
+        self._start = start
+        self._encoder = target if isinstance(target, Encoding) else None
+        may_offload = hashes is None and not detect_zeros and self._encoder is None
+        self._offloader = target if may_offload and isinstance(target, Offloading) else None
+        self._grain = max(1, target.traits.grain)
+        self._window = max(SPAN_BYTES, self._grain)
+        self._pool = BufferPool(self._window)
+        self.report = Report(source.size, resumed_at=start)
+
+    def windows(self, workers: int) -> Generator[Loaded, None, None]:
+        """All of the disk that has to be looked at, in order."""
+        first = self._start if self._hashes is None else 0
+        extents = self._source.extents(first, self._source.size - first)
+        return windowed(
+            self._load, batches(extents, self._window), workers=workers, window=2 * workers
+        )
+
+    def store(self, window: Loaded) -> None:
+        """Hash a window and hand it to the target."""
+        self.report.bytes_read += window.moved
+        if self._hashes is not None:
+            if window.data is None:
+                self._hashes.update_zeros(window.length)
+            else:
+                self._hashes.update(window.data)
+        if window.end > self._start:
+            self._write(window)
+        if window.buffer is not None:
+            self._pool.give_back(window.buffer)
+
+    def pad(self) -> None:
+        """A target may be larger than the source: what is behind it reads as zeros."""
+        if self._target.size > self._source.size and not self._target.traits.reads_zero:
+            self._target.zero(self._source.size, self._target.size - self._source.size)
+
+    def _write(self, window: Loaded) -> None:
+        if window.units is not None:
+            assert self._encoder is not None
+            self._encoder.write_encoded(window.units, window.offset)
+            self.report.bytes_written += window.length
+            return
+        for extent in window.offload:
+            assert self._offloader is not None
+            self._offloader.copy_from(extent)
+            self.report.bytes_written += extent.length
+        for span in window.spans:
+            if span.data is not None:
+                self._target.write(span.data, span.offset)
+                self.report.bytes_written += span.length
+            elif not self._target.traits.reads_zero:
+                self._target.zero(span.offset, span.length)
+
+    def _load(self, batch: list[Extent]) -> Loaded:
+        """Read one window; runs in a worker."""
+        offset = batch[0].offset
+        length = batch[-1].end - offset
+        if not any(extent.kind in HAS_BYTES for extent in batch):
+            return Loaded(offset, length, spans=(Span(offset, length, None),))
+        if self._offloader is not None and all(map(self._can_offload, batch)):
+            return self._offloaded(batch, offset, length)
+        buffer = self._pool.take()
+        data = buffer[:length]
+        moved = self._read(batch, data, offset)
+        if self._encoder is not None:
+            units = self._encoder.encode(data, offset) if offset + length > self._start else None
+            return Loaded(offset, length, moved, data, units=units, buffer=buffer)
+        spans = tuple(self._spans(batch, data, offset))
+        return Loaded(offset, length, moved, data, spans, buffer=buffer)
+
+    def _read(self, batch: list[Extent], data: memoryview, offset: int) -> int:
+        moved = 0
+        needs_all = self._hashes is not None or self._encoder is not None
+        for extent in batch:
+            view = data[extent.offset - offset : extent.end - offset]
+            if extent.kind is Kind.DATA:
+                # The map has said where the bytes are: no need to ask it again.
+                assert extent.storage is not None
+                extent.storage.readinto(view, extent.storage_offset)
+                moved += extent.length
+            elif extent.kind is Kind.ENCODED:
+                self._source.readinto(view, extent.offset)
+                moved += extent.length
+            elif needs_all:
+                fill_zero(view)
+        return moved
+
+    def _spans(self, batch: list[Extent], data: memoryview, offset: int) -> Iterator[Span]:
+        for extent in batch:
+            view = data[extent.offset - offset : extent.end - offset]
+            if extent.kind not in HAS_BYTES:
+                yield Span(extent.offset, extent.length, None)
+            elif not self._detect_zeros:
+                yield Span(extent.offset, extent.length, view)
+            else:
+                yield from split_zeros(view, extent.offset, self._grain)
+
+    def _can_offload(self, extent: Extent) -> bool:
+        assert self._offloader is not None
+        return extent.kind is not Kind.ENCODED and (
+            extent.kind is not Kind.DATA or self._offloader.can_offload(extent)
+        )
+
+    def _offloaded(self, batch: list[Extent], offset: int, length: int) -> Loaded:
+        return Loaded(
+            offset,
+            length,
+            spans=tuple(
+                Span(extent.offset, extent.length, None)
+                for extent in batch
+                if extent.kind not in HAS_BYTES
+            ),
+            offload=tuple(extent for extent in batch if extent.kind in HAS_BYTES),
+        )
+
+
+class _Pace:
+    """Reports progress, at most ten times a second."""
+
+    def __init__(self, total: int, phase: str, on_event: OnEvent) -> None:
+        self._total = total
+        self._phase = phase
+        self._on_event = on_event
+        self._last = 0.0
+
+    def tell(self, done: int, moved: int, *, force: bool = False) -> None:
+        """Report, if it is time to."""
+        now = time.monotonic()
+        if force or now - self._last >= PROGRESS_INTERVAL_S:
+            self._last = now
+            self._on_event(Progress(self._phase, done, self._total, moved))
