@@ -7,7 +7,7 @@ import importlib
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from imprint import __version__
 from imprint.cli.console import Console
@@ -37,7 +37,7 @@ class Verb(Protocol):
 class _Parser(argparse.ArgumentParser):
     """Errors in the same one line as all others."""
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         raise UsageError(message, advice=f"{self.prog} --help shows how it is used")
 
 

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Sources and targets that wrap another one, one to a file."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import struct
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +14,15 @@ if TYPE_CHECKING:
 
 _KEEP_SIZE: Final = 0x01  # linux/falloc.h
 _PUNCH_HOLE: Final = 0x02
+
+# linux/fs.h. All are _IO(0x12, n): these numbers are the same on every architecture.
+_BLKROGET: Final = 0x125E
+_BLKRRPART: Final = 0x125F
+_BLKSSZGET: Final = 0x1268
+_BLKPBSZGET: Final = 0x127B
+_BLKZEROOUT: Final = 0x127F
+
+_CANNOT: Final = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOTTY)
 
 
 def punch_hole(fd: int, offset: int, length: int) -> bool:
@@ -28,9 +39,66 @@ def punch_hole(fd: int, offset: int, length: int) -> bool:
     import ctypes
 
     code = ctypes.get_errno()
-    if code in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV):
+    if code in _CANNOT:
         return False
     raise OSError(code, os.strerror(code))
+
+
+def sector_sizes(fd: int) -> tuple[int, int]:
+    """Logical and physical sector of a block device, in bytes.
+
+    Raises:
+        OSError: if it is no block device, or is gone.
+    """
+    return _ioctl_int(fd, _BLKSSZGET), _ioctl_int(fd, _BLKPBSZGET)
+
+
+def is_read_only(fd: int) -> bool:
+    """Whether the kernel refuses writes to a block device.
+
+    Raises:
+        OSError: if it is no block device, or is gone.
+    """
+    return _ioctl_int(fd, _BLKROGET) != 0
+
+
+def zero_out(fd: int, offset: int, length: int) -> bool:
+    """Make whole sectors of a block device read as zeros; ``False`` where that has to be written.
+
+    Not a discard, after which some devices return old data: the kernel uses what the device
+    guarantees, or writes zeros by itself.
+
+    Raises:
+        OSError: if it can, and failed.
+    """
+    try:
+        fcntl.ioctl(fd, _BLKZEROOUT, struct.pack("QQ", offset, length))
+    except OSError as failure:
+        if failure.errno in _CANNOT:
+            return False
+        raise
+    return True
+
+
+def reread_partitions(fd: int) -> bool:
+    """Let the kernel read a disk's partition table again; ``False`` if it will not."""
+    try:
+        fcntl.ioctl(fd, _BLKRRPART)
+    except OSError:  # a partition, a disk that is in use, or one that cannot have any
+        return False
+    return True
+
+
+def is_aligned(buffer: memoryview, alignment: int) -> bool:
+    """Whether a writable, non-empty buffer begins at a multiple of ``alignment`` in memory."""
+    import ctypes  # only direct I/O wants to know
+
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer)) % alignment == 0
+
+
+def _ioctl_int(fd: int, request: int) -> int:
+    answer: int = struct.unpack("i", fcntl.ioctl(fd, request, bytes(4)))[0]
+    return answer
 
 
 @cache
