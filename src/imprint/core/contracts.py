@@ -83,6 +83,14 @@ class Source(Protocol):
         """Give back files and tables. Calling again changes nothing."""
 
 
+@runtime_checkable
+class Salvage(Protocol):
+    """A source that reads on where others fail, and says what it could not get."""
+
+    def bad_extents(self) -> list[Extent]:
+        """``BAD`` extents of what could not be read so far, ascending."""
+
+
 class Target(Protocol):
     """Anything a disk can be written to. One thread writes; nothing shows before ``commit``."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import ImagingError, RefusedError, UnsupportedFeatureError
@@ -18,7 +19,7 @@ from imprint.endpoints.target import (
     resume_target,
     stored_size,
 )
-from imprint.storage.file import check_replaceable
+from imprint.storage.file import PendingFile, check_replaceable
 from imprint.transfer.compare import compare
 from imprint.transfer.copy import CHECKPOINT_INTERVAL_S, copy
 from imprint.transfer.hashing import HashSet
@@ -45,6 +46,7 @@ class CopyRequest:
         workers: threads that read ahead and compress.
         hashes: names of hashes to take of the content on the way.
         detect_zeros: look for zeros in the data too.
+        salvage: go on past what cannot be read, and keep a map of it.
         resume: ``True``: go on with what an interrupted copy left, and refuse if that was
             another one; ``None``: go on if it was the same; ``False``: start over.
         on_event: told about progress and findings.
@@ -58,6 +60,7 @@ class CopyRequest:
     workers: int = 2
     hashes: tuple[str, ...] = ()
     detect_zeros: bool = True
+    salvage: bool = False
     resume: bool | None = None
     on_event: OnEvent = ignore
     cancel: CancelToken | None = None
@@ -126,6 +129,10 @@ def run(request: CopyRequest) -> Outcome:
     check_not_source(request.target, (request.source,))
     format_ = request.target.chosen_format()
     source = open_source(request.source, request.access)
+    if request.salvage:
+        from imprint.filters.salvage import Salvaging  # only where errors are expected
+
+        source = Salvaging(source)
     try:
         where = request.target.location.where
         if where is Where.STREAM:
@@ -137,9 +144,26 @@ def run(request: CopyRequest) -> Outcome:
         else:
             report = _to_file(request, source)
             stored = stored_size(request.target.location.path)
+        if report.bad:
+            _keep_map(request, report)
         return Outcome(report, stored, format_.name)
     finally:
         source.close()
+
+
+def _keep_map(request: CopyRequest, report: Report) -> None:
+    """Write beside the target which areas could not be read, as a ddrescue map."""
+    from imprint.transfer import mapfile  # only for damaged media
+
+    where = request.target.location
+    if where.where is Where.STREAM:
+        return
+    place = where.path if where.where is Where.FILE else Path(where.path.name)
+    path = place.with_name(place.name + ".map")
+    storage = PendingFile.create(path, may_replace=request.target.force)
+    storage.write(memoryview(mapfile.render(report.size, report.bad).encode()), 0)
+    storage.commit()
+    request.on_event(Finding(Severity.WARNING, str(path), "lists the areas that were not read"))
 
 
 def _copy(

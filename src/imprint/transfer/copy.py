@@ -17,7 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from imprint.core.contracts import Encoding, Offloading, Resumable, Source, Target
+from imprint.core.contracts import Encoding, Offloading, Resumable, Salvage, Source, Target
 from imprint.core.errors import TargetTooSmallError
 from imprint.core.events import OnEvent, Progress, ignore
 from imprint.core.extent import Extent, Kind
@@ -129,7 +129,7 @@ def copy(
                 if cancel is not None:
                     cancel.check()
                 run.store(window)
-                pace.tell(window.end, run.report.bytes_read)
+                pace.tell(window.end, run.report.bytes_read, bad=run.bad_bytes())
                 now = time.monotonic()
                 if journal is not None and now - last_checkpoint >= checkpoint_interval_s:
                     kept = _checkpoint(target, journal, max(window.end, start), kept)
@@ -147,9 +147,9 @@ def copy(
     if journal is not None:
         journal.discard()
     run.report.duration_s = time.monotonic() - began
-    if hashes is not None:
-        run.report.hashes = hashes.digests()
-    pace.tell(source.size, run.report.bytes_read, force=True)
+    run.report.hashes = {} if hashes is None else hashes.digests()
+    run.report.bad = run.bad_extents()
+    pace.tell(source.size, run.report.bytes_read, bad=run.bad_bytes(), force=True)
     return run.report
 
 
@@ -211,6 +211,14 @@ class _Run:
         """A target may be larger than the source: what is behind it reads as zeros."""
         if self._target.size > self._source.size and not self._target.traits.reads_zero:
             self._target.zero(self._source.size, self._target.size - self._source.size)
+
+    def bad_extents(self) -> list[Extent]:
+        """What the source could not read so far."""
+        return self._source.bad_extents() if isinstance(self._source, Salvage) else []
+
+    def bad_bytes(self) -> int:
+        """How much that is."""
+        return sum(extent.length for extent in self.bad_extents())
 
     def _write(self, window: Loaded) -> None:
         if window.units is not None:
@@ -301,9 +309,9 @@ class _Pace:
         self._on_event = on_event
         self._last = 0.0
 
-    def tell(self, done: int, moved: int, *, force: bool = False) -> None:
+    def tell(self, done: int, moved: int, *, bad: int, force: bool = False) -> None:
         """Report, if it is time to."""
         now = time.monotonic()
         if force or now - self._last >= PROGRESS_INTERVAL_S:
             self._last = now
-            self._on_event(Progress(self._phase, done, self._total, moved))
+            self._on_event(Progress(self._phase, done, self._total, moved, bad))
