@@ -1,7 +1,13 @@
 """``python -m imprint``."""
 
+import signal
 import sys
 
-from imprint.cli.main import main
+if __name__ == "__main__":
+    # Until the program listens to it, Ctrl-C has nothing to tidy: it ends us without a word.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-sys.exit(main())
+    from imprint.cli.main import main
+
+    sys.exit(main())

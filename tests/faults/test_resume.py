@@ -139,7 +139,7 @@ def test_a_source_that_changed_under_the_same_time_is_noticed(tmp_path: Path, so
     _kill_at(source, target, "raw", {}, 6 * MIB)
     facts = source.stat()
     with source.open("r+b") as file:
-        file.seek(6 * MIB - 100_000)
+        file.seek(4 * MIB + 1000)
         file.write(b"changed")
     os.utime(source, ns=(facts.st_atime_ns, facts.st_mtime_ns))
 

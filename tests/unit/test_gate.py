@@ -73,7 +73,7 @@ def test_everything_else_is_refused(image: FileStorage, name: str) -> None:
 
 def test_a_folder_that_the_user_names_is_permitted(image: FileStorage, tmp_path: Path) -> None:
     """Fails if --allow-parent does not permit what the refusal says that it would."""
-    with pytest.raises(ReferenceRefusedError, match="names '../secret.raw'") as caught:
+    with pytest.raises(ReferenceRefusedError, match="names") as caught:
         FolderGate().parent(Reference("../secret.raw", "raw"), image)
     assert f"--allow-parent {tmp_path}" in (caught.value.advice or "")
     assert _read(FolderGate(allowed=[tmp_path]), image, "../secret.raw") == b"s" * 512

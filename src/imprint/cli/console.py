@@ -2,39 +2,58 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
+from imprint.core.cancel import CancelToken
 from imprint.core.events import Event, Finding, Progress, Severity
 from imprint.core.units import format_size
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from imprint.core.cancel import CancelToken
     from imprint.core.errors import ImagingError
 
 _BAR_WIDTH: Final = 24
 _PLAIN_INTERVAL_S: Final = 2.0
 _RATE_WINDOW_S: Final = 5.0
-_UNPRINTABLE: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 
 class Console:
-    """Renders events, results and errors; one for each run of the program."""
+    """Renders events, results and errors; one for each run of the program.
 
-    cancel: CancelToken
+    Attributes:
+        cancel: stops what is going on; set by Ctrl-C while :meth:`stopping` is entered.
+        is_json: whether the result is JSON.
+    """
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
-        self._out = out or sys.stdout
-        self._err = err or sys.stderr
+        self._out = out or _stream(sys.stdout)
+        self._err = err or _stream(sys.stderr)
+        self.cancel = CancelToken()
+        self._listeners = 0
         self._meter = _Meter()
         self._style = "auto"
         self._bar_shown = False
         self._last_plain = 0.0
         self.is_json = False
+
+    @property
+    def encoding(self) -> str:
+        """Of standard output."""
+        return self._out.encoding or "ascii"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person reads standard output."""
+        return self._out.isatty()
 
     def configure(self, args: argparse.Namespace) -> None:
         """Take over what the common options say."""
@@ -46,6 +65,35 @@ class Console:
     def to_stderr(self) -> None:
         """Standard output carries a disk: the result goes where everything else goes."""
         self._out = self._err
+
+    @contextlib.contextmanager
+    def stopping(self) -> Iterator[CancelToken]:
+        """For the time inside, somebody looks at :attr:`cancel`: Ctrl-C only sets it."""
+        self._listeners += 1
+        try:
+            yield self.cancel
+        finally:
+            self._listeners -= 1
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """For the time inside, a person is asked: Ctrl-C is an answer at once."""
+        listeners, self._listeners = self._listeners, 0
+        self._clear_bar()
+        try:
+            yield
+        finally:
+            self._listeners = listeners
+
+    def interrupt(self) -> None:
+        """Stop: at the next span where somebody looks, else here and now.
+
+        Raises:
+            KeyboardInterrupt: if nobody looks at the token.
+        """
+        self.cancel.cancel()
+        if not self._listeners:
+            raise KeyboardInterrupt
 
     def on_event(self, event: Event) -> None:
         """Show an event; the callback of every operation."""
@@ -61,21 +109,48 @@ class Console:
         self.note(f"{label}{finding.where}: {finding.what}{repaired}")
 
     def note(self, text: str) -> None:
-        """Say something that is not a result."""
+        """Say something that is not a result, in one line."""
         self._clear_bar()
-        print(f"imprint: {printable(text)}", file=self._err, flush=True)
+        self._tell(f"imprint: {printable(text)}\n")
 
     def print(self, text: str = "") -> None:
-        """A line of the result, for people; nothing with ``--json``."""
+        """One line of the result, for people; nothing with ``--json``."""
         if not self.is_json:
             self._clear_bar()
             print(printable(text), file=self._out)
 
+    def block(self, lines: Iterable[str]) -> None:
+        """Lines of a result that may hold colours: no name in them is left as it was found."""
+        if not self.is_json:
+            self._clear_bar()
+            for line in lines:
+                print(line, file=self._out)
+
+    def facts(self, facts: Iterable[tuple[str, str]]) -> None:
+        """Names and values, one below the other; those without a value are left out."""
+        self.table([(f"  {name}", value) for name, value in facts if value])
+
+    def table(self, rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> None:
+        """Rows in columns, for people; the columns in ``right`` are aligned to the right."""
+        if not rows:
+            return
+        cells = [[printable(cell) for cell in row] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        for row in cells:
+            fields = [
+                cell.rjust(width) if index in right else cell.ljust(width)
+                for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            self.print("  ".join(fields).rstrip())
+
     def result(self, **values: object) -> None:
-        """The result as one JSON object; nothing without ``--json``."""
+        """The result as one line of JSON; nothing without ``--json``.
+
+        Plain ASCII, so that names of any kind survive any terminal, pipe and locale.
+        """
         if self.is_json:
             self._clear_bar()
-            print(json.dumps(values, ensure_ascii=False), file=self._out)
+            print(json.dumps(values), file=self._out)
 
     def error(self, error: ImagingError) -> None:
         """Say what went wrong in one line, and in a second one what to do about it."""
@@ -87,21 +162,36 @@ class Console:
         """Leave the terminal as it was."""
         self._clear_bar()
 
+    def flush(self) -> None:
+        """Get rid of the result.
+
+        Raises:
+            OSError: if nobody takes it.
+        """
+        self._clear_bar()
+        self._out.flush()
+
     def _progress(self, event: Progress) -> None:
         self._meter.take(event)
         if self._style == "bar":
-            print(f"\r\x1b[K{self._meter.bar()}", end="", file=self._err, flush=True)
+            self._tell(f"\r\x1b[K{self._meter.bar()}")
             self._bar_shown = True
         elif self._style == "plain":
             now = time.monotonic()
             if now - self._last_plain >= _PLAIN_INTERVAL_S or event.done == event.total:
                 self._last_plain = now
-                print(self._meter.line(), file=self._err, flush=True)
+                self._tell(f"{self._meter.line()}\n")
 
     def _clear_bar(self) -> None:
         if self._bar_shown:
             self._bar_shown = False
-            print("\r\x1b[K", end="", file=self._err, flush=True)
+            self._tell("\r\x1b[K")
+
+    def _tell(self, text: str) -> None:
+        """To standard error; that nobody reads it is no reason to stop."""
+        with contextlib.suppress(OSError):
+            self._err.write(text)
+            self._err.flush()
 
 
 class _Meter:
@@ -148,6 +238,19 @@ class _Meter:
         return ", ".join(facts)
 
 
+def exact(size: int) -> str:
+    """``1.5 GiB (1610612736 bytes)``."""
+    text = format_size(size)
+    return text if text.endswith(("bytes", "byte")) else f"{text} ({size} bytes)"
+
+
+def format_value(value: str | int | bool | None) -> str:  # noqa: FBT001 - one of its values
+    """The value of an option, as it would be given."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "-" if value is None else str(value)
+
+
 def format_duration(seconds: float) -> str:
     """``7 s``, ``3:05`` or ``2:10:00``."""
     whole = round(seconds)
@@ -159,5 +262,23 @@ def format_duration(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Names from images cannot steer the terminal: control characters become escapes."""
-    return "\n".join(line.translate(_UNPRINTABLE) for line in text.split("\n"))
+    """Names from images cannot steer the terminal: what is no character becomes an escape."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # noqa: PLR2004 - a byte of a name that is not UTF-8
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"  # noqa: PLR2004 - a byte
+
+
+def _stream(stream: TextIO | None) -> TextIO:
+    """The stream, made to take all of Unicode; one that was closed by the caller takes nothing."""
+    if stream is None:
+        return Path(os.devnull).open("w", encoding="utf-8")
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return stream

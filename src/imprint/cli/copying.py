@@ -7,27 +7,23 @@ import sys
 from typing import TYPE_CHECKING
 
 from imprint.cli import options
+from imprint.cli.console import printable
 from imprint.core.units import format_size
 from imprint.endpoints.copying import CopyRequest, Outcome, plan, run
 from imprint.endpoints.target import TargetRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imprint.cli.console import Console
+    from imprint.endpoints.target import Confirm
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that every copying verb has."""
     options.add_access(parser)
     parser.add_argument("-O", "--target-format", metavar="FORMAT", help="instead of by suffix")
-    parser.add_argument(
-        "-o",
-        "--option",
-        metavar="KEY=VALUE",
-        type=options.key_value,
-        action="append",
-        default=[],
-        help="option of the target's format, repeatable; imprint formats NAME lists them",
-    )
+    options.add_target_options(parser)
     options.add_workers(parser)
     parser.add_argument(
         "--no-detect-zeros",
@@ -51,9 +47,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def copy(
-    args: argparse.Namespace, console: Console, *, hashes: tuple[str, ...] = ()
+    args: argparse.Namespace,
+    console: Console,
+    *,
+    hashes: tuple[str, ...] = (),
+    salvage: bool = False,
+    work: Callable[[CopyRequest], Outcome] = run,
 ) -> Outcome | None:
-    """Run the copy that the arguments ask for; ``None`` after a dry run."""
+    """Run the copy that the arguments ask for; ``None`` after a dry run.
+
+    Args:
+        args: with all that :func:`add_arguments` declares.
+        console: shows what happens.
+        hashes: to take of the content on the way.
+        salvage: go on past what cannot be read.
+        work: what does it.
+    """
     request = CopyRequest(
         source=args.source,
         target=TargetRequest(
@@ -61,27 +70,29 @@ def copy(
             args.target_format,
             dict(args.option),
             force=args.force,
-            confirm=confirm if sys.stdin.isatty() else None,
+            confirm=confirm(console) if sys.stdin is not None and sys.stdin.isatty() else None,
         ),
         access=options.access(args, console),
         workers=args.workers,
         hashes=hashes,
         detect_zeros=args.detect_zeros,
+        salvage=salvage,
         resume=args.resume,
         on_event=console.on_event,
         cancel=console.cancel,
     )
     if args.target == "-":
         console.to_stderr()
-    if args.dry_run:
+    with console.stopping():
+        if not args.dry_run:
+            return work(request)
         intent = plan(request)
-        console.print(
-            f"would copy {format_size(intent.data)} of data, {format_size(intent.size)} in all, "
-            f"from {args.source} to {args.target} as {intent.format}"
-        )
-        console.result(dry_run=True, size=intent.size, data=intent.data, format=intent.format)
-        return None
-    return run(request)
+    console.print(
+        f"would copy {format_size(intent.data)} of data, {format_size(intent.size)} in all, "
+        f"from {args.source} to {args.target} as {intent.format}"
+    )
+    console.result(dry_run=True, size=intent.size, data=intent.data, format=intent.format)
+    return None
 
 
 def describe(console: Console, args: argparse.Namespace, outcome: Outcome) -> None:
@@ -94,9 +105,26 @@ def describe(console: Console, args: argparse.Namespace, outcome: Outcome) -> No
     )
 
 
-def confirm(description: str) -> bool:
-    """Show what would be lost, and have the device's name typed back."""
-    name = description.split(maxsplit=1)[0]
-    print(f"This erases {description}", file=sys.stderr)
-    print(f"Type {name} to go on: ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip() == name
+def facts(outcome: Outcome) -> dict[str, object]:
+    """What the JSON of every copying verb has."""
+    report = outcome.report
+    return {
+        "size": report.size,
+        "bytes_read": report.bytes_read,
+        "bytes_stored": outcome.bytes_stored,
+        "format": outcome.format,
+        "resumed_at": report.resumed_at,
+        "duration_s": round(report.duration_s, 3),
+    }
+
+
+def confirm(console: Console) -> Confirm:
+    """Shows what would be lost, and has the device's name typed back."""
+
+    def ask(name: str, description: str) -> bool:
+        with console.asking():
+            print(f"This erases {printable(description)}", file=sys.stderr)
+            print(f"Type {printable(name)} to go on: ", end="", file=sys.stderr, flush=True)
+            return sys.stdin.readline().strip() == name
+
+    return ask

@@ -2,85 +2,82 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib
+import contextlib
+import errno
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, Final
 
 from imprint import __version__
 from imprint.cli.console import Console
+from imprint.cli.parsers import verb_module, verb_parser
 from imprint.cli.verbs import VERBS
-from imprint.core.cancel import CancelToken
-from imprint.core.errors import Cancelled, ImagingError, UsageError
+from imprint.core.errors import (
+    Cancelled,
+    ImagingError,
+    TargetError,
+    UnsupportedFeatureError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-_BROKEN_PIPE_EXIT = 141  # what a shell shows of a program that SIGPIPE has ended
-
-
-class Verb(Protocol):
-    """What a module in ``cli/commands`` offers."""
-
-    EXAMPLES: str
-
-    def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Declare the arguments."""
-
-    def run(self, args: argparse.Namespace, console: Console) -> int:
-        """Do it; returns the exit code."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Errors in the same one line as all others."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, advice=f"{self.prog} --help shows how it is used")
+_BROKEN_PIPE_EXIT: Final = 141  # what a shell shows of a program that SIGPIPE has ended
+_INTERNAL_EXIT: Final = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     console = Console()
-    cancel = CancelToken()
-    console.cancel = cancel
-    _catch_signals(cancel)
+    _catch_signals(console)
     try:
-        return _run(arguments, console)
-    except ImagingError as error:
-        console.error(error)
-        return error.exit_code
-    except KeyboardInterrupt:
-        console.error(Cancelled("interrupted"))
-        return Cancelled.exit_code
+        code = _run(arguments, console)
+        console.flush()
     except BrokenPipeError:
         # The reader of our output has gone: nothing is left to say, and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_output()
         return _BROKEN_PIPE_EXIT
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a traceback is a defect
+        return _report(error, console)
     finally:
         console.close()
+    return code
 
 
-def verb_module(name: str) -> Verb:
-    """Import the module of a verb."""
-    return importlib.import_module(f"imprint.cli.commands.{name}")
+def _report(error: Exception | KeyboardInterrupt, console: Console) -> int:
+    """Say in one line what went wrong; returns the exit code."""
+    if os.environ.get("IMPRINT_DEBUG") == "1":
+        import traceback  # only for those who ask
+
+        traceback.print_exception(error)
+    if isinstance(error, ImagingError):
+        console.error(error)
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        console.error(Cancelled("interrupted"))
+        return Cancelled.exit_code
+    if isinstance(error, OSError) and error.filename is None and error.errno == errno.ENOSPC:
+        _silence_output()
+        console.note("standard output: no space left on device")
+        return TargetError.exit_code
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing is not None and not missing.startswith("imprint"):
+        console.note(f"needs the Python module {missing}, which is not installed")
+        console.note("imprint doctor says what is missing, and how to get it")
+        return UnsupportedFeatureError.exit_code
+    what = f"{type(error).__name__}: {error}".removesuffix(": ")
+    console.note(f"internal error: {what}; run with IMPRINT_DEBUG=1 for details")
+    return _INTERNAL_EXIT
 
 
-def verb_parser(name: str) -> argparse.ArgumentParser:
-    """The parser of one verb, its help with the examples at the end."""
-    module = verb_module(name)
-    parser = _Parser(
-        prog=f"imprint {name}",
-        description=f"{name}: {VERBS[name]}.",
-        epilog=f"examples:\n{module.EXAMPLES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    module.configure(parser)
-    return parser
+def _silence_output() -> None:
+    """Let the interpreter throw away at its end what standard output has not taken."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str], console: Console) -> int:
@@ -88,7 +85,7 @@ def _run(arguments: list[str], console: Console) -> int:
         if len(arguments) > 1 and arguments[1] in VERBS:
             print(verb_parser(arguments[1]).format_help(), end="")
         else:
-            print(_overview(), end="")
+            print(_overview(), end="", file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else UsageError.exit_code
     if arguments[0] in ("-V", "--version"):
         print(f"imprint {__version__}")
@@ -100,7 +97,10 @@ def _run(arguments: list[str], console: Console) -> int:
         close = difflib.get_close_matches(name, VERBS, n=1)
         advice = f"did you mean {close[0]}?" if close else "imprint --help lists the verbs"
         raise UsageError(f"expected a verb, found {name!r}", advice=advice)
-    args = verb_parser(name).parse_args(arguments[1:])
+    try:
+        args = verb_parser(name).parse_args(arguments[1:])
+    except SystemExit:  # after --help; errors come as UsageError
+        return 0
     console.configure(args)
     return verb_module(name).run(args, console)
 
@@ -115,15 +115,17 @@ def _overview() -> str:
     )
 
 
-def _catch_signals(cancel: CancelToken) -> None:
+def _catch_signals(console: Console) -> None:
     """Ctrl-C and kill stop at the next span, tidily; a second one stops at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
-        if cancel.is_cancelled:
+        if console.cancel.is_cancelled:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        cancel.cancel()
+        console.interrupt()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        # Whoever starts us with a signal ignored, as nohup does, means that.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imprint.cli.console import printable
 from imprint.core.errors import PassphraseError, ReadError, UsageError
 from imprint.core.units import parse_size
 from imprint.endpoints.open import Access
@@ -32,6 +33,16 @@ def key_value(text: str) -> tuple[str, str]:
     return key, value
 
 
+def hashes(text: str) -> tuple[str, ...]:
+    """Names of hashes, as an argument."""
+    from imprint.transfer.hashing import parse_names  # only for verbs that hash
+
+    try:
+        return parse_names(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def workers(text: str) -> int:
     """A number of threads, as an argument."""
     if not text.isdecimal() or not 1 <= int(text) <= 64:  # noqa: PLR2004 - more only cost memory
@@ -39,17 +50,56 @@ def workers(text: str) -> int:
     return int(text)
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
+def add_json(parser: argparse.ArgumentParser, *, lines: bool = False) -> None:
+    """``--json``. With ``lines``, the result is many objects."""
+    what = "one JSON object on each line" if lines else "one JSON object"
+    parser.add_argument("--json", action="store_true", help=f"print {what} as result")
+
+
+def add_output(parser: argparse.ArgumentParser, *, lines: bool = False) -> None:
     """``--json``, ``--progress``."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object as result")
+    add_json(parser, lines=lines)
     parser.add_argument(
         "--progress", choices=("auto", "plain", "none"), default="auto", help="how to show progress"
+    )
+
+
+def add_hashes(parser: argparse.ArgumentParser) -> None:
+    """``--hash``."""
+    parser.add_argument(
+        "--hash",
+        metavar="LIST",
+        type=hashes,
+        default=("sha256", "blake3"),
+        help="hashes to take: md5, sha1, sha256, sha512, blake3 (default: sha256,blake3)",
+    )
+
+
+def add_target_options(parser: argparse.ArgumentParser) -> None:
+    """``-o``."""
+    parser.add_argument(
+        "-o",
+        "--option",
+        metavar="KEY=VALUE",
+        type=key_value,
+        action="append",
+        default=[],
+        help="option of the target's format, repeatable; imprint formats NAME lists them",
     )
 
 
 def add_access(parser: argparse.ArgumentParser, *, snapshot: bool = True) -> None:
     """How a source is opened."""
     parser.add_argument("-f", "--format", metavar="FORMAT", help="source format: skip probing")
+    add_trust(parser)
+    if snapshot:
+        parser.add_argument(
+            "--snapshot", metavar="NAME", help="read an internal snapshot, by name or id"
+        )
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """``--allow-parent``, ``--passphrase-file``."""
     parser.add_argument(
         "--allow-parent",
         metavar="DIR",
@@ -58,11 +108,12 @@ def add_access(parser: argparse.ArgumentParser, *, snapshot: bool = True) -> Non
         default=[],
         help="folder where backing files may live, besides the image's own; repeatable",
     )
-    parser.add_argument("--passphrase-file", metavar="FILE", type=Path, help="unlocks the image")
-    if snapshot:
-        parser.add_argument(
-            "--snapshot", metavar="NAME", help="read an internal snapshot, by name or id"
-        )
+    parser.add_argument(
+        "--passphrase-file",
+        metavar="FILE",
+        type=Path,
+        help="unlocks the image; else IMPRINT_PASSPHRASE, or a prompt",
+    )
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
@@ -78,20 +129,36 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
 
 def access(
-    args: argparse.Namespace, console: Console, *, format_: str | None = None, lenient: bool = False
+    args: argparse.Namespace,
+    console: Console,
+    *,
+    format_: str | None = None,
+    snapshot: str | None = None,
+    is_source: bool = True,
 ) -> Access:
-    """The :class:`Access` that the options ask for."""
+    """The :class:`Access` that the options ask for.
+
+    Args:
+        args: with what :func:`add_access` or :func:`add_trust` declares.
+        console: shows what is noteworthy.
+        format_: for another image than the source.
+        snapshot: the same.
+        is_source: whether ``--format`` and ``--snapshot`` are about the image.
+    """
+    if is_source:
+        format_ = getattr(args, "format", None)
+        snapshot = getattr(args, "snapshot", None)
     return Access(
-        format=format_ or getattr(args, "format", None),
+        format=format_,
         allowed=tuple(args.allow_parent),
-        passphrase=passphrase(args.passphrase_file),
-        snapshot=getattr(args, "snapshot", None),
-        lenient=lenient,
+        passphrase=passphrase(args.passphrase_file, console),
+        snapshot=snapshot,
         on_event=console.on_event,
+        cancel=console.cancel,
     )
 
 
-def passphrase(file: Path | None) -> Passphrase:
+def passphrase(file: Path | None, console: Console) -> Passphrase:
     """Secrets come from a file, the environment or a prompt, never from an argument."""
 
     def ask(name: str) -> bytes:
@@ -103,15 +170,27 @@ def passphrase(file: Path | None) -> Passphrase:
         secret = os.environ.get("IMPRINT_PASSPHRASE")
         if secret is not None:
             return os.fsencode(secret)
-        import getpass  # only where somebody is asked
-
-        try:
-            return getpass.getpass(f"passphrase for {name}: ").encode()
-        except (EOFError, OSError) as failure:
+        if not _has_terminal():
             raise PassphraseError(
                 "is encrypted: expected a passphrase",
                 name=name,
                 advice="give it with --passphrase-file or in IMPRINT_PASSPHRASE",
-            ) from failure
+            )
+        import getpass  # only where somebody is asked
+
+        with console.asking():
+            try:
+                return getpass.getpass(f"passphrase for {printable(name)}: ").encode()
+            except EOFError:
+                raise PassphraseError("expected a passphrase, found nothing", name=name) from None
 
     return ask
+
+
+def _has_terminal() -> bool:
+    """Whether there is somebody to ask. Standard input may be a disk, and is left alone."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

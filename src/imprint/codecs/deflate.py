@@ -60,7 +60,8 @@ def decompress(data: bytes | bytearray | memoryview, size: int) -> bytes:
     decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE, hist_bits=WINDOW_BITS_MAX)
     try:
         found = decoder.decompress(data, size)
-    except igzip_lib.IsalError as failure:
+    # The stub declares the class as an instance of Exception.
+    except igzip_lib.IsalError as failure:  # type: ignore[misc]
         raise CorruptImageError(f"expected a deflate stream: {failure}") from failure
     if len(found) != size:
         raise CorruptImageError(f"expected a deflate stream of {size} bytes, found {len(found)}")

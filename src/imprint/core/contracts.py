@@ -252,7 +252,11 @@ class WritableLayer(Layer, Protocol):
         """Make units read as zeros, giving back their room."""
 
     def resize(self, size: int) -> None:
-        """Change the disk's size; what is new reads as zeros."""
+        """Change the disk's size; what is new reads as zeros, over a parent too.
+
+        If a parent reaches behind the old end, the caller has given the last unit a place,
+        so that the layer only has to clear its tail, and to mark whole new units as zero.
+        """
 
     def flush(self) -> None:
         """Write back changed tables: data before tables before header, each made durable."""

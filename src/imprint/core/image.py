@@ -204,11 +204,22 @@ class WritableImage(Image):
         name: str,
         parent: Source | None = None,
         is_fresh: bool = False,
+        others: tuple[Storage, ...] = (),
     ) -> None:
-        """``is_fresh``: was created for this copy, so that what is not written is zero."""
+        """Take over a layer and its storages.
+
+        Args:
+            layer: where bytes go.
+            storage: the image's file.
+            name: of the image.
+            parent: what holes read from.
+            is_fresh: was created for this copy, so that what is not written is zero.
+            others: further files of the image, committed before ``storage`` that names them.
+        """
         super().__init__(layer, name=name, parent=parent)
         self._writable = layer
         self._storage = storage
+        self._others = others
         self._reads_zero = is_fresh and parent is None
 
     @property
@@ -270,6 +281,8 @@ class WritableImage(Image):
 
     def resize(self, size: int) -> None:
         """Change the disk's size; flushed when this returns. Shrinking cuts off the end."""
+        if self._parent is not None and self.size < min(size, self._parent.size):
+            self._own_last_unit()
         self._writable.resize(size)
         self._forget_decoded()
         self.flush()
@@ -284,16 +297,19 @@ class WritableImage(Image):
 
     def suspend(self) -> None:
         """Close the files and keep what the last checkpoint made durable."""
-        self._storage.close()
+        for storage in (*self._others, self._storage):
+            storage.close()
 
     def commit(self) -> None:
         """Flush, and let the storage take its final name."""
         self._writable.flush()
-        self._storage.commit()
+        for storage in (*self._others, self._storage):
+            storage.commit()
 
     def abort(self) -> None:
         """Forget it all."""
-        self._storage.abort()
+        for storage in (*self._others, self._storage):
+            storage.abort()
 
     def _write_new(self, data: memoryview, offset: int, position: int) -> int:
         """Write units that have no place yet, from ``position`` on; where that ended.
@@ -305,15 +321,24 @@ class WritableImage(Image):
         stop = min(align_up(end, grain), self.size)
         place = self._writable.allocate(start, stop - start)
         storage, where = _storage_of(place), place.storage_offset
-        if start < position:
-            storage.write(self._current(start, position - start), where)
         last = min(end, place.end)
+        self._copy_current(start, position, storage, where)
         storage.write(data[position - offset : last - offset], where + position - start)
-        if last < place.end:
-            storage.write(self._current(last, place.end - last), where + last - start)
+        self._copy_current(last, place.end, storage, where + last - start)
         self._writable.link(place)
         self._forget_decoded()
         return last
+
+    def _copy_current(self, start: int, end: int, storage: Storage, where: int) -> None:
+        """Copy what ``[start, end)`` reads as now: by spans, since a unit may be 256 MiB."""
+        for at in range(start, end, SPAN_BYTES):
+            storage.write(self._current(at, min(SPAN_BYTES, end - at)), where + at - start)
+
+    def _own_last_unit(self) -> None:
+        """Give the last unit its own place: behind the old end, a longer parent would show."""
+        start = align_down(self.size, self._writable.traits.grain)
+        if start < self.size and self._writable.place(start, 1) is None:
+            self.write(self._current(start, 1), start)
 
     def _current(self, offset: int, length: int) -> memoryview:
         buffer = memoryview(bytearray(length))

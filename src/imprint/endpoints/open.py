@@ -16,6 +16,7 @@ from imprint.storage.file import FileStorage
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from imprint.core.cancel import CancelToken
     from imprint.core.contracts import Passphrase, Source, Storage
     from imprint.core.formats import Format
     from imprint.core.image import Image, WritableImage
@@ -32,6 +33,7 @@ class Access:
         snapshot: name or id of an internal snapshot to read instead of the disk as it is.
         lenient: open the image even if its parent cannot be, for looking at it.
         on_event: told what is noteworthy.
+        cancel: stops what takes long already at opening: a pipe has to be read to its end.
     """
 
     format: str | None = None
@@ -40,6 +42,7 @@ class Access:
     snapshot: str | None = None
     lenient: bool = False
     on_event: OnEvent = ignore
+    cancel: CancelToken | None = None
 
     def gate(self) -> FolderGate:
         """A new gate, for one chain."""
@@ -51,7 +54,7 @@ class Access:
         )
 
 
-def open_storage(location: Location) -> Storage:
+def open_storage(location: Location, cancel: CancelToken | None = None) -> Storage:
     """Where the bytes of a source are, opened for reading only.
 
     Raises:
@@ -69,7 +72,7 @@ def open_storage(location: Location) -> Storage:
     if location.where is Where.STREAM:
         from imprint.storage.stream import open_input  # not needed for files
 
-        return open_input()
+        return open_input(cancel=cancel)
     return FileStorage.open(location.path)
 
 
@@ -157,7 +160,7 @@ def detect_format(address: str, access: Access) -> tuple[Format, Storage]:
         ReadError: if it cannot be opened.
         FormatError: if more than one format claims it.
     """
-    storage = open_storage(parse(address))
+    storage = open_storage(parse(address), access.cancel)
     try:
         return formats.get(access.format or formats.detect(storage)), storage
     except BaseException:
@@ -165,17 +168,26 @@ def detect_format(address: str, access: Access) -> tuple[Format, Storage]:
         raise
 
 
-def _open_image(location: Location, access: Access) -> Image:
-    storage = open_storage(location)
+def open_with_storage(location: Location, access: Access) -> tuple[Image, Storage]:
+    """A whole image, and the storage that it owns.
+
+    Raises:
+        ImagingError: of the kind that says what is wrong.
+    """
+    storage = open_storage(location, access.cancel)
     try:
         format_ = formats.get(access.format or formats.detect(storage))
         if access.snapshot is None:
-            return format_.open(storage, access.gate())
+            return format_.open(storage, access.gate()), storage
         if not isinstance(format_, SnapshotKeeping):
             raise UnsupportedFeatureError(
                 f"{format_.name} images have no internal snapshots", name=location.base
             )
-        return format_.open_snapshot(storage, access.gate(), access.snapshot)
+        return format_.open_snapshot(storage, access.gate(), access.snapshot), storage
     except BaseException:
         storage.close()
         raise
+
+
+def _open_image(location: Location, access: Access) -> Image:
+    return open_with_storage(location, access)[0]

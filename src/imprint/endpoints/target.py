@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from imprint.core.contracts import Reference, Source, Storage, Target
     from imprint.core.formats import Format
 
-Confirm = Callable[[str], bool]
-"""Shows a device to the user; ``True`` if its name was typed back."""
+Confirm = Callable[[str, str], bool]
+"""Given a device's name and its description: ``True`` if the user typed the name back."""
 
 
 @dataclass(frozen=True)

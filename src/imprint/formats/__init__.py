@@ -51,6 +51,18 @@ def names() -> tuple[str, ...]:
     return tuple(entry.name for entry in TABLE)
 
 
+def entry(name: str) -> Entry:
+    """The table's line for a name or an alias.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    for line in TABLE:
+        if name.lower() in (line.name, *line.aliases):
+            return line
+    raise UsageError(f"no format is called {name!r}; known: {', '.join(names())}")
+
+
 @cache
 def get(name: str) -> Format:
     """The format called ``name``, or that has it as an alias.
@@ -58,12 +70,9 @@ def get(name: str) -> Format:
     Raises:
         UsageError: if there is none.
     """
-    for entry in TABLE:
-        if name.lower() in (entry.name, *entry.aliases):
-            module = importlib.import_module(f"imprint.formats.{entry.module}")
-            format_: Format = module.FORMAT
-            return format_
-    raise UsageError(f"no format is called {name!r}; known: {', '.join(names())}")
+    module = importlib.import_module(f"imprint.formats.{entry(name).module}")
+    format_: Format = module.FORMAT
+    return format_
 
 
 def by_suffix(file_name: str) -> str | None:

@@ -124,9 +124,7 @@ class FileStorage:
             try:
                 count = os.preadv(self._fd, [buffer[done:]], offset + done)
             except OSError as failure:
-                raise self._read_error(
-                    failure, offset + done, len(buffer) - done
-                ) from failure
+                raise self._read_error(failure, offset + done, len(buffer) - done) from failure
             if count == 0:
                 raise TruncatedImageError(
                     f"expected {len(buffer)} bytes at 0x{offset:x}, found {done}",
@@ -184,9 +182,7 @@ class FileStorage:
             and os.fstat(source.fileno()).st_dev == os.fstat(self._fd).st_dev
         )
 
-    def copy_range(
-        self, source: Storage, source_offset: int, offset: int, length: int
-    ) -> None:
+    def copy_range(self, source: Storage, source_offset: int, offset: int, length: int) -> None:
         """Copy by the kernel: file systems that can will share the blocks instead."""
         done = 0
         while done < length and isinstance(source, FileStorage):
@@ -270,9 +266,7 @@ class FileStorage:
 class PendingFile(FileStorage):
     """A file that is being made; it gets its name when :meth:`commit` succeeds."""
 
-    def __init__(
-        self, path: Path, partial: Path, fd: int, *, may_replace: bool
-    ) -> None:
+    def __init__(self, path: Path, partial: Path, fd: int, *, may_replace: bool) -> None:
         """Takes over ``fd``, which is open on ``partial``; use :meth:`create` or :meth:`resume`."""
         super().__init__(partial, fd, is_writable=True)
         self._final = path
@@ -302,14 +296,10 @@ class PendingFile(FileStorage):
         return cls._open(path, 0, may_replace=may_replace, truncate=False)
 
     @classmethod
-    def _open(
-        cls, path: Path, flags: int, *, may_replace: bool, truncate: bool
-    ) -> Self:
+    def _open(cls, path: Path, flags: int, *, may_replace: bool, truncate: bool) -> Self:
         partial = partial_path(path)
         try:
-            fd = os.open(
-                partial, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o666
-            )
+            fd = os.open(partial, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o666)
         except OSError as failure:
             raise TargetError(_reason(failure), name=str(partial)) from failure
         try:
@@ -369,9 +359,7 @@ def check_replaceable(path: Path, *, may_replace: bool) -> None:
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         raise RefusedError("exists and is not a regular file", name=str(path))
     if not may_replace:
-        raise RefusedError(
-            "exists already", name=str(path), advice="--force replaces it"
-        )
+        raise RefusedError("exists already", name=str(path), advice="--force replaces it")
 
 
 def fsync_folder(folder: Path) -> None:
@@ -400,9 +388,7 @@ def lock_exclusively(fd: int, name: str) -> None:
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wish)
     except OSError as failure:
         if failure.errno in (errno.EAGAIN, errno.EACCES):
-            raise TargetBusyError(
-                "is in use by another program", name=name
-            ) from failure
+            raise TargetBusyError("is in use by another program", name=name) from failure
         # A file system without locks: go on, as QEMU does.
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _KEEP_SIZE: Final = 0x01  # linux/falloc.h
 _PUNCH_HOLE: Final = 0x02
 
-# linux/fs.h. All are _IO(0x12, n): these numbers are the same on every architecture.
+# linux/fs.h, without the direction bits that some architectures add.
 _BLKROGET: Final = 0x125E
 _BLKRRPART: Final = 0x125F
 _BLKSSZGET: Final = 0x1268
@@ -72,7 +72,7 @@ def zero_out(fd: int, offset: int, length: int) -> bool:
         OSError: if it can, and failed.
     """
     try:
-        fcntl.ioctl(fd, _BLKZEROOUT, struct.pack("QQ", offset, length))
+        fcntl.ioctl(fd, _request(_BLKZEROOUT), struct.pack("QQ", offset, length))
     except OSError as failure:
         if failure.errno in _CANNOT:
             return False
@@ -83,7 +83,7 @@ def zero_out(fd: int, offset: int, length: int) -> bool:
 def reread_partitions(fd: int) -> bool:
     """Let the kernel read a disk's partition table again; ``False`` if it will not."""
     try:
-        fcntl.ioctl(fd, _BLKRRPART)
+        fcntl.ioctl(fd, _request(_BLKRRPART))
     except OSError:  # a partition, a disk that is in use, or one that cannot have any
         return False
     return True
@@ -97,8 +97,14 @@ def is_aligned(buffer: memoryview, alignment: int) -> bool:
 
 
 def _ioctl_int(fd: int, request: int) -> int:
-    answer: int = struct.unpack("i", fcntl.ioctl(fd, request, bytes(4)))[0]
+    answer: int = struct.unpack("i", fcntl.ioctl(fd, _request(request), bytes(4)))[0]
     return answer
+
+
+def _request(number: int) -> int:
+    """An ioctl number that is ``_IO(…)`` in the kernel's header, as this machine has it."""
+    has_none_bit = os.uname().machine.startswith(("alpha", "mips", "ppc", "sparc"))
+    return number | (1 << 29) if has_none_bit else number
 
 
 @cache

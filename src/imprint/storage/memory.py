@@ -90,9 +90,7 @@ class MemoryStorage:
         del source
         return False
 
-    def copy_range(
-        self, source: Storage, source_offset: int, offset: int, length: int
-    ) -> None:
+    def copy_range(self, source: Storage, source_offset: int, offset: int, length: int) -> None:
         """Read and write."""
         buffer = memoryview(bytearray(length))
         source.readinto(buffer, source_offset)

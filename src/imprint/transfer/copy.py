@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from imprint.core.contracts import Encoding, Offloading, Resumable, Salvage, Source, Target
 from imprint.core.errors import TargetTooSmallError
 from imprint.core.events import OnEvent, Progress, ignore
-from imprint.core.extent import Extent, Kind
+from imprint.core.extent import Extent, Kind, cut
 from imprint.core.image import fill_zero
 from imprint.core.limits import SPAN_BYTES
 from imprint.transfer.report import Report
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 PROGRESS_INTERVAL_S: Final = 0.1
 CHECKPOINT_INTERVAL_S: Final = 2.0
 """Between checkpoints: what a crash may cost. Each waits for the disk, as the end would anyway."""
+
+_HASHED_AT_ONCE_BYTES: Final = 64 << 20
 
 
 class Journal(Protocol):
@@ -190,6 +192,9 @@ class _Run:
         """All of the disk that has to be looked at, in order."""
         first = self._start if self._hashes is None else 0
         extents = self._source.extents(first, self._source.size - first)
+        if self._hashes is not None:
+            # A hole has to be hashed too: whole, it could be neither stopped nor watched.
+            extents = cut(extents, _HASHED_AT_ONCE_BYTES)
         return windowed(
             self._load, batches(extents, self._window), workers=workers, window=2 * workers
         )

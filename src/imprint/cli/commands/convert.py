@@ -20,7 +20,7 @@ EXAMPLES = """\
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; ``docs/reference/convert.md`` lists them too."""
-    parser.add_argument("source", help="image, device or URL to read")
+    parser.add_argument("source", help="image, device or URL to read, or - for standard input")
     parser.add_argument("target", help="image or device to write, or - for standard output")
     copying.add_arguments(parser)
 
@@ -29,13 +29,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Convert."""
     outcome = copying.copy(args, console)
     if outcome is not None:
-        report = outcome.report
         copying.describe(console, args, outcome)
-        console.result(
-            bytes_read=report.bytes_read,
-            bytes_stored=outcome.bytes_stored,
-            size=report.size,
-            format=outcome.format,
-            duration_s=round(report.duration_s, 3),
-        )
+        console.result(**copying.facts(outcome))
     return 0

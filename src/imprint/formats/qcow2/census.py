@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from imprint.core.errors import FormatError
 from imprint.core.events import Finding, Severity
 from imprint.core.units import align_up, div_up
-from imprint.formats.qcow2 import counts, layout, snapshot_table
+from imprint.formats.qcow2 import compressed, counts, layout, snapshot_table
 from imprint.formats.qcow2.layout import BitmapEntry, BitmapsExtension, EncryptionExtension
 from imprint.formats.qcow2.tables import load
 
@@ -181,21 +181,16 @@ class Census:
         if self._area.has_data_file:
             self._complain(where, "expected no compressed cluster beside an external data file")
             return
-        shift = 62 - (self._cluster_bits - 8)
-        start = entry & ((1 << shift) - 1)
-        sectors = (entry & (layout.COMPRESSED - 1)) >> shift
-        end = (start // layout.SECTOR + 1 + sectors) * layout.SECTOR
-        first = start >> self._cluster_bits << self._cluster_bits
-        self._refer(first, align_up(end, self._cluster_size) - first, where, times)
+        first, count = compressed.host_clusters(entry, self._cluster_bits)
+        self._refer(first << self._cluster_bits, count << self._cluster_bits, where, times)
 
     def _walk_snapshots(self) -> None:
         header = self._area.header
         try:
-            snapshots = snapshot_table.read_table(self._storage, self._area)
+            snapshots, length = snapshot_table.read(self._area, self._storage)
         except FormatError as error:
             self._complain("snapshot table", str(error.args[0]))
             return
-        length = sum(len(snapshot.pack()) for snapshot in snapshots)
         self._refer(header.snapshots_offset, length, "snapshot table")
         for snapshot in snapshots:
             entry = snapshot.entry

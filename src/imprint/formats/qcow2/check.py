@@ -33,7 +33,7 @@ class Mismatch(NamedTuple):
     """A run of clusters whose stored refcount is not what it should be."""
 
     first: int
-    count: int
+    clusters: int
     stored: int
     expected: int
 
@@ -87,9 +87,9 @@ class _Checker:
         yield from self._census.findings.take()
         kept = Findings()
         for mismatch in self._mismatches:
-            last = mismatch.first + mismatch.count - 1
+            last = mismatch.first + mismatch.clusters - 1
             where = f"cluster 0x{mismatch.first:x}" + (
-                f" to 0x{last:x}" if mismatch.count > 1 else ""
+                f" to 0x{last:x}" if mismatch.clusters > 1 else ""
             )
             if mismatch.stored > mismatch.expected:
                 what = f"leaked: {mismatch.stored} counted, {mismatch.expected} referenced"
@@ -151,31 +151,12 @@ class _Checker:
     ) -> Iterator[Mismatch]:
         bits = self._area.refcount_bits
         expected = expected + array.array("I", [0]) * (per_block - len(expected))
-        if self._pack(expected) == stored:
+        if counts.pack(expected, bits) == stored:
             return
         for at, value in enumerate(expected):
             found = counts.get(stored, at, bits)
             if found != value:
                 yield Mismatch(first + at, 1, found, value)
-
-    def _pack(self, values: array.array[int]) -> array.array[int] | None:
-        """Refcounts as a block has them; ``None`` if one does not fit."""
-        bits = self._area.refcount_bits
-        code = counts.width_of(bits)
-        if bits >= 8:
-            try:
-                return array.array(code, values)
-            except OverflowError:
-                return None
-        per_byte = 8 // bits
-        packed = bytearray(len(values) // per_byte)
-        for lane in range(per_byte):
-            part = values[lane::per_byte]
-            if max(part, default=0) >> bits:
-                return None
-            for at, value in enumerate(part):
-                packed[at] |= value << lane * bits
-        return array.array(code, bytes(packed))
 
     def _block_offset(self, index: int) -> int:
         """Where block ``index`` is; 0: nowhere that makes sense."""
@@ -192,7 +173,7 @@ class _Checker:
         per_block = self._area.cluster_size * 8 // bits
         changed: dict[int, array.array[int]] = {}
         for mismatch in self._mismatches:
-            for cluster in range(mismatch.first, mismatch.first + mismatch.count):
+            for cluster in range(mismatch.first, mismatch.first + mismatch.clusters):
                 offset = self._block_offset(cluster // per_block)
                 if offset not in changed:
                     changed[offset] = self._load_block(offset)
@@ -216,7 +197,7 @@ class _Checker:
         values = values + array.array("I", [1]) * (blocks + table_clusters)
         values.extend([0] * (blocks * per_block - len(values)))
         for index in range(blocks):
-            block = self._pack(values[index * per_block : (index + 1) * per_block])
+            block = counts.pack(values[index * per_block : (index + 1) * per_block], bits)
             assert block is not None
             store(self._storage, (start + index) * size, block)
         table = array.array("Q", [0]) * (table_clusters * size // 8)
@@ -303,10 +284,10 @@ def _joined(mismatches: Iterator[Mismatch]) -> Iterator[Mismatch]:
     for mismatch in mismatches:
         if (
             last is not None
-            and last.first + last.count == mismatch.first
+            and last.first + last.clusters == mismatch.first
             and (last.stored, last.expected) == (mismatch.stored, mismatch.expected)
         ):
-            last = last._replace(count=last.count + mismatch.count)
+            last = last._replace(clusters=last.clusters + mismatch.clusters)
         else:
             if last is not None:
                 yield last

@@ -1,0 +1,174 @@
+"""info: what an image is, and what is on it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from imprint.cli import options
+from imprint.cli.console import exact, format_value
+from imprint.core.units import format_size
+from imprint.endpoints.describing import describe_image
+
+if TYPE_CHECKING:
+    import argparse
+
+    from imprint.cli.console import Console
+    from imprint.core.info import ImageInfo, SnapshotInfo
+    from imprint.endpoints.describing import Description
+    from imprint.endpoints.survey import Survey
+
+EXAMPLES = """\
+  imprint info disk.qcow2
+  imprint info disk.qcow2#p2
+  imprint info https://host/disk.qcow2 --json
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments; ``docs/reference/info.md`` lists them too."""
+    parser.add_argument("image", help="image, device or URL")
+    options.add_access(parser)
+    options.add_output(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Describe; a parent that is missing is named, and is no error."""
+    found = describe_image(args.image, options.access(args, console))
+    if console.is_json:
+        console.result(**_json(found))
+    else:
+        _print(args.image, found, console)
+    return 0
+
+
+def _json(found: Description) -> dict[str, object]:
+    info = found.info
+    survey: dict[str, object] = {"table": None, "partitions": []}
+    if found.survey is not None:
+        survey = found.survey.to_json()
+    return {
+        "format": info.format,
+        "size": found.size,
+        "stored_size": found.stored_size,
+        "file_size": found.file_size,
+        "parent": info.parent,
+        "parent_format": info.parent_format,
+        "chain": [asdict(member) for member in found.chain],
+        "data_file": info.data_file,
+        "encryption": info.encryption,
+        "uuid": info.uuid,
+        "options": dict(info.options),
+        "features": list(info.features),
+        "snapshots": [snapshot_json(item) for item in info.snapshots],
+        "bitmaps": [asdict(item) for item in info.bitmaps],
+        "notes": list(info.notes),
+        **survey,
+    }
+
+
+def snapshot_json(item: SnapshotInfo) -> dict[str, object]:
+    """A snapshot, with its time in seconds and for people."""
+    return {**asdict(item), "time": snapshot_time(item)}
+
+
+def snapshot_time(item: SnapshotInfo) -> str | None:
+    """When it was taken, in UTC; ``None`` for a time that is none."""
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(item.time_s))
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _print(address: str, found: Description, console: Console) -> None:
+    info = found.info
+    parent = info.parent or ""
+    if info.parent_format:
+        parent += f" ({info.parent_format})"
+    console.print(f"{address}: {info.format}")
+    console.facts(
+        [
+            ("size", exact(found.size)),
+            ("stored", f"{format_size(found.stored_size)}, file of {exact(found.file_size)}"),
+            ("parent", parent),
+            ("chain", _chain(found)),
+            ("data file", info.data_file or ""),
+            ("encryption", info.encryption or ""),
+            ("uuid", info.uuid or ""),
+            *[(name, format_value(value)) for name, value in info.options.items()],
+            ("features", ", ".join(info.features)),
+        ]
+    )
+    if found.problem is not None:
+        console.print(f"  the parent cannot be opened: {found.problem}")
+    for note in info.notes:
+        console.print(f"  {note}")
+    _print_lists(info, console)
+    if found.survey is not None:
+        _print_survey(found.survey, console, is_whole=found.problem is None)
+
+
+def _chain(found: Description) -> str:
+    """Only where it says more than the parent's name does."""
+    if len(found.chain) <= 2:  # noqa: PLR2004 - the image and its parent
+        return ""
+    return " <- ".join(member.name for member in found.chain)
+
+
+def _print_lists(info: ImageInfo, console: Console) -> None:
+    if info.snapshots:
+        console.print("snapshots")
+        console.table(snapshot_rows(info.snapshots))
+    if info.bitmaps:
+        console.print("bitmaps")
+        console.table(
+            [
+                (f"  {item.name}", format_size(item.granularity), ", ".join(item.flags))
+                for item in info.bitmaps
+            ]
+        )
+
+
+def snapshot_rows(snapshots: tuple[SnapshotInfo, ...]) -> list[tuple[str, ...]]:
+    """A table of snapshots."""
+    return [
+        ("  id", "name", "time", "size", "machine state"),
+        *[
+            (
+                f"  {item.id}",
+                item.name,
+                snapshot_time(item) or "-",
+                format_size(item.size),
+                format_size(item.vm_state_size) if item.vm_state_size else "-",
+            )
+            for item in snapshots
+        ],
+    ]
+
+
+def _print_survey(survey: Survey, console: Console, *, is_whole: bool) -> None:
+    if survey.filesystem is not None:
+        whole = survey.filesystem
+        label = f", label {whole.label}" if whole.label else ""
+        console.print(f"content: {' '.join(filter(None, (whole.kind, whole.version)))}{label}")
+    if survey.table is not None:
+        console.print(f"partition table: {survey.table.kind}")
+    if survey.volumes:
+        rows = [("  ", "start", "size", "type", "file system", "label")]
+        for volume in survey.volumes:
+            part, filesystem = volume.partition, volume.filesystem
+            rows.append(
+                (
+                    f"  p{part.index}",
+                    str(part.start),
+                    format_size(part.length),
+                    part.type,
+                    filesystem.kind if filesystem is not None else "-",
+                    (filesystem.label if filesystem is not None else None) or part.name or "-",
+                )
+            )
+        console.table(rows, right=(1, 2))
+    if is_whole:  # else everything that lies in the parent is a finding
+        for finding in survey.findings:
+            console.print(f"  {finding.severity.value}: {finding.where}: {finding.what}")

@@ -1,0 +1,108 @@
+"""map: which parts of a disk are data, zeros or holes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+from imprint.cli import options
+from imprint.core.extent import Kind
+from imprint.core.units import format_size
+from imprint.endpoints.mapping import Run, runs
+from imprint.endpoints.open import open_source
+
+if TYPE_CHECKING:
+    import argparse
+
+    from imprint.cli.console import Console
+    from imprint.core.contracts import Source
+
+EXAMPLES = """\
+  imprint map disk.qcow2
+  imprint map disk.qcow2#p2 --json      one line of JSON for each run
+  imprint map disk.qcow2 --picture
+"""
+
+_OFFSET_WIDTH: Final = 18  # 0x and the 16 digits of the largest offset
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments; ``docs/reference/map.md`` lists them too."""
+    parser.add_argument("image", help="image, device or URL")
+    parser.add_argument(
+        "--picture", action="store_true", help="draw the disk: partitions, and where data is"
+    )
+    options.add_access(parser)
+    options.add_output(parser, lines=True)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Map: each run as soon as it is known."""
+    with closing(open_source(args.image, options.access(args, console))) as source:
+        if args.picture and not console.is_json:
+            _draw(source, console)
+        else:
+            _list(source, console)
+    return 0
+
+
+def _list(source: Source, console: Console) -> None:
+    console.print(f"{'offset':>{_OFFSET_WIDTH}}  {'length':>{_OFFSET_WIDTH}}  kind")
+    for item in runs(source, 0, source.size):
+        console.print(
+            f"{item.offset:>#{_OFFSET_WIDTH}x}  {item.length:>#{_OFFSET_WIDTH}x}  {_words(item)}"
+        )
+        console.result(**_json(item))
+
+
+def _words(item: Run) -> str:
+    words = [item.kind.value]
+    if item.is_compressed:
+        words.append("compressed")
+    if item.is_encrypted:
+        words.append("encrypted")
+    if item.depth:
+        words.append("in the parent" if item.depth == 1 else f"in parent {item.depth}")
+    return ", ".join(words)
+
+
+def _json(item: Run) -> dict[str, object]:
+    values: dict[str, object] = {
+        "offset": item.offset,
+        "length": item.length,
+        "kind": item.kind.value,
+    }
+    if item.depth is not None:
+        values["depth"] = item.depth
+    if item.storage_offset is not None:
+        values["storage_offset"] = item.storage_offset
+    if item.is_compressed:
+        values["compressed"] = True
+    if item.is_encrypted:
+        values["encrypted"] = True
+    return values
+
+
+def _draw(source: Source, console: Console) -> None:
+    from imprint.cli.picture import draw_disk  # only for pictures
+    from imprint.endpoints.survey import describe
+
+    console.block(
+        draw_disk(
+            describe(source),
+            source.extents(0, source.size),
+            width=shutil.get_terminal_size().columns if console.is_terminal else 80,
+            encoding=console.encoding,
+            colour=console.is_terminal and "NO_COLOR" not in os.environ,
+        )
+    )
+
+
+def summary(source: Source) -> str:
+    """How much of a disk is what, in one line."""
+    sums = dict.fromkeys(Kind, 0)
+    for item in runs(source, 0, source.size):
+        sums[item.kind] += item.length
+    return ", ".join(f"{kind.value} {format_size(size)}" for kind, size in sums.items() if size)

@@ -1,0 +1,169 @@
+"""Restoring onto what is there already: only what differs is written.
+
+A file is changed in place then, as a device always is: an interrupted run leaves a mixture of
+both disks, and the same command completes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from imprint.core.contracts import Target
+from imprint.core.errors import RefusedError, UsageError
+from imprint.core.image import is_zero
+from imprint.core.limits import SPAN_BYTES
+from imprint.endpoints.copying import CopyRequest, Outcome
+from imprint.endpoints.location import Where
+from imprint.endpoints.open import Access, open_editable, open_source
+from imprint.endpoints.target import check_not_source, stored_size
+from imprint.transfer.copy import copy
+from imprint.transfer.hashing import HashSet
+from imprint.transfer.span import HAS_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imprint.core.contracts import Source, Traits
+    from imprint.core.extent import Extent
+
+_GRAIN_MAX = 64 << 10
+_GRAIN_MIN = 4096
+
+
+class Changeable(Target, Protocol):
+    """A target that can be read as well."""
+
+    def readinto(self, buffer: memoryview, offset: int) -> None:
+        """As of a source."""
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """As of a source."""
+
+
+class DeltaTarget:
+    """Passes on to ``target`` only what it does not hold already.
+
+    Attributes:
+        bytes_written: what was passed on.
+    """
+
+    def __init__(self, target: Changeable) -> None:
+        self._target = target
+        self._grain = min(_GRAIN_MAX, max(_GRAIN_MIN, target.traits.grain))
+        self.bytes_written = 0
+
+    @property
+    def name(self) -> str:
+        """Of the target."""
+        return self._target.name
+
+    @property
+    def size(self) -> int:
+        """Of the target."""
+        return self._target.size
+
+    @property
+    def traits(self) -> Traits:
+        """Of the target, about whose content nothing is known."""
+        return replace(self._target.traits, reads_zero=False)
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Write the blocks of ``data`` that differ, neighbours together."""
+        # A bytearray compares by memcmp, two memoryviews byte by byte.
+        present = bytearray(len(data))
+        self._target.readinto(memoryview(present), offset)
+        if present == data:
+            return
+        start: int | None = None
+        for at in range(0, len(data), self._grain):
+            piece = data[at : at + self._grain]
+            if present[at : at + self._grain] != piece:
+                start = at if start is None else start
+            elif start is not None:
+                self._pass_on(data[start:at], offset + start)
+                start = None
+        if start is not None:
+            self._pass_on(data[start:], offset + start)
+
+    def zero(self, offset: int, length: int) -> None:
+        """Zero what is not zero."""
+        for extent in self._target.extents(offset, length):
+            if extent.kind not in HAS_BYTES:
+                continue
+            for start in range(extent.offset, extent.end, SPAN_BYTES):
+                size = min(SPAN_BYTES, extent.end - start)
+                present = memoryview(bytearray(size))
+                self._target.readinto(present, start)
+                if not is_zero(present):
+                    self._target.zero(start, size)
+                    self.bytes_written += size
+
+    def commit(self) -> None:
+        """Of the target."""
+        self._target.commit()
+
+    def abort(self) -> None:
+        """Of the target; what was written stays."""
+        self._target.abort()
+
+    def _pass_on(self, data: memoryview, offset: int) -> None:
+        self._target.write(data, offset)
+        self.bytes_written += len(data)
+
+
+def restore_delta(request: CopyRequest) -> Outcome:
+    """Make a disk that exists the same as the source, writing only what differs.
+
+    The report's ``bytes_written`` counts that.
+
+    Raises:
+        RefusedError: if a file may not be changed, or nobody said yes to a device.
+        ImagingError: of the kind that says what else is wrong.
+    """
+    check_not_source(request.target, (request.source,))
+    location = request.target.location
+    if location.where is Where.STREAM:
+        raise UsageError("expected a target that can be read", name=request.target.address)
+    if location.where is Where.FILE and not request.target.force:
+        raise RefusedError(
+            "exists already", name=request.target.address, advice="--force changes it in place"
+        )
+    source = open_source(request.source, request.access)
+    try:
+        target = DeltaTarget(_open_target(request, source))
+        report = copy(
+            source,
+            target,
+            workers=request.workers,
+            hashes=HashSet(request.hashes) if request.hashes else None,
+            detect_zeros=request.detect_zeros,
+            on_event=request.on_event,
+            cancel=request.cancel,
+        )
+    finally:
+        source.close()
+    report.bytes_written = target.bytes_written
+    stored = stored_size(location.path) if location.where is Where.FILE else report.size
+    return Outcome(report, stored, request.target.chosen_format().name)
+
+
+def _open_target(request: CopyRequest, source: Source) -> Changeable:
+    if request.target.location.where is Where.DEVICE:
+        from imprint.endpoints.device import open_device_target  # only for devices
+
+        return open_device_target(request.target, source.size)
+    access = Access(
+        format=request.target.chosen_format().name,
+        allowed=request.access.allowed,
+        passphrase=request.access.passphrase,
+        on_event=request.access.on_event,
+    )
+    image = open_editable(request.target.address, access)
+    try:
+        if image.size != source.size:
+            image.resize(source.size)
+    except BaseException:
+        image.close()
+        raise
+    return image

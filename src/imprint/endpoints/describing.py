@@ -1,0 +1,101 @@
+"""All that can be said of an image without reading its data: what ``info`` shows."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from imprint.core.errors import PassphraseError
+from imprint.core.image import Image
+from imprint.endpoints.gate import Unavailable
+from imprint.endpoints.location import parse
+from imprint.endpoints.open import Access, open_with_storage
+from imprint.endpoints.survey import Survey, describe, open_partition
+
+if TYPE_CHECKING:
+    from imprint.core.contracts import Source
+    from imprint.core.info import ImageInfo
+
+
+@dataclass(frozen=True)
+class Member:
+    """One image of a chain.
+
+    Attributes:
+        name: its path; if it cannot be opened, as its child names it.
+        format: its name, or ``None`` if it cannot be opened.
+        size: of its disk, in bytes, or ``None``.
+        problem: why it cannot be opened.
+    """
+
+    name: str
+    format: str | None = None
+    size: int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Description:
+    """An image, its parents, and what is on its disk.
+
+    Attributes:
+        info: of the image.
+        size: of the disk, or of the partition that the address names, in bytes.
+        file_size: how long the image's file is, in bytes.
+        stored_size: what it takes up, in bytes; a sparse file takes up less than it is long.
+        chain: the image, its parent, and so on.
+        survey: what is on the disk; ``None`` if it needs a passphrase that is not there.
+    """
+
+    info: ImageInfo
+    size: int
+    file_size: int
+    stored_size: int
+    chain: tuple[Member, ...]
+    survey: Survey | None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the chain is not whole, if it is not."""
+        return self.chain[-1].problem
+
+
+def describe_image(address: str, access: Access) -> Description:
+    """Describe an image, even if its parent is missing or must not be opened.
+
+    Raises:
+        ImagingError: if the image itself cannot be opened.
+    """
+    location = parse(address)
+    whole = replace(location, partition=None)
+    image, storage = open_with_storage(whole, replace(access, lenient=True))
+    with closing(image):
+        survey: Survey | None = None
+        size = image.size
+        try:
+            disk: Source = image
+            if location.partition is not None:
+                disk = open_partition(image, location.partition)
+                size = disk.size
+            survey = describe(disk)
+        except PassphraseError:
+            pass  # that it is encrypted is said already
+        return Description(
+            image.info(), size, storage.size, storage.stored_size, chain_of(image), survey
+        )
+
+
+def chain_of(image: Image) -> tuple[Member, ...]:
+    """The image, its parent, and so on, as far as they can be opened."""
+    members: list[Member] = []
+    current: Source | None = image
+    while current is not None:
+        if isinstance(current, Image):
+            members.append(Member(current.name, current.info().format, current.size))
+            current = current.parent
+            continue
+        problem = str(current.error) if isinstance(current, Unavailable) else None
+        members.append(Member(current.name, problem=problem))
+        break
+    return tuple(members)
