@@ -31,6 +31,7 @@ from imprint.core.units import KIB, MIB
 from imprint.storage.device import DeviceStorage, confirm_text, describe
 from imprint.storage.device_target import HELD_BYTES, DeviceTarget
 from imprint.storage.memory import MemoryStorage
+from imprint.storage.stream import open_input
 
 pytestmark = [pytest.mark.root, pytest.mark.oracle("losetup", "blockdev", "partx")]
 
@@ -217,6 +218,20 @@ def test_a_mounted_device_can_be_read(machine: Machine, opened: Keep) -> None:
     superblock = bytearray(2)
     device.readinto(memoryview(superblock), 1024 + 0x38)
     assert superblock == b"\x53\xef"
+
+
+def test_a_device_as_standard_input_is_used_as_it_is(machine: Machine, opened: Keep) -> None:
+    """Fails if ``< /dev/sdb`` copies the whole disk into a temporary file first."""
+    content = _random(SIZE)
+    path, _ = machine.disk(content)
+    with path.open("rb", buffering=0) as file:
+        device = open_input(file.fileno(), folder=machine.folder / "missing")
+    assert isinstance(device, DeviceStorage)
+    opened(device)
+    found = memoryview(mmap.mmap(-1, SIZE))
+    device.readinto(found, 0)
+    assert found == content
+    assert not device.is_writable
 
 
 @pytest.mark.parametrize("writable", [False, True])

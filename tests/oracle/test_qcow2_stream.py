@@ -135,12 +135,12 @@ def test_another_parent_is_named_whole_or_not_at_all(
     before = header.read(FileStorage.open(path))
     names = {before.backing_name}
     content = path.read_bytes()
-    for wanted_name in ("new.raw", long_name, None):
-        name: str | None = wanted_name
-        parent = None if name is None else Reference(name, "raw")
+    steps: tuple[str | None, ...] = ("new.raw", long_name, None)
+    for step in steps:
+        parent = None if step is None else Reference(step, "raw")
         recording = RecordingStorage(content)
         FORMAT.set_parent(recording, DictOpener(), parent)
-        wanted = None if name is None else name.encode()
+        wanted = None if step is None else step.encode()
         for _, state in recording.crashes(random.Random(2), variants=2):
             area = header.read(state)
             assert area.backing_name in (*names, wanted)
@@ -149,8 +149,8 @@ def test_another_parent_is_named_whole_or_not_at_all(
         names = {wanted}
         path.write_bytes(content)
         info = oracles.info(path)
-        assert info.get("backing-filename") == name
-        if name is not None:
+        assert info.get("backing-filename") == step
+        if step is not None:
             assert info["backing-filename-format"] == "raw"
             assert oracles.content(path, "qcow2") == b"\x07" * MIB
         oracles.check(path, "qcow2")

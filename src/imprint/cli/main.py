@@ -32,6 +32,7 @@ _INTERNAL_EXIT: Final = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _occupy_standard_files()
     console = Console()
     _catch_signals(console)
     try:
@@ -72,6 +73,15 @@ def _report(error: Exception | KeyboardInterrupt, console: Console) -> int:
     what = f"{type(error).__name__}: {error}".removesuffix(": ")
     console.note(f"internal error: {what}; run with IMPRINT_DEBUG=1 for details")
     return _INTERNAL_EXIT
+
+
+def _occupy_standard_files() -> None:
+    """Fill up what the caller has closed, with what fails: no image may get its number."""
+    for fd, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, flags)
 
 
 def _silence_output() -> None:

@@ -322,9 +322,16 @@ class WritableImage(Image):
         place = self._writable.allocate(start, stop - start)
         storage, where = _storage_of(place), place.storage_offset
         last = min(end, place.end)
-        self._copy_current(start, position, storage, where)
-        storage.write(data[position - offset : last - offset], where + position - start)
-        self._copy_current(last, place.end, storage, where + last - start)
+        stored = data[position - offset : last - offset]
+        if len(stored) < place.length <= SPAN_BYTES:
+            # One write, so that no sector is torn where a layer reuses a unit's own place.
+            whole = self._current(start, place.length)
+            whole[position - start : last - start] = stored
+            storage.write(whole, where)
+        else:
+            self._copy_current(start, position, storage, where)
+            storage.write(stored, where + position - start)
+            self._copy_current(last, place.end, storage, where + last - start)
         self._writable.link(place)
         self._forget_decoded()
         return last

@@ -28,7 +28,7 @@ from imprint.core.formats import CreateSpec, Rebasable, parse_options
 from imprint.core.image import Image
 from imprint.core.limits import SPAN_BYTES
 from imprint.endpoints.differing import own_what_differs
-from imprint.endpoints.images import find_parent, reference_to
+from imprint.endpoints.images import find_parent, reference_to, tell_if_elsewhere
 from imprint.endpoints.open import Access, open_editable, open_editable_storage, open_image
 from imprint.storage.file import FileStorage, PendingFile
 from imprint.transfer.span import HAS_BYTES
@@ -163,6 +163,7 @@ def rebase(
             image_path = Path(storage.name)
             path = find_parent(parent, image_path)
             reference = reference_to(path, parent, image_path, parent_format)
+            tell_if_elsewhere(path, image_path, access)
             new_access = _allowing(access, path.resolve().parent)
         if not unsafe:
             with contextlib.ExitStack() as opened:

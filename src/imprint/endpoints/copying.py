@@ -11,7 +11,7 @@ from imprint.core.events import Finding, OnEvent, Severity, ignore
 from imprint.core.formats import Resuming, Streaming
 from imprint.endpoints.journal import Job, JournalFile
 from imprint.endpoints.location import Where, parse
-from imprint.endpoints.open import Access, open_image, open_source
+from imprint.endpoints.open import Access, files_of, open_image, open_source
 from imprint.endpoints.target import (
     TargetRequest,
     check_not_source,
@@ -110,6 +110,7 @@ def plan(request: CopyRequest) -> Plan:
         check_replaceable(location.path, may_replace=request.target.force)
     source = open_source(request.source, request.access)
     try:
+        check_not_source(request.target, tuple(files_of(source)))
         request.target.spec(source.size, request.access)
         data = sum(
             extent.length for extent in source.extents(0, source.size) if extent.kind in HAS_BYTES
@@ -129,11 +130,12 @@ def run(request: CopyRequest) -> Outcome:
     check_not_source(request.target, (request.source,))
     format_ = request.target.chosen_format()
     source = open_source(request.source, request.access)
-    if request.salvage:
-        from imprint.filters.salvage import Salvaging  # only where errors are expected
-
-        source = Salvaging(source)
     try:
+        check_not_source(request.target, tuple(files_of(source)))
+        if request.salvage:
+            from imprint.filters.salvage import Salvaging  # only where errors are expected
+
+            source = Salvaging(source)
         where = request.target.location.where
         if where is Where.STREAM:
             report = _to_stream(request, source)

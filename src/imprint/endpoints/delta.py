@@ -6,6 +6,7 @@ both disks, and the same command completes it.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,7 +16,7 @@ from imprint.core.image import is_zero
 from imprint.core.limits import SPAN_BYTES
 from imprint.endpoints.copying import CopyRequest, Outcome
 from imprint.endpoints.location import Where
-from imprint.endpoints.open import Access, open_editable, open_source
+from imprint.endpoints.open import Access, files_of, open_editable, open_source
 from imprint.endpoints.target import check_not_source, stored_size
 from imprint.transfer.copy import copy
 from imprint.transfer.hashing import HashSet
@@ -75,29 +76,41 @@ class DeltaTarget:
         self._target.readinto(memoryview(present), offset)
         if present == data:
             return
-        start: int | None = None
-        for at in range(0, len(data), self._grain):
-            piece = data[at : at + self._grain]
-            if present[at : at + self._grain] != piece:
-                start = at if start is None else start
-            elif start is not None:
-                self._pass_on(data[start:at], offset + start)
-                start = None
-        if start is not None:
-            self._pass_on(data[start:], offset + start)
+        differs = [
+            present[at : at + self._grain] != data[at : at + self._grain]
+            for at in range(0, len(data), self._grain)
+        ]
+        for start, end in self._runs(differs, len(data)):
+            self._target.write(data[start:end], offset + start)
+            self.bytes_written += end - start
 
     def zero(self, offset: int, length: int) -> None:
-        """Zero what is not zero."""
+        """Zero the blocks that are not zero, neighbours together."""
         for extent in self._target.extents(offset, length):
-            if extent.kind not in HAS_BYTES:
-                continue
-            for start in range(extent.offset, extent.end, SPAN_BYTES):
-                size = min(SPAN_BYTES, extent.end - start)
-                present = memoryview(bytearray(size))
-                self._target.readinto(present, start)
-                if not is_zero(present):
-                    self._target.zero(start, size)
-                    self.bytes_written += size
+            if extent.kind in HAS_BYTES:
+                for start in range(extent.offset, extent.end, SPAN_BYTES):
+                    self._zero_span(start, min(SPAN_BYTES, extent.end - start))
+
+    def _zero_span(self, offset: int, length: int) -> None:
+        present = memoryview(bytearray(length))
+        self._target.readinto(present, offset)
+        if is_zero(present):
+            return
+        differs = [
+            not is_zero(present[at : at + self._grain]) for at in range(0, length, self._grain)
+        ]
+        for start, end in self._runs(differs, length):
+            self._target.zero(offset + start, end - start)
+            self.bytes_written += end - start
+
+    def _runs(self, differs: list[bool], length: int) -> Iterator[tuple[int, int]]:
+        """Where runs of blocks that differ begin and end, in bytes."""
+        position = 0
+        for is_different, blocks in itertools.groupby(differs):
+            end = min(position + self._grain * len(list(blocks)), length)
+            if is_different:
+                yield position, end
+            position = end
 
     def commit(self) -> None:
         """Of the target."""
@@ -106,10 +119,6 @@ class DeltaTarget:
     def abort(self) -> None:
         """Of the target; what was written stays."""
         self._target.abort()
-
-    def _pass_on(self, data: memoryview, offset: int) -> None:
-        self._target.write(data, offset)
-        self.bytes_written += len(data)
 
 
 def restore_delta(request: CopyRequest) -> Outcome:
@@ -131,6 +140,7 @@ def restore_delta(request: CopyRequest) -> Outcome:
         )
     source = open_source(request.source, request.access)
     try:
+        check_not_source(request.target, tuple(files_of(source)))
         target = DeltaTarget(_open_target(request, source))
         report = copy(
             source,

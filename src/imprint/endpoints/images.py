@@ -110,6 +110,7 @@ def create(
         path = find_parent(parent, request.location.path)
         check_not_source(request, (str(path),))
         reference = reference_to(path, parent, request.location.path, parent_format)
+        tell_if_elsewhere(path, request.location.path, access)
     if size is None:
         if reference is None:
             raise UsageError("expected a size, or --parent with an image that has one")
@@ -149,6 +150,14 @@ def reference_to(path: Path, name: str, image: Path, format_name: str | None) ->
     # Only the folders are resolved: a parent that is a link stays the name of a link.
     whole = path.parent.resolve() / path.name
     return Reference(os.path.relpath(whole, image.parent.resolve()), format_name)
+
+
+def tell_if_elsewhere(parent: Path, image: Path, access: Access) -> None:
+    """Say what reading an image takes whose parent is not in its own folder."""
+    folder = parent.resolve().parent
+    if folder != image.resolve().parent:
+        what = f"its parent is in another folder: reading it takes --allow-parent {folder}"
+        access.on_event(Finding(Severity.INFO, str(image), what))
 
 
 def check_size(size: int) -> None:

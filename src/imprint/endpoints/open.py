@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imprint import formats
 from imprint.core.errors import RefusedError, UnsupportedFeatureError, UsageError
 from imprint.core.events import OnEvent, ignore
 from imprint.core.formats import SnapshotKeeping
+from imprint.core.image import Image
 from imprint.endpoints.gate import FolderGate
 from imprint.endpoints.location import Location, Where, parse
+from imprint.filters.window import Window
 from imprint.storage.file import FileStorage
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from imprint.core.cancel import CancelToken
     from imprint.core.contracts import Passphrase, Source, Storage
     from imprint.core.formats import Format
-    from imprint.core.image import Image, WritableImage
+    from imprint.core.image import WritableImage
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,22 @@ def open_source(address: str, access: Access | None = None) -> Source:
     except BaseException:
         image.close()
         raise
+
+
+def files_of(source: Source) -> Iterator[str]:
+    """Names of all files that a disk is read from: its image, data file, parents."""
+    current: Source | None = source
+    while current is not None:
+        if isinstance(current, Window):
+            current = current.source
+            continue
+        yield current.name
+        if not isinstance(current, Image):
+            return
+        data_file = current.info().data_file
+        if data_file is not None:
+            yield str(Path(current.name).parent / data_file)
+        current = current.parent
 
 
 def open_editable(address: str, access: Access | None = None) -> WritableImage:

@@ -21,9 +21,9 @@ class CipherStorage:
     """Decrypts what is read from ``storage`` and encrypts what is written to it.
 
     Offsets are those of ``storage``, and sectors are numbered from its start: the sector at
-    offset ``n * sector_size`` has the number ``first_sector + n``, which may begin below 0 as
-    long as nothing is read there. All of it is data: where
-    the storage has holes, there is nothing encrypted, and nothing sensible to read.
+    offset ``n * sector_size`` has the number ``first_sector + n``, which may be below 0 where
+    nothing is read. All of it is data: where the storage has holes, there is nothing
+    encrypted, and nothing sensible to read.
 
     A sector that is written in part is read, changed and written back; of a sector that the
     storage does not wholly have yet, the other bytes become zeros. What lies between the

@@ -31,11 +31,6 @@ class Peek:
             self._head = self.read(0, min(head, source.size))
 
     @property
-    def name(self) -> str:
-        """Of the source."""
-        return self._source.name
-
-    @property
     def size(self) -> int:
         """Of the source, in bytes."""
         return self._source.size

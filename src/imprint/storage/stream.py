@@ -274,10 +274,13 @@ def spool(fd: int, folder: Path, *, cancel: CancelToken | None = None) -> FileSt
                 writer.write(buffer[:length], position)
             position += length
         writer.resize(position)
-        return FileStorage(Path(_INPUT), copy, is_writable=False)
-    except BaseException:
+        # Opened anew, since a source must not be writable even by mistake.
+        source = os.open(f"/proc/self/fd/{copy}", os.O_RDONLY | os.O_CLOEXEC)
+        return FileStorage(Path(_INPUT), source, is_writable=False)
+    except OSError as failure:
+        raise ReadError(_reason(failure), name=_INPUT) from failure
+    finally:
         writer.close()
-        raise
 
 
 def _read_full(fd: int, buffer: memoryview, cancel: CancelToken | None) -> int:

@@ -28,6 +28,23 @@ TABLE_BYTES_MAX: Final = 1 * MIB
 
 _SECTOR_SIZES: Final = (512, 4096)
 
+_LOST: Final = Finding(
+    Severity.ERROR,
+    "GPT",
+    "the MBR says that there is a GPT, but neither of its copies is valid",
+)
+_UNPROTECTED: Final = Finding(
+    Severity.WARNING,
+    "MBR at 0x0",
+    "expected a protective entry of type 0xee, found none: other systems may take the disk "
+    "for an empty one",
+)
+_UNANNOUNCED: Final = Finding(
+    Severity.WARNING,
+    "GPT",
+    "the disk has a GPT too, which the MBR does not announce: the MBR is what counts",
+)
+
 
 def read_table(source: Source, *, sector_size: int | None = None) -> PartitionTable | None:
     """The partition table of a disk, or ``None`` if it has none.
@@ -52,27 +69,17 @@ def read_table(source: Source, *, sector_size: int | None = None) -> PartitionTa
         table = gpt.read(peek, sizes)
         if table is not None:
             return table.add_findings(mbr.hybrid_findings(record))
-        return _lost_gpt(sizes[0]) if mbr.is_plausible(record, peek.size) else None
-    if record is not None and mbr.is_volume(record):
+    if record is not None and (mbr.is_volume(record) or not mbr.is_plausible(record, peek.size)):
         return None
-    has_record = record is not None and mbr.is_plausible(record, peek.size)
-    if record is not None and has_record and not mbr.is_empty(record):
-        table = mbr.read(peek, record, sizes)
-        return table.add_findings(_stale_gpt(peek, sizes))
+    if record is not None and mbr.is_protective(record):
+        return PartitionTable("gpt", sizes[0], None, (), (_LOST,))
     # The backup alone does not count without a protective entry: it outlives the table when a
     # disk is formatted as a whole.
-    table = gpt.read(peek, sizes, needs_primary=True)
-    if table is not None:
-        return table.add_findings([_UNPROTECTED])
-    return mbr.read(peek, record, sizes) if record is not None and has_record else None
-
-
-_UNPROTECTED: Final = Finding(
-    Severity.WARNING,
-    "MBR at 0x0",
-    "expected a protective entry of type 0xee, found none: other systems may take the disk "
-    "for an empty one",
-)
+    stray = gpt.read(peek, sizes, needs_primary=True)
+    if record is None or (stray is not None and mbr.is_empty(record)):
+        return None if stray is None else stray.add_findings([_UNPROTECTED])
+    table = mbr.read(peek, record, sizes)
+    return table if stray is None else table.add_findings([_UNANNOUNCED])
 
 
 def _sector_sizes(source: Source, known: int | None) -> tuple[int, ...]:
@@ -80,24 +87,3 @@ def _sector_sizes(source: Source, known: int | None) -> tuple[int, ...]:
     if known is not None:
         return (known,)
     return tuple(dict.fromkeys((source.traits.logical_sector, *_SECTOR_SIZES)))
-
-
-def _lost_gpt(sector_size: int) -> PartitionTable:
-    finding = Finding(
-        Severity.ERROR,
-        "GPT",
-        "the MBR says that there is a GPT, but neither of its copies is valid",
-    )
-    return PartitionTable("gpt", sector_size, None, (), (finding,))
-
-
-def _stale_gpt(peek: Peek, sizes: tuple[int, ...]) -> list[Finding]:
-    if gpt.read(peek, sizes, needs_primary=True) is None:
-        return []
-    return [
-        Finding(
-            Severity.WARNING,
-            "GPT",
-            "the disk has a GPT too, which the MBR does not announce: the MBR is what counts",
-        )
-    ]

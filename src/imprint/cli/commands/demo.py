@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import sys
 import tempfile
@@ -145,21 +146,22 @@ class _Demo:
         self._prove("source", same, "so has the disk, read by Python's hashlib alone (sha256)")
 
     def _map(self) -> Survey:
+        console = self._console
         with self._step("map"), open_image(str(self._image)) as image:
             survey = describe(image)
             lines: list[str] = []
-            if not self._console.is_json:
+            if not console.is_json:
                 from imprint.cli.picture import draw_disk  # only for people
 
                 lines = draw_disk(
                     survey,
                     image.extents(0, image.size),
-                    width=min(100, shutil.get_terminal_size().columns),
-                    encoding=getattr(sys.stdout, "encoding", None) or "ascii",
+                    width=shutil.get_terminal_size().columns if console.is_terminal else 80,
+                    encoding=console.encoding,
+                    colour=console.is_terminal and "NO_COLOR" not in os.environ,
                 )
         self._headline("map", self._image.name)
-        for line in ["", *lines, ""]:
-            self._console.print(line)
+        console.block(["", *lines, ""])
         return survey
 
     def _look_inside(self, survey: Survey, disk: DemoDisk) -> None:
