@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imprint.core.errors import ImagingError, TargetError
+from imprint.core.errors import ImagingError, RefusedError, TargetBusyError, TargetError
 from imprint.core.formats import CreateSpec
 from imprint.core.units import KIB, MIB
 from imprint.formats import raw
+from imprint.storage import file as file_module
 from imprint.storage.file import FileStorage, PendingFile, partial_path
 from imprint.storage.memory import MemoryStorage
 from imprint.storage.stream import StreamStorage, spool
@@ -268,3 +269,29 @@ def test_a_lost_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TargetError):
         file.commit()
     file.abort()
+
+
+def test_a_file_that_another_process_has_just_finished_is_not_emptied(tmp_path: Path) -> None:
+    """Fails if two writers of one name can empty the finished image of the first."""
+    path = tmp_path / "disk.raw"
+    first = PendingFile.create(path, may_replace=True)
+    first.write(memoryview(b"whole"), 0)
+    fd = os.open(partial_path(path), os.O_RDWR)
+    first.commit()
+    with pytest.raises(TargetBusyError, match="just finished"):
+        file_module._claim(fd, partial_path(path))
+    os.close(fd)
+    assert path.read_bytes() == b"whole"
+
+
+def test_a_finished_image_is_kept_when_its_name_is_taken_meanwhile(tmp_path: Path) -> None:
+    """Fails if the work is deleted because somebody else made a file of that name."""
+    path = tmp_path / "disk.raw"
+    storage = PendingFile.create(path, may_replace=False)
+    storage.write(memoryview(b"ours"), 0)
+    path.write_bytes(b"theirs")
+    with pytest.raises(RefusedError, match="appeared"):
+        storage.commit()
+    storage.abort()
+    assert path.read_bytes() == b"theirs"
+    assert partial_path(path).read_bytes() == b"ours"

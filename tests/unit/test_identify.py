@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import re
+import struct
 from typing import TYPE_CHECKING
 
 from hypothesis import given
@@ -49,6 +50,26 @@ def check(content: bytes | bytearray) -> None:
     assert counting.bytes_read <= IDENTIFY_BYTES_MAX
     if found is not None:
         json.dumps([found.kind, found.label, found.uuid, found.version]).encode()
+
+
+def test_the_label_of_an_ntfs_is_read_with_its_fixups_undone() -> None:
+    """Fails if a label that lies across the end of a sector has two wrong bytes in it."""
+    disk = bytearray(64 * KIB)
+    disk[3:22] = b"NTFS    \0\x02\x08" + bytes(8)
+    disk[48] = 1  # the MFT is at cluster 1, which is byte 4096
+    disk[64] = 0x100 - 10  # records have 2 to the power of 10 bytes
+    record = bytearray(1024)
+    record[:24] = b"FILE" + struct.pack("<HH12xH2x", 48, 3, 480)
+    record[48:54] = b"\x01\x02" + "D".encode("utf-16-le") + b"\0\0"
+    record[480:504] = struct.pack("<II8xIH2x", 0x60, 48, 16, 24)
+    record[504:520] = "ABCDEFGH".encode("utf-16-le")
+    record[510:512] = b"\x01\x02"  # what every sector of a record ends with on the disk
+    disk[4096 + 3 * 1024 : 4096 + 4 * 1024] = record
+
+    found = identify(MemoryStorage(disk))
+
+    assert found is not None
+    assert (found.kind, found.label) == ("ntfs", "ABCDEFGH")
 
 
 @given(

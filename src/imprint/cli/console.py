@@ -43,6 +43,7 @@ class Console:
         self._style = "auto"
         self._bar_shown = False
         self._last_plain = 0.0
+        self._finished = ""
         self.is_json = False
 
     @property
@@ -178,9 +179,11 @@ class Console:
             self._bar_shown = True
         elif self._style == "plain":
             now = time.monotonic()
-            if now - self._last_plain >= _PLAIN_INTERVAL_S or event.done == event.total:
+            is_last = event.done == event.total and event.phase != self._finished
+            if now - self._last_plain >= _PLAIN_INTERVAL_S or is_last:
                 self._last_plain = now
                 self._tell(f"{self._meter.line()}\n")
+            self._finished = event.phase if event.done == event.total else ""
 
     def _clear_bar(self) -> None:
         if self._bar_shown:

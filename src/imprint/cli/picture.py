@@ -221,7 +221,7 @@ def _bar(
     lines = []
     for row in range(3):
         boxes = [
-            pen.paint(pen.fit(pen.clean(strip.texts[row]), width), colour)
+            pen.paint(pen.fit(pen.clean(_text(strip, row, width)), width), colour)
             for strip, width, colour in zip(strips, widths, colours, strict=True)
         ]
         if any(strip.texts[row] for strip in strips):
@@ -235,6 +235,12 @@ def _bar(
     ]
     map_line = glyphs.upright + glyphs.upright.join(maps) + glyphs.upright
     return [upper, *lines, middle, map_line, lower]
+
+
+def _text(strip: _Strip, row: int, width: int) -> str:
+    """What is written in a box; what is no partition says it whole or not at all."""
+    text = strip.texts[row]
+    return text if strip.is_part or len(text) <= width else ""
 
 
 def _cell(pen: Pen, share: Share, colour: int) -> str:

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Bytes to bytes: compression, ciphers, and the headers that hold their keys."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self, dataclass_transform
+from typing import Any, ClassVar, Literal, Self
 
 from imprint.core.errors import CorruptImageError, FormatError, TruncatedImageError
 
@@ -47,7 +47,6 @@ def raw(size: int, *, at: int, doc: str) -> Any:
     return Field(f"{size}s", size, at, doc, bytes(size))
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(uint, sint, raw))
 class Structure:
     """Base of all declared structures; see the module for how to declare one."""
 

@@ -177,8 +177,15 @@ def check_not_source(request: TargetRequest, sources: tuple[str, ...]) -> None:
             same = location.path.samefile(source.path)
         except OSError:
             continue
-        if same:
+        if same or (source.where is location.where is Where.DEVICE and _overlap(location, source)):
             raise RefusedError("is the source as well", name=request.address)
+
+
+def _overlap(one: Location, other: Location) -> bool:
+    """Whether one device is a partition of the other, or both of the same one."""
+    from imprint.storage.device_facts import System
+
+    return System().overlap(one.path, other.path)
 
 
 def stored_size(path: Path) -> int:

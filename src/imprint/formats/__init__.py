@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import FormatError, UsageError
+from imprint.core.errors import FormatError, ReadError, UsageError
 from imprint.core.formats import Match
 from imprint.core.limits import PROBE_BYTES
 
@@ -111,8 +111,12 @@ def detect(storage: Storage) -> str:
 
 
 def _bytes_at(storage: Storage, offset: int, length: int) -> bytes:
+    """What there is to be seen: on a failing disk, perhaps nothing, which is no format's mark."""
     buffer = bytearray(min(length, storage.size - offset))
-    storage.readinto(memoryview(buffer), offset)
+    try:
+        storage.readinto(memoryview(buffer), offset)
+    except ReadError:
+        return b""
     return bytes(buffer)
 
 

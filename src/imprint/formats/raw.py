@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.contracts import Traits
 from imprint.core.errors import UsageError
 from imprint.core.extent import Extent, Kind
 from imprint.core.formats import Match, Measure, Option, Support
@@ -17,7 +16,7 @@ from imprint.core.info import ImageInfo
 from imprint.core.units import align_up
 
 if TYPE_CHECKING:
-    from imprint.core.contracts import Opener, Source, Storage
+    from imprint.core.contracts import Opener, Source, Storage, Traits
     from imprint.core.formats import CreateSpec
 
 PREALLOCATION: Final = Option(

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 PARTIAL_SUFFIX: Final = ".partial"
 
+# Measured on a copy of 1 GiB: 8 MiB takes a third off the time, with the final flush
+# included; from 32 MiB on the gain depends on luck.
+_WRITEBACK_BYTES: Final = 8 << 20
+
 # QEMU guards its images by open-file-description locks on these bytes
 # (QEMU block/file-posix.c, RAW_LOCK_PERM_BASE and RAW_LOCK_SHARED_BASE).
 _QEMU_LOCK_START: Final = 100
@@ -161,7 +165,11 @@ class FileStorage:
     def zero(self, offset: int, length: int) -> None:
         """Punch a hole; where the file system cannot, write zeros."""
         inside = max(0, min(self._size - offset, length))
-        if inside and not linux.punch_hole(self._fd, offset, inside):
+        try:
+            is_done = not inside or linux.punch_hole(self._fd, offset, inside)
+        except OSError as failure:
+            raise self._write_error(failure, offset) from failure
+        if not is_done:
             for start in range(offset, offset + inside, len(ZEROS)):
                 self.write(memoryview(ZEROS)[: offset + inside - start], start)
         if offset + length > self._size:
@@ -269,6 +277,7 @@ class PendingFile(FileStorage):
     def __init__(self, path: Path, partial: Path, fd: int, *, may_replace: bool) -> None:
         """Takes over ``fd``, which is open on ``partial``; use :meth:`create` or :meth:`resume`."""
         super().__init__(partial, fd, is_writable=True)
+        self._handed_over = 0
         self._final = path
         self._may_replace = may_replace
         self._is_done = False
@@ -298,23 +307,32 @@ class PendingFile(FileStorage):
     @classmethod
     def _open(cls, path: Path, flags: int, *, may_replace: bool, truncate: bool) -> Self:
         partial = partial_path(path)
+        flags |= os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            fd = os.open(partial, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o666)
+            fd = os.open(partial, flags, 0o666)
+            try:
+                _claim(fd, partial)
+                if truncate:
+                    os.ftruncate(fd, 0)
+            except BaseException:
+                os.close(fd)
+                raise
         except OSError as failure:
             raise TargetError(_reason(failure), name=str(partial)) from failure
-        try:
-            lock_exclusively(fd, str(partial))
-            if truncate:
-                os.ftruncate(fd, 0)
-        except BaseException:
-            os.close(fd)
-            raise
         return cls(path, partial, fd, may_replace=may_replace)
 
     @property
     def final_path(self) -> Path:
         """The name that it will have."""
         return self._final
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Store all of ``data``, and let the disk begin with it: the end has to wait for less."""
+        super().write(data, offset)
+        end = offset + len(data)
+        if end - self._handed_over >= _WRITEBACK_BYTES:
+            linux.start_writeback(self._fd, self._handed_over, end - self._handed_over)
+            self._handed_over = end
 
     def commit(self) -> None:
         """Make it durable, then visible, then the name durable."""
@@ -326,6 +344,9 @@ class PendingFile(FileStorage):
             fsync_folder(self._final.parent)
         except OSError as failure:
             raise TargetError(_reason(failure), name=str(self._final)) from failure
+        except RefusedError:
+            self._is_done = True  # the finished image stays under its temporary name
+            raise
         self._is_done = True
         self.close()
 
@@ -335,6 +356,24 @@ class PendingFile(FileStorage):
             self._is_done = True
             self._path.unlink(missing_ok=True)
         self.close()
+
+
+def _claim(fd: int, partial: Path) -> None:
+    """Lock an open temporary file, and make sure that it still is the one of that name.
+
+    Another process may have finished and renamed it since it was opened: emptying it now
+    would empty a finished image.
+    """
+    lock_exclusively(fd, str(partial))
+    ours = os.fstat(fd)
+    if not stat.S_ISREG(ours.st_mode):
+        raise RefusedError("exists and is not a regular file", name=str(partial))
+    try:
+        named = partial.lstat()
+    except FileNotFoundError:
+        named = None
+    if named is None or (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino):
+        raise TargetBusyError("was just finished by another program", name=str(partial))
 
 
 def partial_path(path: Path) -> Path:

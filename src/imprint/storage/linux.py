@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _KEEP_SIZE: Final = 0x01  # linux/falloc.h
 _PUNCH_HOLE: Final = 0x02
+_SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h
 
 # linux/fs.h, without the direction bits that some architectures add.
 _BLKROGET: Final = 0x125E
@@ -107,6 +108,13 @@ def _request(number: int) -> int:
     return number | (1 << 29) if has_none_bit else number
 
 
+def start_writeback(fd: int, offset: int, length: int) -> None:
+    """Let the kernel begin to write a range to the disk; a wish, which may be ignored."""
+    library = _libc()
+    if library is not None and hasattr(library, "sync_file_range"):
+        library.sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
+
+
 @cache
 def _libc() -> ctypes.CDLL | None:
     import ctypes
@@ -120,4 +128,9 @@ def _libc() -> ctypes.CDLL | None:
         ctypes.c_int64,
         ctypes.c_int64,
     )
+    if hasattr(library, "sync_file_range"):
+        library.sync_file_range.argtypes = (
+            *(ctypes.c_int, ctypes.c_int64, ctypes.c_int64),
+            ctypes.c_uint,
+        )
     return library

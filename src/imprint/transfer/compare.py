@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from imprint.core.events import OnEvent, Progress, ignore
 from imprint.core.extent import Extent, Kind
+from imprint.core.image import fill_zero
 from imprint.core.limits import SPAN_BYTES
 from imprint.transfer.copy import PROGRESS_INTERVAL_S
 from imprint.transfer.span import HAS_BYTES, batches
@@ -57,13 +59,23 @@ def compare(
     total = max(a.size, b.size)
     moved = 0
 
+    # Used again: new memory costs as much as comparing it.
+    buffers = threading.local()
+
     def differs(batch: list[Extent]) -> tuple[int, int, int | None]:
         offset, end = batch[0].offset, batch[-1].end
         if not any(extent.kind in HAS_BYTES for extent in batch):
             return end, 0, None
-        left, right = _bytes_at(a, offset, end), _bytes_at(b, offset, end)
-        first = None if left == right else offset + _first_difference(left, right)
-        return end, end - offset, first
+        if not hasattr(buffers, "pair"):
+            buffers.pair = bytearray(SPAN_BYTES), bytearray(SPAN_BYTES)
+        left, right = buffers.pair
+        _read(a, left, offset, end)
+        _read(b, right, offset, end)
+        length = end - offset
+        # ``startswith`` is memcmp without a copy; comparing views goes byte by byte.
+        if left.startswith(memoryview(right)[:length]):
+            return end, length, None
+        return end, length, offset + _first_difference(left[:length], right[:length])
 
     told = -1.0
     with closing(
@@ -110,13 +122,13 @@ def _padded(source: Source, total: int) -> Iterator[Extent]:
         yield Extent(source.size, total - source.size, Kind.HOLE)
 
 
-def _bytes_at(source: Source, offset: int, end: int) -> bytearray:
-    """The range, with zeros behind the disk's end."""
-    buffer = bytearray(end - offset)
-    inside = min(end, source.size) - offset
-    if inside > 0:
-        source.readinto(memoryview(buffer)[:inside], offset)
-    return buffer
+def _read(source: Source, buffer: bytearray, offset: int, end: int) -> None:
+    """Fill the start of ``buffer`` with the range, with zeros behind the disk's end."""
+    view = memoryview(buffer)[: end - offset]
+    inside = max(0, min(end, source.size) - offset)
+    if inside:
+        source.readinto(view[:inside], offset)
+    fill_zero(view[inside:])
 
 
 def _first_difference(left: bytearray, right: bytearray) -> int:

@@ -128,7 +128,9 @@ def copy(
             )
         with closing(run.windows(workers)) as loaded:
             for window in loaded:
-                if cancel is not None:
+                if cancel is not None and cancel.is_cancelled:
+                    if journal is not None:
+                        kept = _checkpoint(target, journal, max(window.offset, start), kept)
                     cancel.check()
                 run.store(window)
                 pace.tell(window.end, run.report.bytes_read, bad=run.bad_bytes())
@@ -180,10 +182,13 @@ class _Run:
         self._hashes = hashes
         self._detect_zeros = detect_zeros
         self._start = start
+        self._salvage = source if isinstance(source, Salvage) else None
         self._encoder = target if isinstance(target, Encoding) else None
         may_offload = hashes is None and not detect_zeros and self._encoder is None
         self._offloader = target if may_offload and isinstance(target, Offloading) else None
-        self._grain = max(1, target.traits.grain)
+        self._reads_zero = target.traits.reads_zero
+        # Zeros in shorter runs than a sector are not worth looking for.
+        self._grain = max(512, target.traits.grain)
         self._window = max(SPAN_BYTES, self._grain)
         self._pool = BufferPool(self._window)
         self.report = Report(source.size, resumed_at=start)
@@ -214,12 +219,12 @@ class _Run:
 
     def pad(self) -> None:
         """A target may be larger than the source: what is behind it reads as zeros."""
-        if self._target.size > self._source.size and not self._target.traits.reads_zero:
+        if self._target.size > self._source.size and not self._reads_zero:
             self._target.zero(self._source.size, self._target.size - self._source.size)
 
     def bad_extents(self) -> list[Extent]:
         """What the source could not read so far."""
-        return self._source.bad_extents() if isinstance(self._source, Salvage) else []
+        return [] if self._salvage is None else self._salvage.bad_extents()
 
     def bad_bytes(self) -> int:
         """How much that is."""
@@ -239,7 +244,7 @@ class _Run:
             if span.data is not None:
                 self._target.write(span.data, span.offset)
                 self.report.bytes_written += span.length
-            elif not self._target.traits.reads_zero:
+            elif not self._reads_zero:
                 self._target.zero(span.offset, span.length)
 
     def _load(self, batch: list[Extent]) -> Loaded:

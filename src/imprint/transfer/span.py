@@ -63,15 +63,31 @@ def split_zeros(data: memoryview, offset: int, grain: int) -> Iterator[Span]:
     if 0 not in heads:
         yield Span(offset, len(data), data)
         return
-    run_start, run_is_zero = offset, False
-    for start, head in zip(starts, heads, strict=True):
-        stop = min(start - start % grain + grain, end)
-        zero = head == 0 and is_zero(data[start - offset : stop - offset])
-        if zero != run_is_zero:
-            if start > run_start:
-                yield _span(data, offset, run_start, start, is_zero_run=run_is_zero)
-            run_start, run_is_zero = start, zero
-    yield _span(data, offset, run_start, end, is_zero_run=run_is_zero)
+    starts.append(end)
+    done, index = offset, _next_zero(heads, 0)
+    while index < len(heads):
+        first = index
+        while index < len(heads) and heads[index] == 0:
+            if not is_zero(data[starts[index] - offset : starts[index + 1] - offset]):
+                break
+            index += 1
+        if index > first:
+            start, stop = starts[first], starts[index]
+            if start > done:
+                yield Span(done, start - done, data[done - offset : start - offset])
+            yield Span(start, stop - start, None)
+            done = stop
+        index = _next_zero(heads, max(index, first + 1))
+    if done < end:
+        yield Span(done, end - done, data[done - offset :])
+
+
+def _next_zero(heads: list[int], index: int) -> int:
+    """The next block that may be zero; the number of blocks if there is none."""
+    try:
+        return heads.index(0, index)
+    except ValueError:
+        return len(heads)
 
 
 def _heads(data: memoryview, offset: int, grain: int) -> list[int]:
@@ -84,10 +100,6 @@ def _heads(data: memoryview, offset: int, grain: int) -> list[int]:
         first = offset - offset % grain
         return [0] * (-(-(offset + len(data) - first) // grain))
     return data.cast("Q")[:: grain // 8].tolist()
-
-
-def _span(data: memoryview, offset: int, start: int, end: int, *, is_zero_run: bool) -> Span:
-    return Span(start, end - start, None if is_zero_run else data[start - offset : end - offset])
 
 
 class BufferPool:

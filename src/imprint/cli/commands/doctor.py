@@ -34,19 +34,19 @@ _MODULES: Final = (
     ("google_crc32c", "google-crc32c", "CRC-32C checksums of structures"),
 )
 
-# Program, Debian's package, what it is for. Imprint itself runs none of them.
+# Program, Debian's package, what it is for. No verb but ``demo`` runs any of them.
 _PROGRAMS: Final = (
     ("qemu-img", "qemu-utils", "tests: the judge of images"),
     ("qemu-io", "qemu-utils", "tests: writes into images"),
     ("nbdkit", "nbdkit", "tests: servers that fail on request"),
-    ("sfdisk", "fdisk", "tests: makes partition tables"),
-    ("sgdisk", "gdisk", "tests: makes partition tables"),
+    ("sfdisk", "fdisk", "demo and tests: makes partition tables"),
+    ("sgdisk", "gdisk", "demo and tests: makes partition tables"),
     ("blkid", "util-linux", "tests: the judge of file systems"),
-    ("mkfs.ext4", "e2fsprogs", "tests: makes file systems"),
-    ("mkfs.vfat", "dosfstools", "tests: makes file systems"),
+    ("mkfs.ext4", "e2fsprogs", "demo and tests: makes file systems"),
+    ("mkfs.vfat", "dosfstools", "demo and tests: makes file systems"),
     ("mkfs.ntfs", "ntfs-3g", "tests: makes file systems"),
     ("mkfs.xfs", "xfsprogs", "tests: makes file systems"),
-    ("mcopy", "mtools", "tests: fills file systems"),
+    ("mcopy", "mtools", "demo and tests: fills file systems"),
     ("cryptsetup", "cryptsetup-bin", "tests: the judge of LUKS"),
 )
 

@@ -10,7 +10,6 @@ from imprint.core.errors import (
     CorruptImageError,
     RefusedError,
     TruncatedImageError,
-    UnsupportedFeatureError,
 )
 from imprint.core.extent import Extent, Kind
 from imprint.core.units import div_up
@@ -86,7 +85,7 @@ class Qcow2Layer:
         Raises:
             FormatError: if the image is damaged.
             UnsupportedFeatureError: if it needs what imprint cannot do.
-            RefusedError: if it must not be changed, and ``writable`` is asked for.
+            RefusedError: if ``writable``, and it must not be changed as it is.
         """
         area = header.read(storage)
         if writable:
@@ -307,10 +306,10 @@ def _check_writable(area: HeaderArea, name: str) -> None:
             advice="imprint check --repair may restore it",
         )
     if features & layout.INCOMPATIBLE_DIRTY:
-        raise UnsupportedFeatureError(
-            "expected sound refcounts, found the dirty bit",
+        raise RefusedError(
+            "was not closed properly, so that its refcounts may be wrong",
             name=name,
-            advice="imprint check --repair rebuilds the refcounts",
+            advice="imprint check --repair rebuilds them",
         )
 
 

@@ -115,9 +115,9 @@ class Mapping:
     def hole(self, cluster: int, limit: int) -> int:
         """How many of the next ``limit`` clusters have no L2 table, the first being one."""
         l1_index, index = divmod(cluster, self.entries_per_l2)
-        stop = min(len(self.l1), (cluster + limit - 1) // self.entries_per_l2 + 1)
-        position = l1_index + 1
-        while position < stop and not self.l1[position]:
+        l1, position = self.l1, l1_index + 1
+        stop = min(len(l1), (cluster + limit - 1) // self.entries_per_l2 + 1)
+        while position < stop and not l1[position]:
             position += 1
         return min(limit, (position - l1_index) * self.entries_per_l2 - index)
 

@@ -23,7 +23,7 @@ def open_parent(storage: Storage, header: Header, opener: Opener) -> tuple[Sourc
         ReferenceRefusedError: if there is none, or it may not be opened.
     """
     wanted = uuid_text(header.parent_uuid)
-    name = _find(storage, header.parent_uuid, opener) or f"{{{wanted}}}.vdi"
+    name = _find(storage, header, opener) or f"{{{wanted}}}.vdi"
     parent = opener.parent(Reference(name, format="vdi", uuid=wanted), storage)
     notes: tuple[str, ...] = ()
     if isinstance(parent, Image):
@@ -40,17 +40,19 @@ def open_parent(storage: Storage, header: Header, opener: Opener) -> tuple[Sourc
     return parent, notes
 
 
-def _find(storage: Storage, wanted: bytes, opener: Opener) -> str | None:
-    """The name of a sibling whose image UUID is ``wanted``."""
+def _find(storage: Storage, child: Header, opener: Opener) -> str | None:
+    """The name of the sibling that is the parent: of several copies, the unchanged one."""
     found: str | None = None
     for sibling in opener.siblings(storage, ".vdi"):
         try:
-            if found is None and read_header(sibling).image_uuid == wanted:
-                found = sibling.name
+            header = read_header(sibling)
         except FormatError:
             continue  # somebody else's file, whatever its name says
         finally:
+            name = sibling.name
             sibling.close()
-        if found is not None:
-            break
+        if header.image_uuid == child.parent_uuid:
+            if header.modify_uuid == child.parent_modify_uuid:
+                return name
+            found = found or name
     return found
