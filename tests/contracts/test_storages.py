@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imprint.core.errors import RefusedError, TargetBusyError
-from imprint.storage.file import FileStorage, PendingFile, partial_path
+from imprint.storage.file import FileStorage
 from imprint.storage.memory import MemoryStorage
+from imprint.storage.pending import PendingFile, partial_path
 from imprint.testing.faults import CountingStorage, FaultyStorage, RecordingStorage
 from imprint.testing.storage_suite import StorageContract
 

@@ -17,9 +17,10 @@ from imprint.core.errors import ImagingError, RefusedError, TargetBusyError, Tar
 from imprint.core.formats import CreateSpec
 from imprint.core.units import KIB, MIB
 from imprint.formats import raw
-from imprint.storage import file as file_module
-from imprint.storage.file import FileStorage, PendingFile, partial_path
+from imprint.storage import pending
+from imprint.storage.file import FileStorage
 from imprint.storage.memory import MemoryStorage
+from imprint.storage.pending import PendingFile, partial_path
 from imprint.storage.stream import StreamStorage, spool
 from imprint.testing.opener import DictOpener
 from imprint.transfer.copy import copy
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 WRITER = """
 import sys, time
 from pathlib import Path
-from imprint.storage.file import PendingFile
+from imprint.storage.pending import PendingFile
 file = PendingFile.create(Path(sys.argv[1]), may_replace=True)
 file.write(memoryview(b"new" * 100_000), 0)
 if sys.argv[2] == "flushed":
@@ -279,7 +280,7 @@ def test_a_file_that_another_process_has_just_finished_is_not_emptied(tmp_path: 
     fd = os.open(partial_path(path), os.O_RDWR)
     first.commit()
     with pytest.raises(TargetBusyError, match="just finished"):
-        file_module._claim(fd, partial_path(path))
+        pending._claim(fd, partial_path(path))
     os.close(fd)
     assert path.read_bytes() == b"whole"
 

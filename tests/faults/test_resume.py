@@ -17,7 +17,7 @@ from imprint.core.events import Event, Finding, Progress
 from imprint.endpoints.copying import CopyRequest, run
 from imprint.endpoints.journal import journal_path
 from imprint.endpoints.target import TargetRequest
-from imprint.storage.file import partial_path
+from imprint.storage.pending import partial_path
 
 if TYPE_CHECKING:
     from pathlib import Path

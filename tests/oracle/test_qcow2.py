@@ -16,7 +16,8 @@ from imprint.core.contracts import Reference
 from imprint.core.extent import Kind
 from imprint.core.formats import CreateSpec, parse_options
 from imprint.formats.qcow2 import FORMAT
-from imprint.storage.file import FileStorage, PendingFile
+from imprint.storage.file import FileStorage
+from imprint.storage.pending import PendingFile
 from imprint.testing import oracles
 from imprint.testing.disks import SECTOR_BYTES, Write, writes
 from imprint.testing.opener import DictOpener

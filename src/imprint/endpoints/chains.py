@@ -30,7 +30,8 @@ from imprint.core.limits import SPAN_BYTES
 from imprint.endpoints.differing import own_what_differs
 from imprint.endpoints.images import find_parent, reference_to, tell_if_elsewhere
 from imprint.endpoints.open import Access, open_editable, open_editable_storage, open_image
-from imprint.storage.file import FileStorage, PendingFile
+from imprint.storage.file import FileStorage
+from imprint.storage.pending import PendingFile
 from imprint.transfer.span import HAS_BYTES
 from imprint.transfer.windowed import windowed
 

@@ -19,7 +19,7 @@ from imprint.endpoints.target import (
     resume_target,
     stored_size,
 )
-from imprint.storage.file import PendingFile, check_replaceable
+from imprint.storage.pending import PendingFile, check_replaceable
 from imprint.transfer.compare import compare
 from imprint.transfer.copy import CHECKPOINT_INTERVAL_S, copy
 from imprint.transfer.hashing import HashSet
@@ -240,7 +240,7 @@ def _resume_at(request: CopyRequest, source: Source, spec: CreateSpec, journal: 
 def _is_same_so_far(request: CopyRequest, source: Source, spec: CreateSpec, position: int) -> bool:
     """Whether the last bytes before the checkpoint are what the source has there today."""
     from imprint.filters.window import Window  # only when a copy is resumed
-    from imprint.storage.file import partial_path
+    from imprint.storage.pending import partial_path
 
     partial = str(partial_path(request.target.location.path))
     access = Access(

@@ -12,7 +12,8 @@ from imprint.core.errors import RefusedError, UnsupportedFeatureError, UsageErro
 from imprint.core.formats import CreateSpec, Resuming, parse_options
 from imprint.endpoints.location import Location, Where, parse
 from imprint.endpoints.open import Access, open_image
-from imprint.storage.file import FileStorage, PendingFile
+from imprint.storage.file import FileStorage
+from imprint.storage.pending import PendingFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,13 +1,7 @@
-"""Regular files: read, edited in place, or created under a temporary name.
-
-A created file (:class:`PendingFile`) is written as ``NAME.partial`` beside its final place
-and renamed when it is whole and durable, so that ``NAME`` is always the old content or the
-new one.
-"""
+"""Regular files: read, or edited in place."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -19,7 +13,6 @@ from imprint.core.contracts import Traits
 from imprint.core.errors import (
     ImagingError,
     ReadError,
-    RefusedError,
     TargetBusyError,
     TargetError,
     TruncatedImageError,
@@ -33,12 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imprint.core.contracts import Storage
-
-PARTIAL_SUFFIX: Final = ".partial"
-
-# Measured on a copy of 1 GiB: 8 MiB takes a third off the time, with the final flush
-# included; from 32 MiB on the gain depends on luck.
-_WRITEBACK_BYTES: Final = 8 << 20
 
 # QEMU guards its images by open-file-description locks on these bytes
 # (QEMU block/file-posix.c, RAW_LOCK_PERM_BASE and RAW_LOCK_SHARED_BASE).
@@ -70,7 +57,7 @@ class FileStorage:
         try:
             fd = os.open(path, flags)
         except OSError as failure:
-            raise error(_reason(failure), name=str(path)) from failure
+            raise error(reason_of(failure), name=str(path)) from failure
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise error("expected a regular file", name=str(path))
@@ -257,7 +244,7 @@ class FileStorage:
 
     def _read_error(self, failure: OSError, offset: int, length: int) -> ReadError:
         return ReadError(
-            f"cannot read at 0x{offset:x}: {_reason(failure)}",
+            f"cannot read at 0x{offset:x}: {reason_of(failure)}",
             name=self.name,
             offset=offset,
             length=length,
@@ -265,152 +252,10 @@ class FileStorage:
 
     def _write_error(self, failure: OSError, offset: int) -> ImagingError:
         return TargetError(
-            f"cannot write at 0x{offset:x}: {_reason(failure)}",
+            f"cannot write at 0x{offset:x}: {reason_of(failure)}",
             name=self.name,
             offset=offset,
         )
-
-
-class PendingFile(FileStorage):
-    """A file that is being made; it gets its name when :meth:`commit` succeeds."""
-
-    def __init__(self, path: Path, partial: Path, fd: int, *, may_replace: bool) -> None:
-        """Takes over ``fd``, which is open on ``partial``; use :meth:`create` or :meth:`resume`."""
-        super().__init__(partial, fd, is_writable=True)
-        self._handed_over = 0
-        self._final = path
-        self._may_replace = may_replace
-        self._is_done = False
-
-    @classmethod
-    def create(cls, path: Path, *, may_replace: bool) -> Self:
-        """Begin a new file; what an earlier attempt left under the temporary name goes.
-
-        Raises:
-            RefusedError: if ``path`` exists and may not be replaced, or is not a file.
-            TargetBusyError: if another process is writing it.
-        """
-        check_replaceable(path, may_replace=may_replace)
-        return cls._open(path, os.O_CREAT, may_replace=may_replace, truncate=True)
-
-    @classmethod
-    def resume(cls, path: Path, *, may_replace: bool) -> Self:
-        """Go on with a file that an earlier attempt left unfinished.
-
-        Raises:
-            ReadError: if there is none.
-            RefusedError: as for :meth:`create`.
-        """
-        check_replaceable(path, may_replace=may_replace)
-        return cls._open(path, 0, may_replace=may_replace, truncate=False)
-
-    @classmethod
-    def _open(cls, path: Path, flags: int, *, may_replace: bool, truncate: bool) -> Self:
-        partial = partial_path(path)
-        flags |= os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        try:
-            fd = os.open(partial, flags, 0o666)
-            try:
-                _claim(fd, partial)
-                if truncate:
-                    os.ftruncate(fd, 0)
-            except BaseException:
-                os.close(fd)
-                raise
-        except OSError as failure:
-            raise TargetError(_reason(failure), name=str(partial)) from failure
-        return cls(path, partial, fd, may_replace=may_replace)
-
-    @property
-    def final_path(self) -> Path:
-        """The name that it will have."""
-        return self._final
-
-    def write(self, data: memoryview, offset: int) -> None:
-        """Store all of ``data``, and let the disk begin with it: the end has to wait for less."""
-        super().write(data, offset)
-        end = offset + len(data)
-        if end - self._handed_over >= _WRITEBACK_BYTES:
-            linux.start_writeback(self._fd, self._handed_over, end - self._handed_over)
-            self._handed_over = end
-
-    def commit(self) -> None:
-        """Make it durable, then visible, then the name durable."""
-        if self._is_done:
-            return
-        try:
-            os.fsync(self._fd)
-            _publish(self._path, self._final, may_replace=self._may_replace)
-            fsync_folder(self._final.parent)
-        except OSError as failure:
-            raise TargetError(_reason(failure), name=str(self._final)) from failure
-        except RefusedError:
-            self._is_done = True  # the finished image stays under its temporary name
-            raise
-        self._is_done = True
-        self.close()
-
-    def abort(self) -> None:
-        """Remove what was written so far."""
-        if not self._is_done:
-            self._is_done = True
-            self._path.unlink(missing_ok=True)
-        self.close()
-
-
-def _claim(fd: int, partial: Path) -> None:
-    """Lock an open temporary file, and make sure that it still is the one of that name.
-
-    Another process may have finished and renamed it since it was opened: emptying it now
-    would empty a finished image.
-    """
-    lock_exclusively(fd, str(partial))
-    ours = os.fstat(fd)
-    if not stat.S_ISREG(ours.st_mode):
-        raise RefusedError("exists and is not a regular file", name=str(partial))
-    try:
-        named = partial.lstat()
-    except FileNotFoundError:
-        named = None
-    if named is None or (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino):
-        raise TargetBusyError("was just finished by another program", name=str(partial))
-
-
-def partial_path(path: Path) -> Path:
-    """Where the content of ``path`` is kept while it is not whole."""
-    return path.with_name(path.name + PARTIAL_SUFFIX)
-
-
-def check_replaceable(path: Path, *, may_replace: bool) -> None:
-    """Refuse to write to ``path`` unless it is free, or a file that may be replaced.
-
-    Raises:
-        RefusedError: if not.
-    """
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    except OSError as failure:
-        raise TargetError(_reason(failure), name=str(path)) from failure
-    if stat.S_ISLNK(mode) and path.exists():
-        mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-        raise RefusedError("exists and is not a regular file", name=str(path))
-    if not may_replace:
-        raise RefusedError("exists already", name=str(path), advice="--force replaces it")
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, as far as its file system offers that."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as failure:
-        if failure.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(fd)
 
 
 def lock_exclusively(fd: int, name: str) -> None:
@@ -431,26 +276,6 @@ def lock_exclusively(fd: int, name: str) -> None:
         # A file system without locks: go on, as QEMU does.
 
 
-def _publish(partial: Path, final: Path, *, may_replace: bool) -> None:
-    """Give the file its name; without permission to replace, only if the name is free."""
-    if may_replace:
-        partial.replace(final)
-        return
-    try:
-        os.link(partial, final)
-    except FileExistsError:
-        raise RefusedError(
-            "appeared while it was being written",
-            name=str(final),
-            advice=f"the finished image is in {partial}",
-        ) from None
-    except OSError:  # a file system without hard links: check and rename
-        check_replaceable(final, may_replace=False)
-        partial.rename(final)
-        return
-    with contextlib.suppress(FileNotFoundError):
-        partial.unlink()
-
-
-def _reason(failure: OSError) -> str:
+def reason_of(failure: OSError) -> str:
+    """What the system says, as part of a sentence."""
     return (failure.strerror or str(failure)).lower()

@@ -15,8 +15,8 @@ from imprint.core.extent import Kind
 from imprint.core.formats import Checkable, Resuming
 from imprint.core.image import Image, WritableImage
 from imprint.core.units import align_down, align_up
-from imprint.storage.file import PendingFile
 from imprint.storage.memory import MemoryStorage
+from imprint.storage.pending import PendingFile
 from imprint.testing.disks import Write, fill, random_writes, writes
 from imprint.testing.faults import FaultyStorage, RecordingStorage
 from imprint.testing.format_case import FormatCase, read_all, write
