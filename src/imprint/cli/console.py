@@ -69,7 +69,10 @@ class Console:
 
     @contextlib.contextmanager
     def stopping(self) -> Iterator[CancelToken]:
-        """For the time inside, somebody looks at :attr:`cancel`: Ctrl-C only sets it."""
+        """For the time inside, a disk is moved: Ctrl-C only sets :attr:`cancel`."""
+        from imprint.transfer.heap import keep_freed_memory  # only where much is moved
+
+        keep_freed_memory()
         self._listeners += 1
         try:
             yield self.cancel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imprint.core.contracts import Reference
-from imprint.core.errors import FormatError, ReferenceRefusedError
+from imprint.core.errors import ImagingError, ReferenceRefusedError
 from imprint.core.image import Image
 from imprint.formats.vdi.layout import Header, read_header, uuid_text
 
@@ -46,8 +46,8 @@ def _find(storage: Storage, child: Header, opener: Opener) -> str | None:
     for sibling in opener.siblings(storage, ".vdi"):
         try:
             header = read_header(sibling)
-        except FormatError:
-            continue  # somebody else's file, whatever its name says
+        except ImagingError:
+            continue  # no VDI, whatever its name says, or not to be read
         finally:
             name = sibling.name
             sibling.close()

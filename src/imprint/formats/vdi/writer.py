@@ -35,8 +35,9 @@ from imprint.formats.vdi.layout import (
 if TYPE_CHECKING:
     from imprint.core.contracts import Storage
 
-SLOT_COUNT_MAX: Final = 2 * BLOCK_COUNT_MAX
-"""Slots that may be told apart when writing, at a byte each; more only if most are wasted."""
+SLOT_COUNT_MAX: Final = BLOCK_COUNT_MAX
+"""Slots that may be told apart when writing, at a byte each. There are more only in a file that
+wastes some, and holds 32 TiB in blocks of 1 MiB."""
 
 
 class WritableVdiLayer(VdiLayer):
