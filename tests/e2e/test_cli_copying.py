@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from imprint.testing import oracles
+from imprint.testing.program import checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
-
     from imprint.testing.program import Program
 
 MIB = 1 << 20
@@ -44,13 +45,13 @@ def test_capture_says_all_that_scripts_count_on(
 
 def test_capture_hashes_with_sha256_and_blake3_by_default(program: Program, disk: Path) -> None:
     """Fails if the contract's default changes."""
-    found = program.ok("capture", "disk.raw", "out.vdi", "--json").json
+    found = program.ok("capture", disk.name, "out.vdi", "--json").json
     assert set(found["hashes"]) == {"sha256", "blake3"}
 
 
 def test_capture_reads_its_target_back(program: Program, disk: Path) -> None:
     """Fails if --verify does not look, or cannot."""
-    found = program.ok("capture", "disk.raw", "out.qcow2", "--verify", "--json").json
+    found = program.ok("capture", disk.name, "out.qcow2", "--verify", "--json").json
     assert found["verified"] is True
     people = program.ok("capture", "disk.raw", "out2.qcow2", "--verify")
     assert "the target holds the same" in people.text
@@ -88,7 +89,7 @@ def test_convert_chooses_the_format_by_suffix(
 @pytest.mark.oracle("qemu-img")
 def test_convert_passes_options_on(program: Program, disk: Path) -> None:
     """Fails if -o or -O is ignored."""
-    program.ok("convert", "disk.raw", "out", "-O", "qcow2", "-o", "cluster_size=128K")
+    program.ok("convert", disk.name, "out", "-O", "qcow2", "-o", "cluster_size=128K")
     facts = oracles.info(program.folder / "out")
     assert facts["format"] == "qcow2"
     assert facts["cluster-size"] == 128 * 1024
@@ -117,12 +118,12 @@ def test_convert_streams_a_qcow2(program: Program, disk: Path) -> None:
 
 def test_a_format_that_cannot_be_streamed_is_refused(program: Program, disk: Path) -> None:
     """Fails if a broken stream is written instead."""
-    program.refuses(4, "convert", "disk.raw", "-", "-O", "vdi")
+    program.refuses(4, "convert", disk.name, "-", "-O", "vdi")
 
 
 def test_dry_run_touches_nothing(program: Program, disk: Path) -> None:
     """Fails if --dry-run makes a file, or hides what would go wrong."""
-    found = program.ok("convert", "disk.raw", "out.qcow2", "--dry-run", "--json").json
+    found = program.ok("convert", disk.name, "out.qcow2", "--dry-run", "--json").json
     assert found["dry_run"] is True
     assert found["size"] == SIZE
     assert 3 * 70_000 <= found["data"] < SIZE
@@ -145,7 +146,7 @@ def test_an_existing_file_is_replaced_only_by_force(program: Program, disk: Path
 
 def test_the_target_is_never_what_is_read(program: Program, disk: Path) -> None:
     """Fails if --force lets a disk be overwritten by its own copy, or an overlay's parent."""
-    program.ok("convert", "disk.raw", "base.qcow2")
+    program.ok("convert", disk.name, "base.qcow2")
     program.ok("create", "overlay.qcow2", "--parent", "base.qcow2")
     (program.folder / "link.raw").symlink_to("disk.raw")
     for verb in ("convert", "capture", "restore"):
@@ -236,7 +237,32 @@ def test_a_device_is_written_by_force_only(program: Program, disk: Path) -> None
 
 
 @pytest.mark.root
-def test_unreadable_areas_are_listed_and_end_with_6(program: Program, disk: Path) -> None:
+def test_a_device_is_written_when_its_name_was_typed_back(program: Program, disk: Path) -> None:
+    """Fails if yes is enough, or the right name is not, or Ctrl-C at the question is not heard."""
+    backing = program.folder / "device"
+    backing.write_bytes(bytes(SIZE))
+    loop = oracles.run("losetup", "-f", "--show", backing).stdout.strip()
+    try:
+        for answer, expected in ((b"yes\n", 5), (b"\n", 5), (f"{Path(loop).name}\n".encode(), 0)):
+            keyboard, terminal = os.openpty()
+            try:
+                with program.start("restore", disk.name, loop, stdin=terminal) as process:
+                    os.write(keyboard, answer)
+                    out, err = process.communicate(timeout=30)
+            finally:
+                os.close(keyboard)
+                os.close(terminal)
+            result = checked(process.returncode, out, err)
+            assert result.exit_code == expected, result.err
+            assert "This erases" in result.err
+            assert loop in result.err
+    finally:
+        oracles.run("losetup", "-d", loop)
+    assert backing.read_bytes() == disk.read_bytes()
+
+
+@pytest.mark.root
+def test_unreadable_areas_are_listed_and_end_with_6(program: Program) -> None:
     """Fails if a failing disk cannot be imaged, or its bad areas are not told."""
     backing = program.folder / "failing"
     content = b"\x77" * SIZE

@@ -135,6 +135,7 @@ def access(
     format_: str | None = None,
     snapshot: str | None = None,
     is_source: bool = True,
+    asks: bool = True,
 ) -> Access:
     """The :class:`Access` that the options ask for.
 
@@ -144,6 +145,7 @@ def access(
         format_: for another image than the source.
         snapshot: the same.
         is_source: whether ``--format`` and ``--snapshot`` are about the image.
+        asks: whether a person may be asked for a passphrase.
     """
     if is_source:
         format_ = getattr(args, "format", None)
@@ -151,14 +153,14 @@ def access(
     return Access(
         format=format_,
         allowed=tuple(args.allow_parent),
-        passphrase=passphrase(args.passphrase_file, console),
+        passphrase=passphrase(args.passphrase_file, console, asks=asks),
         snapshot=snapshot,
         on_event=console.on_event,
         cancel=console.cancel,
     )
 
 
-def passphrase(file: Path | None, console: Console) -> Passphrase:
+def passphrase(file: Path | None, console: Console, *, asks: bool = True) -> Passphrase:
     """Secrets come from a file, the environment or a prompt, never from an argument."""
 
     def ask(name: str) -> bytes:
@@ -170,7 +172,7 @@ def passphrase(file: Path | None, console: Console) -> Passphrase:
         secret = os.environ.get("IMPRINT_PASSPHRASE")
         if secret is not None:
             return os.fsencode(secret)
-        if not _has_terminal():
+        if not asks or not _has_terminal():
             raise PassphraseError(
                 "is encrypted: expected a passphrase",
                 name=name,

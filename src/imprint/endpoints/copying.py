@@ -105,9 +105,7 @@ def plan(request: CopyRequest) -> Plan:
     """
     check_not_source(request.target, (request.source,))
     format_ = request.target.chosen_format()
-    location = request.target.location
-    if location.where is Where.FILE:
-        check_replaceable(location.path, may_replace=request.target.force)
+    _check_free(request.target)
     source = open_source(request.source, request.access)
     try:
         check_not_source(request.target, tuple(files_of(source)))
@@ -129,6 +127,7 @@ def run(request: CopyRequest) -> Outcome:
     """
     check_not_source(request.target, (request.source,))
     format_ = request.target.chosen_format()
+    _check_free(request.target)
     source = open_source(request.source, request.access)
     try:
         check_not_source(request.target, tuple(files_of(source)))
@@ -151,6 +150,12 @@ def run(request: CopyRequest) -> Outcome:
         return Outcome(report, stored, format_.name)
     finally:
         source.close()
+
+
+def _check_free(target: TargetRequest) -> None:
+    """Refuse at once what would be refused in the end."""
+    if target.location.where is Where.FILE:
+        check_replaceable(target.location.path, may_replace=target.force)
 
 
 def _keep_map(request: CopyRequest, report: Report) -> None:

@@ -68,8 +68,13 @@ class FolderGate:
 
     def data_file(self, reference: Reference, beside: Storage) -> Storage:
         """Open the file that holds an image's data."""
-        path = self._permitted(reference.name or "", beside)
-        storage = FileStorage.open(path, writable=beside.is_writable)
+        try:
+            path = self._permitted(reference.name or "", beside)
+            storage = FileStorage.open(path, writable=beside.is_writable)
+        except ImagingError as error:
+            if self._lenient:
+                return UnavailableFile(reference.name or "data file", error)
+            raise
         self._count(storage, beside)
         return storage
 
@@ -197,4 +202,50 @@ class Unavailable:
         raise self.error
 
     def close(self) -> None:
+        """Nothing is open."""
+
+
+class UnavailableFile(Unavailable):
+    """Stands for a data file that could not be opened."""
+
+    @property
+    def is_writable(self) -> bool:
+        """It is not."""
+        return False
+
+    @property
+    def stored_size(self) -> int:
+        """Not known."""
+        raise self.error
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Fails."""
+        raise self.error
+
+    def zero(self, offset: int, length: int) -> None:
+        """Fails."""
+        raise self.error
+
+    def resize(self, size: int) -> None:
+        """Fails."""
+        raise self.error
+
+    def can_offload(self, source: Storage) -> bool:
+        """Nothing can be done with it."""
+        del source
+        return False
+
+    def copy_range(self, source: Storage, source_offset: int, offset: int, length: int) -> None:
+        """Fails."""
+        raise self.error
+
+    def flush(self) -> None:
+        """Fails."""
+        raise self.error
+
+    def commit(self) -> None:
+        """Fails."""
+        raise self.error
+
+    def abort(self) -> None:
         """Nothing is open."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -222,6 +223,7 @@ class FaultyStorage(WrappedStorage):
         *,
         fail_at: int | None = None,
         lasting: bool = True,
+        late: bool = False,
         verbs: Iterable[Verb] = ("read", *sorted(CHANGES)),
         code: int = errno.EIO,
         bad: Iterable[tuple[int, int]] = (),
@@ -233,6 +235,7 @@ class FaultyStorage(WrappedStorage):
             inner: the storage that does the work.
             fail_at: the index of the first operation that fails, counting those in ``verbs``.
             lasting: whether those behind it fail too, as on a dead disk.
+            late: whether what fails has been done all the same, as when an answer is lost.
             verbs: which operations count and fail.
             code: the ``errno`` in the message: ``EIO``, ``ENOSPC`` …
             bad: ranges ``(offset, length)`` in which each of ``verbs`` fails.
@@ -242,6 +245,7 @@ class FaultyStorage(WrappedStorage):
         self.count = 0
         self._fail_at = fail_at
         self._lasting = lasting
+        self._late = late
         self._verbs = frozenset(verbs)
         self._code = code
         self._bad = tuple(bad)
@@ -259,31 +263,41 @@ class FaultyStorage(WrappedStorage):
         try:
             self._pass("write", offset, len(data))
         except TargetError:
-            super().write(data[: _torn_bytes(offset, len(data) // 2)], offset)
+            arrived = len(data) if self._late else _torn_bytes(offset, len(data) // 2)
+            super().write(data[:arrived], offset)
             raise
         super().write(data, offset)
 
     def zero(self, offset: int, length: int) -> None:
         """Zero, or fail."""
-        self._pass("zero", offset, length)
         self._grow(offset + length)
-        super().zero(offset, length)
+        with self._failing("zero", offset, length):
+            super().zero(offset, length)
 
     def resize(self, size: int) -> None:
         """Resize, or fail."""
-        self._pass("resize", size, 0)
         self._grow(size)
-        super().resize(size)
+        with self._failing("resize", size, 0):
+            super().resize(size)
 
     def flush(self) -> None:
         """Flush, or fail."""
-        self._pass("flush", 0, 0)
-        super().flush()
+        with self._failing("flush", 0, 0):
+            super().flush()
 
     def commit(self) -> None:
         """Commit, or fail."""
-        self._pass("commit", 0, 0)
-        super().commit()
+        with self._failing("commit", 0, 0):
+            super().commit()
+
+    @contextmanager
+    def _failing(self, verb: Verb, offset: int, length: int) -> Iterator[None]:
+        """Fail before the operation, or behind it."""
+        if not self._late:
+            self._pass(verb, offset, length)
+        yield
+        if self._late:
+            self._pass(verb, offset, length)
 
     def _pass(self, verb: Verb, offset: int, length: int) -> None:
         if verb not in self._verbs:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import pytest
+
 from imprint.core.errors import ImagingError
 from imprint.core.events import Severity
 from imprint.core.formats import Checkable
@@ -151,13 +153,17 @@ class FaultContract(FormatCase):
             history.check(count, self._reopened(storage.replay(count, dropped=loose)))
         assert faulty.count <= fail_at  # nothing failed in silence
 
-    def test_an_error_that_passes_does_no_harm(self) -> None:
-        """Fails if the tables in memory are wrong after one operation has failed."""
+    @pytest.mark.parametrize("late", [False, True])
+    def test_an_error_that_passes_does_no_harm(self, late: bool) -> None:  # noqa: FBT001
+        """Fails if the tables in memory are wrong after one operation has failed.
+
+        ``late``: it was done all the same, so that what the storage holds is not known.
+        """
         disk, content = self._image()
         for fail_at in range(5000):
             storage = RecordingStorage(content)
             history = History(storage, disk)
-            faulty = FaultyStorage(storage, fail_at=fail_at, lasting=False)
+            faulty = FaultyStorage(storage, fail_at=fail_at, lasting=False, late=late)
             try:
                 image = self.edit(faulty)
             except ImagingError:

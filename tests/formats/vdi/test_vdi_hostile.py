@@ -109,7 +109,9 @@ def test_what_is_not_cut_off_can_be_read() -> None:
 def test_a_fixed_file_that_is_cut_off_is_not_read_as_zeros(tmp_path: Path) -> None:
     """Fails if what lies behind the end of the file passes for a hole in it."""
     path = tmp_path / "disk.vdi"
-    path.write_bytes(image("fixed")[: DATA + 4 * BLOCK + 100])
+    path.write_bytes(image("fixed")[: DATA + 3 * BLOCK])
+    with path.open("r+b") as file:
+        file.truncate(DATA + 4 * BLOCK + 100)  # a hole at the end
     with VDI.open(FileStorage.open(path), OPENER) as disk:
         assert disk.read_at(0, 4 * BLOCK)[: 3 * BLOCK] == b"\x01" * 3 * BLOCK
         for start in (4 * BLOCK, 5 * BLOCK):

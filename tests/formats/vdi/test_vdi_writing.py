@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import uuid
 from typing import TYPE_CHECKING
@@ -9,14 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imprint import formats
-from imprint.core.errors import CorruptImageError, UsageError
+from imprint.core.errors import CorruptImageError, TargetError, UsageError
 from imprint.core.extent import Kind
 from imprint.core.formats import CreateSpec, Resuming, parse_options
 from imprint.core.image import WritableImage
 from imprint.core.units import KIB, MIB, TIB
+from imprint.formats.vdi.blockmap import BlockMap
 from imprint.storage.memory import MemoryStorage
 from imprint.storage.pending import PendingFile
-from imprint.testing.faults import CountingStorage
+from imprint.testing.faults import CHANGES, CountingStorage, FaultyStorage
 from imprint.testing.opener import DictOpener
 
 if TYPE_CHECKING:
@@ -218,6 +220,20 @@ def test_a_map_without_room_moves_and_evicts_the_first_blocks() -> None:
     assert reopened.read_at(0, reopened.size) == disk + bytes(372 * 512)
 
 
+def test_few_blocks_are_evicted_behind_all_that_the_map_needs() -> None:
+    """Fails if a block is moved to a slot that the map is about to take."""
+    storage, image = create(128 * 512, block_size="512")
+    image.write(memoryview(b"\x09" * 512), 5 * 512)
+    image.commit()
+    storage.content[1024:] = storage.content[MIB:]
+    struct.pack_into("<I", storage.content, 0x158, 1024)
+    image = VDI.edit(storage, OPENER)
+    image.resize(600 * 512)  # a map of 2400 bytes: five slots
+    assert field(storage, 0x158) == 1024 + 5 * 512
+    assert image.read_at(5 * 512, 512) == b"\x09" * 512
+    assert entries(storage)[5] == 0
+
+
 def test_a_map_that_has_moved_goes_back_to_the_front() -> None:
     """Fails if each growth wastes the room of the last map."""
     storage, image = create(128 * 512, block_size="512")
@@ -295,6 +311,38 @@ def test_only_changed_pages_of_the_map_are_written() -> None:
     reopened = VDI.open(storage, OPENER)
     for number, index in enumerate(places, 1):
         assert reopened.read_at(index * 512, 512) == bytes([number]) * 512
+
+
+def test_pages_that_could_not_be_written_are_written_again() -> None:
+    """Fails if an error between two pages of the map lets the second be forgotten."""
+    storage = MemoryStorage()
+    blocks = BlockMap.absent(5000)
+    for index in (0, 2048, 4999):
+        blocks.set(index, index)
+    with pytest.raises(TargetError):
+        blocks.write_back(FaultyStorage(storage, fail_at=1, lasting=False), 0)
+    blocks.write_back(storage, 0)
+    found = struct.unpack_from("<5000I", storage.content)
+    assert [found[index] for index in (0, 2048, 4999)] == [0, 2048, 4999]
+    assert not blocks.is_dirty
+
+
+@pytest.mark.parametrize("fail_at", range(8))
+def test_a_header_that_arrived_despite_an_error_is_taken_back(fail_at: int) -> None:
+    """Fails if the file says one size and the open image another, after a resize that failed."""
+    storage, image = create(4 * 4096, block_size="4K")
+    image.write(memoryview(b"\x01" * 4 * 4096), 0)
+    image.commit()
+    faulty = FaultyStorage(storage, fail_at=fail_at, lasting=False, late=True, verbs=CHANGES)
+    image = VDI.edit(faulty, OPENER)
+    with contextlib.suppress(TargetError):
+        image.resize(4 * 4096 - 512)
+    image.flush()
+    image.write(memoryview(b"\x02"), image.size - 1)
+    image.flush()
+    reopened = VDI.open(storage, OPENER)
+    assert reopened.size == image.size
+    assert reopened.read_at(image.size - 1, 1) == b"\x02"
 
 
 def test_a_large_empty_disk_is_one_hole(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from imprint.cli import options
+from imprint.core.errors import UsageError
 from imprint.endpoints.open import open_source
 from imprint.transfer.compare import compare
 
@@ -43,6 +44,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Compare; 0 if equal, 1 if not."""
+    if args.a == args.b == "-":
+        raise UsageError("expected two disks, found standard input twice")
     first = options.access(args, console)
     second = options.access(
         args,

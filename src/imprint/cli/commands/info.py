@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Describe; a parent that is missing is named, and is no error."""
-    found = describe_image(args.image, options.access(args, console))
+    found = describe_image(args.image, options.access(args, console, asks=False))
     if console.is_json:
         console.result(**_json(found))
     else:

@@ -8,8 +8,6 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from imprint.cli import options
-from imprint.core.extent import Kind
-from imprint.core.units import format_size
 from imprint.endpoints.mapping import Run, runs
 from imprint.endpoints.open import open_source
 
@@ -98,11 +96,3 @@ def _draw(source: Source, console: Console) -> None:
             colour=console.is_terminal and "NO_COLOR" not in os.environ,
         )
     )
-
-
-def summary(source: Source) -> str:
-    """How much of a disk is what, in one line."""
-    sums = dict.fromkeys(Kind, 0)
-    for item in runs(source, 0, source.size):
-        sums[item.kind] += item.length
-    return ", ".join(f"{kind.value} {format_size(size)}" for kind, size in sums.items() if size)

@@ -2,7 +2,7 @@
 
 Read and written: cluster sizes from 512 bytes to 2 MiB, refcounts of 1 to 64 bits, zlib and
 Zstandard compression, extended L2 entries (subclusters), backing files, external data files,
-also raw ones. Listed and kept: internal snapshots, persistent dirty bitmaps, unknown header
+also raw ones; LUKS encryption (QEMU's old AES is only read). Listed and kept: internal snapshots, persistent dirty bitmaps, unknown header
 extensions. Refused: unknown incompatible features; changing an image that is marked dirty or
 corrupt.
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.formats import Match, Measure, Option, OptionKind, Support
 from imprint.core.image import Image, WritableImage
+from imprint.formats.qcow2 import crypto
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +92,7 @@ OPTIONS: Final = (
         default="off",
         choices=("off", "metadata", "falloc", "full"),
     ),
+    *crypto.OPTIONS,
 )
 
 
@@ -130,7 +132,9 @@ class Qcow2Format:
         from imprint.formats.qcow2.layer import Qcow2Layer
 
         layer = Qcow2Layer.open(storage, opener, writable=True)
-        return WritableImage(layer, storage, name=storage.name, parent=layer.parent)
+        # An encrypted image is copied to through what encrypts, never by the system.
+        target = layer.data if layer.is_encrypted else storage
+        return WritableImage(layer, target, name=storage.name, parent=layer.parent)
 
     def create(self, storage: Storage, spec: CreateSpec) -> Target:
         """Lay out a new image; a compressing target if ``compression`` is asked for."""

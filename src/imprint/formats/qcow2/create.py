@@ -10,7 +10,7 @@ from imprint.core.errors import RefusedError, UnsupportedFeatureError, UsageErro
 from imprint.core.image import ZEROS, WritableImage
 from imprint.core.limits import DISK_SIZE_MAX
 from imprint.core.units import align_up, div_up, format_size
-from imprint.formats.qcow2 import layout, subclusters
+from imprint.formats.qcow2 import crypto, layout, subclusters
 from imprint.formats.qcow2.header import HeaderArea
 from imprint.formats.qcow2.layer import Qcow2Layer
 from imprint.formats.qcow2.layout import FeatureName, Header
@@ -18,6 +18,7 @@ from imprint.formats.qcow2.refcounts import Refcounts
 from imprint.formats.qcow2.writer import Writer
 
 if TYPE_CHECKING:
+    from imprint.codecs.luks import Parameters
     from imprint.core.contracts import Storage, Target
     from imprint.core.formats import CreateSpec
 
@@ -46,6 +47,7 @@ class Plan:
         is_data_file_raw: whether that is to be readable as a raw image.
         preallocation: ``off``, ``metadata``, ``falloc`` or ``full``.
         parent: the backing file.
+        encryption: of the disk; ``None`` if it is plain.
     """
 
     size: int
@@ -61,6 +63,7 @@ class Plan:
     is_data_file_raw: bool
     preallocation: str
     parent: Reference | None
+    encryption: Parameters | None
 
     @property
     def cluster_size(self) -> int:
@@ -105,6 +108,7 @@ def plan(spec: CreateSpec) -> Plan:
         # A raw data file has to be what the disk is: no cluster of it may be unallocated.
         preallocation="metadata" if is_raw and preallocation == "off" else preallocation,
         parent=parent,
+        encryption=crypto.parameters_of(options),
     )
     _check(made, cluster_size)
     return made
@@ -123,7 +127,7 @@ def create(storage: Storage, spec: CreateSpec) -> Target:
             _preallocate(layer, made.preallocation)
         return _target(layer, made, is_fresh=True)
     except BaseException:
-        if layer.data is not storage:
+        if made.data_file is not None:
             layer.data.abort()
         raise
 
@@ -139,6 +143,11 @@ def resume(storage: Storage, spec: CreateSpec) -> Target:
     if made.data_file is not None:
         raise UnsupportedFeatureError("an image with an external data file cannot be resumed")
     layer = Qcow2Layer.open(storage, spec.opener, writable=True, parent=spec.parent_source)
+    if layer.is_encrypted != (made.encryption is not None):
+        raise RefusedError(
+            "expected an unfinished image that is encrypted just as the new one shall be",
+            name=storage.name,
+        )
     if (layer.size, layer.area.cluster_size) != (made.size, made.cluster_size):
         raise RefusedError(
             f"expected an unfinished disk of {made.size} bytes, found one of {layer.size}",
@@ -148,12 +157,13 @@ def resume(storage: Storage, spec: CreateSpec) -> Target:
 
 
 def _target(layer: Qcow2Layer, made: Plan, *, is_fresh: bool) -> Target:
-    storage = layer.storage
+    # Through what encrypts, so that nobody offers to copy plain bytes past it.
+    storage = layer.storage if made.encryption is None else layer.data
     if made.compression != "none":
         from imprint.formats.qcow2.compressed import CompressedTarget
 
         return CompressedTarget(layer, level=made.level, is_fresh=is_fresh)
-    others = () if layer.data is storage or made.data_file is None else (layer.data,)
+    others = () if made.data_file is None else (layer.data,)
     return WritableImage(
         layer,
         storage,
@@ -174,6 +184,13 @@ def make_layer(storage: Storage, made: Plan, spec: CreateSpec) -> Qcow2Layer:
     if entries:
         clusters = div_up(entries * _ENTRY_BYTES, made.cluster_size)
         l1_offset = refcounts.allocate_exactly(clusters) * made.cluster_size
+    data = storage
+    if made.encryption is not None:
+        luks, data = crypto.new_data(made.encryption, spec.options, storage, spec.opener)
+        place = refcounts.allocate_exactly(div_up(len(luks), made.cluster_size))
+        place *= made.cluster_size
+        storage.write(memoryview(luks), place)
+        area, head = crypto.with_place(area, place, len(luks)).pack(storage.name)
     area = area.with_header(
         l1_size=entries,
         l1_table_offset=l1_offset,
@@ -183,7 +200,6 @@ def make_layer(storage: Storage, made: Plan, spec: CreateSpec) -> Qcow2Layer:
     storage.resize(refcounts.tail * made.cluster_size)
     storage.write(memoryview(head), 0)
     storage.write(memoryview(area.pack_header()), 0)
-    data = storage
     if made.data_file is not None:
         data = spec.opener.data_file(Reference(made.data_file, _DATA_FILE_FORMAT), storage)
         data.resize(made.size)
@@ -210,6 +226,7 @@ def _check(made: Plan, cluster_size: int) -> None:
             "compression_type=zstd": made.compression_type != layout.COMPRESSION_ZLIB,
             "extended_l2": made.is_extended,
             "data_file": made.data_file is not None,
+            "encrypt.format": made.encryption is not None,
         }
         for name, is_used in newer.items():
             if is_used:
@@ -224,6 +241,8 @@ def _check(made: Plan, cluster_size: int) -> None:
         raise UsageError("preallocation would hide the backing file; extended_l2 avoids that")
     if made.preallocation != "off" and made.compression != "none":
         raise UsageError("preallocation is of no use in a compressed image")
+    if made.encryption is not None:
+        _check_encrypted(made)
     if made.level is not None:
         _check_level(made.compression, made.level)
     entry_bytes = 16 if made.is_extended else _ENTRY_BYTES
@@ -234,6 +253,18 @@ def _check(made: Plan, cluster_size: int) -> None:
             f"expected a disk of at most {limit} bytes with clusters of {made.cluster_size}, "
             f"found {made.size}",
             advice="use larger clusters",
+        )
+
+
+def _check_encrypted(made: Plan) -> None:
+    if made.compression != "none":
+        raise UsageError("an encrypted image cannot be compressed")
+    if made.data_file is not None:
+        raise UsageError("an encrypted image cannot have an external data file")
+    if made.preallocation not in ("off", "full"):
+        raise UsageError(
+            f"preallocation={made.preallocation} would read as random bytes once decrypted; "
+            "full does not"
         )
 
 
@@ -266,6 +297,7 @@ def header_area(made: Plan) -> HeaderArea:
         refcount_order=made.refcount_bits.bit_length() - 1,
         header_length=layout.HEADER_LENGTH_V2 if is_v2 else Header.SIZE,
         compression_type=made.compression_type,
+        crypt_method=layout.CRYPT_NONE if made.encryption is None else layout.CRYPT_LUKS,
     )
     extensions: list[tuple[int, bytes]] = []
     if made.data_file is not None:
@@ -287,7 +319,8 @@ def _refcount_table_clusters(made: Plan, area: HeaderArea) -> int:
     data = 0 if made.data_file is not None else div_up(made.size, made.cluster_size)
     tables = div_up(made.size, made.cluster_size * area.entries_per_l2)
     per_block = made.cluster_size * 8 // made.refcount_bits
-    clusters = data + tables + div_up(tables * _ENTRY_BYTES, made.cluster_size) + 16
+    luks = div_up(crypto.header_bytes(made.encryption), made.cluster_size)
+    clusters = data + tables + div_up(tables * _ENTRY_BYTES, made.cluster_size) + luks + 16
     # Each block counts itself and the others, which a 16th more is ample for.
     blocks = div_up(clusters, per_block) * 17 // 16 + 1
     length = min(blocks * _ENTRY_BYTES, layout.REFCOUNT_TABLE_BYTES_MAX)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imprint.core.info import ImageInfo
-from imprint.formats.qcow2 import bitmaps, layout, snapshot_table
+from imprint.formats.qcow2 import bitmaps, crypto, layout, snapshot_table
 
 if TYPE_CHECKING:
     from imprint.core.contracts import Storage
@@ -26,7 +26,7 @@ def describe(area: HeaderArea, storage: Storage) -> ImageInfo:
     return ImageInfo(
         format="qcow2",
         size=header.size,
-        options=_options(area),
+        options=_options(area) | crypto.describe(area, storage),
         parent=None if backing is None else backing.decode("utf-8", "surrogateescape"),
         parent_format=area.backing_format if backing is not None else None,
         data_file=area.data_file_name if area.has_data_file else None,
@@ -57,6 +57,8 @@ def _notes(area: HeaderArea) -> list[str]:
     header, notes = area.header, []
     if header.incompatible_features & layout.INCOMPATIBLE_DIRTY:
         notes.append("The image was not closed properly: its refcounts may be wrong.")
+    if header.crypt_method == layout.CRYPT_AES:
+        notes.append("Encrypted with QEMU's old AES: a wrong passphrase gives random bytes.")
     if header.incompatible_features & layout.INCOMPATIBLE_CORRUPT:
         notes.append("The image is marked corrupt.")
     if area.backing_name is not None and area.backing_format is None:

@@ -34,6 +34,7 @@ class Qcow2Layer:
         data: where guest clusters are: the image file, a view that decrypts it, or the
             external data file.
         parent: what unallocated clusters read from.
+        is_encrypted: whether ``data`` is such a view.
         mapping: the L1 and L2 tables. Hold ``lock`` while using it.
         lock: guards the tables.
     """
@@ -61,6 +62,8 @@ class Qcow2Layer:
         self._grain = area.grain
         self._is_extended = area.is_extended
         self._has_data_file = area.has_data_file
+        self._is_aes = area.header.crypt_method == layout.CRYPT_AES
+        self.is_encrypted = area.header.crypt_method != layout.CRYPT_NONE
         self._writer: Writer | None = None
 
     @classmethod
@@ -101,13 +104,13 @@ class Qcow2Layer:
                 )
             data = opener.data_file(Reference(area.data_file_name, "raw"), storage)
         try:
-            data = crypto.open_data(area, storage, data, opener)
+            data = crypto.open_data(area, storage, data, opener, writable=writable)
             layer = cls(storage, area, data=data, view=view)
             if writable:
                 layer.make_writable()
             layer.parent = open_parent(area, storage, opener) if parent is None else parent
         except BaseException:
-            if data is not storage:
+            if area.has_data_file:
                 data.close()
             raise
         return layer
@@ -266,10 +269,13 @@ class Qcow2Layer:
                     length=length,
                 )
             # Some writers do not fill up the last cluster of the file; QEMU reads zeros there.
-            if host >= end:
-                return Extent(offset, min(length, self._cluster_size - within), Kind.ZERO)
-            length = end - host
-        return Extent(offset, length, Kind.DATA, self.data, host)
+            # Encrypted clusters are always whole: their end is not zeros, but gone.
+            if not self.is_encrypted:
+                if host >= end:
+                    return Extent(offset, min(length, self._cluster_size - within), Kind.ZERO)
+                length = end - host
+        data = crypto.at_guest_offset(self.data, offset, host) if self._is_aes else self.data
+        return Extent(offset, length, Kind.DATA, data, host)
 
     def _check_zero(self, kind: Kind, offset: int) -> None:
         if kind is Kind.ZERO and self.area.header.version == 2:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from imprint.core.extent import Kind
 from imprint.core.formats import Measure
 from imprint.core.units import align_down, align_up, div_up
-from imprint.formats.qcow2 import create
+from imprint.formats.qcow2 import create, crypto
 
 if TYPE_CHECKING:
     from imprint.core.contracts import Source
@@ -20,7 +20,7 @@ _ENTRY_BYTES: Final = 8
 def measure(source: Source, spec: CreateSpec) -> Measure:
     """What storing ``source`` takes, uncompressed: the clusters it touches, and all tables."""
     made = create.plan(spec)
-    tables = _table_bytes(made)
+    tables = _table_bytes(made) + align_up(crypto.header_bytes(made.encryption), made.cluster_size)
     if made.data_file is not None:
         return Measure(tables, tables)
     full = align_up(made.size, made.cluster_size)

@@ -172,13 +172,13 @@ class Refcounts:
                 return
         self._released.append((first, count))
 
-    def write_back(self, move_table: Callable[[int, int], None]) -> bool:
-        """Write what was allocated; flushed in between, not after. Whether there was anything.
+    def write_back(self, move_table: Callable[[int, int], None]) -> None:
+        """Write what was allocated; flushed in between, not after.
 
         Args:
             move_table: has to make the header say the table's new offset and clusters.
         """
-        was_dirty = self._cache.write_back()
+        self._cache.write_back()
         if self._is_table_dirty:
             # A table must never point to a block that is not there yet.
             self._storage.flush()
@@ -188,7 +188,6 @@ class Refcounts:
                 length = len(self._table) * _ENTRY_BYTES
                 move_table(self._table_offset, length // self._cluster_size)
             self._is_table_dirty = self._is_table_moved = False
-        return was_dirty
 
     def settle(self) -> list[tuple[int, int]]:
         """Give back what was released; no table in the file refers to it any more.

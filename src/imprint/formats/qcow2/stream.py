@@ -14,7 +14,7 @@ import array
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.contracts import Order, Traits
-from imprint.core.errors import ReadError, UnsupportedFeatureError
+from imprint.core.errors import ReadError, UnsupportedFeatureError, UsageError
 from imprint.core.units import align_up, div_up
 from imprint.formats.qcow2 import compressed, counts
 from imprint.formats.qcow2.create import header_area
@@ -78,6 +78,8 @@ class Survey(_Pass):
     """The first pass. By L2 table: the stored length of each cluster, 0 if it is all zeros."""
 
     def __init__(self, plan: Plan) -> None:
+        if plan.encryption is not None:
+            raise UsageError("an encrypted image cannot be written as a stream")
         super().__init__(plan, "survey")
         self.per_l2: Final = plan.cluster_size // _ENTRY_BYTES
         self.lengths: Final[dict[int, array.array[int]]] = {}

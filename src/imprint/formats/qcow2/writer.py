@@ -2,7 +2,7 @@
 
 Theory of operation. New clusters are counted, written by the caller and only then entered
 into the L2 tables, all of it in memory. :meth:`Writer.flush` makes it durable in this order,
-each step flushed before the next: data; refcounts that went up; the refcount table; L2
+each step flushed before the next: refcounts that went up; the refcount table, and data; L2
 tables; the L1 table; refcounts that went down. After a crash at any point some clusters may
 be counted and not used, but never used and not counted, and no table points to what is not
 there. Clusters that were given up are not used again before the last step.
@@ -159,9 +159,8 @@ class Writer:
         end = self.refcounts.tail * self._cluster_size
         if storage.size < end:
             storage.resize(end)  # all that is counted has to be inside the file
-        storage.flush()
-        if self.refcounts.write_back(self._move_refcount_table):
-            storage.flush()
+        self.refcounts.write_back(self._move_refcount_table)
+        storage.flush()  # of data and refcounts: between them, no order matters
         if self.mapping.write_back():
             storage.flush()
         self._give_back()

@@ -37,7 +37,10 @@ def check_size(size: int, block_size: int) -> None:
         UsageError: if it cannot.
     """
     if size % SECTOR_BYTES:
-        raise UsageError(f"vdi: expected a size in whole sectors of 512 bytes, found {size}")
+        raise UsageError(
+            f"vdi: expected a size in whole sectors of 512 bytes, found {size}",
+            advice=f"pad the disk with zeros first, to {align_up(size, SECTOR_BYTES)} bytes",
+        )
     if div_up(size, block_size) > BLOCK_COUNT_MAX:
         raise UsageError(
             f"vdi: expected at most {BLOCK_COUNT_MAX * block_size} bytes "

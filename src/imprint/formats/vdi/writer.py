@@ -60,7 +60,7 @@ class WritableVdiLayer(VdiLayer):
         super().__init__(storage, header, blocks, notes=notes)
         self._used, self._next_slot = _count_slots(storage, header, blocks)
         self._stored: Header | None = header  # None: unknown, a write of it has failed
-        self._is_marked = is_fresh
+        self._modify_uuid = header.modify_uuid if is_fresh else uuid.uuid4().bytes_le
         self._is_changed = False
 
     def place(self, offset: int, length: int) -> Extent | None:
@@ -227,11 +227,8 @@ class WritableVdiLayer(VdiLayer):
             self._storage.resize(end)
 
     def _marked(self, header: Header) -> Header:
-        """With a new modification UUID, once: children see by it that their parent has changed."""
-        if self._is_marked:
-            return header
-        self._is_marked = True
-        return header.replace(modify_uuid=uuid.uuid4().bytes_le)
+        """With a new modification UUID: children see by it that their parent has changed."""
+        return header.replace(modify_uuid=self._modify_uuid)
 
     def _write_header(self, header: Header) -> None:
         """Write what is known of it; bytes behind, of a longer header, stay."""
