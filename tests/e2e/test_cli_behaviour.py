@@ -334,7 +334,7 @@ def test_an_interrupted_copy_ends_with_130_and_is_resumed(
     """Fails if Ctrl-C loses what was copied, or the same command starts over."""
     with program.start("capture", server.address, "x.qcow2", "--progress", "none") as process:
         server.reached.wait(30)
-        _wait_for(program.folder / "x.qcow2.partial")
+        _wait_for(program.folder / "x.qcow2.partial", MIB)
         process.send_signal(number)
         server.gate.set()
         out, err = process.communicate(timeout=30)
@@ -468,9 +468,9 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
-def _wait_for(path: Path) -> None:
+def _wait_for(path: Path, size: int = 0) -> None:
     for _ in range(3000):
-        if path.exists():
+        if path.exists() and path.stat().st_size >= size:
             return
         time.sleep(0.01)
     raise AssertionError(f"{path} did not appear")

@@ -15,6 +15,7 @@ from imprint.testing.program import checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
     from imprint.testing.program import Program
 
 MIB = 1 << 20

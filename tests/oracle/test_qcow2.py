@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import tempfile
@@ -17,16 +18,17 @@ from imprint.core.extent import Kind
 from imprint.core.formats import CreateSpec, parse_options
 from imprint.formats.qcow2 import FORMAT
 from imprint.storage.file import FileStorage
+from imprint.storage.memory import MemoryStorage
 from imprint.storage.pending import PendingFile
 from imprint.testing import oracles
 from imprint.testing.disks import SECTOR_BYTES, Write, writes
 from imprint.testing.opener import DictOpener
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from imprint.core.contracts import Source
-    from imprint.core.image import Image
+    from imprint.core.contracts import Source, Storage
+    from imprint.core.image import Image, WritableImage
 
 pytestmark = pytest.mark.oracle("qemu-img", "qemu-io")
 
@@ -137,11 +139,26 @@ def joined(runs: Any) -> Runs:  # noqa: ANN401 - any iterable of runs
     return result
 
 
-def make(path: Path, size: int, options: Mapping[str, str], **more: Any) -> Any:  # noqa: ANN401
-    """A target of ours under a temporary name; returns what ``create`` gives."""
+def make(storage: Storage, size: int, options: Mapping[str, str], **more: Any) -> Any:  # noqa: ANN401
+    """A new image of ours; returns what ``create`` gives."""
     values = parse_options("qcow2", FORMAT.options, options)
     spec = CreateSpec(size, more.pop("opener", DictOpener()), values, **more)
-    return FORMAT.create(PendingFile.create(path, may_replace=True), spec)
+    return FORMAT.create(storage, spec)
+
+
+def pending(path: Path) -> Any:  # noqa: ANN401 - a storage
+    """A file that appears when the image is committed."""
+    return PendingFile.create(path, may_replace=False)
+
+
+@contextlib.contextmanager
+def edit(path: Path, gate: DictOpener | None = None) -> Iterator[WritableImage]:
+    """Change an image in memory, and put it back: waiting for the disk proves nothing here."""
+    storage = MemoryStorage(path.read_bytes(), name=str(path))
+    with FORMAT.edit(storage, gate or DictOpener()) as image:
+        yield image
+        image.flush()
+    path.write_bytes(storage.content)
 
 
 @given(data=st.data())
@@ -170,11 +187,13 @@ def test_qemu_reads_what_we_wrote(data: st.DataObject) -> None:
         shape["preallocation"] = data.draw(st.sampled_from(choices))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "disk.qcow2")
-        target = make(path, DISK, shape)
+        storage = MemoryStorage()
+        target = make(storage, DISK, shape)
         disk = bytearray(DISK)
         for write in data.draw(writes(DISK, with_zeros=True)):
             apply(target, disk, write)
         target.commit()
+        path.write_bytes(storage.content)
         assert_qemu_agrees(path, disk)
 
 
@@ -191,13 +210,12 @@ def test_qemu_reads_what_we_changed_in_its_image(data: st.DataObject) -> None:
         has_snapshot = shape.get("refcount_bits") not in ("1", "2") and data.draw(st.booleans())
         if has_snapshot:
             oracles.qemu_img("snapshot", "-c", "before", path)
-        with FORMAT.edit(FileStorage.open(path, writable=True), DictOpener()) as image:
+        with edit(path) as image:
             for write in data.draw(writes(DISK, with_zeros=True)):
                 apply(image, disk, write)
                 if data.draw(st.integers(0, 3)) == 0:
                     image.flush()
             assert read_all(image) == disk
-            image.flush()
         assert_qemu_agrees(path, disk)
         if has_snapshot:
             oracles.qemu_img("snapshot", "-a", "before", path)
@@ -218,12 +236,10 @@ def test_an_overlay_reads_through_to_its_backing_file(data: st.DataObject) -> No
         oracles.qemu_io(path, "qcow2", *data.draw(qemu_commands(shape, disk)))
         with open_image(path) as image:
             assert read_all(image) == disk
-        storage = FileStorage.open(path, writable=True)
-        with FORMAT.edit(storage, opener(Path(folder))) as image:
+        with edit(path, opener(Path(folder))) as image:
             for write in data.draw(writes(size, with_zeros=True)):
                 apply(image, disk, write)
             assert read_all(image) == disk
-            image.flush()
         assert_qemu_agrees(path, disk)
 
 
@@ -253,7 +269,7 @@ def test_a_new_overlay_of_ours_is_one_for_qemu(tmp_path: Path, compression: str)
     gate = opener(tmp_path)
     parent = Reference(str(base), "raw")
     target = make(
-        path,
+        pending(path),
         2 * MIB,
         {"compression": compression, "cluster_size": "4096"},
         opener=gate,
@@ -298,9 +314,10 @@ def test_a_new_image_with_an_external_data_file_is_one_for_qemu(
     """Fails if the data file is not committed, or the image does not name it."""
     monkeypatch.chdir(tmp_path)  # where qemu looks for a data file with a relative name
     path, data_file = tmp_path / "disk.qcow2", tmp_path / "disk.data"
-    pending: Any = PendingFile.create(data_file, may_replace=False)
-    gate = DictOpener(files={"disk.data": pending})
-    target = make(path, DISK, {"data_file": "disk.data", "data_file_raw": raw}, opener=gate)
+    gate = DictOpener(files={"disk.data": pending(data_file)})
+    target = make(
+        pending(path), DISK, {"data_file": "disk.data", "data_file_raw": raw}, opener=gate
+    )
     disk = bytearray(DISK)
     for write in (Write(70_000, 900_000, 5), Write(300_000, 100_000, 0)):
         apply(target, disk, write)
@@ -338,12 +355,12 @@ def test_a_resized_image_is_what_qemu_resizes_it_to(
     path = tmp_path / "disk.qcow2"
     oracles.create(path, before, "qcow2", options=shape)
     oracles.qemu_io(path, "qcow2", f"write -P 7 0 {before}")
-    with FORMAT.edit(FileStorage.open(path, writable=True), DictOpener()) as image:
+    with edit(path) as image:
         image.resize(after)
         assert image.size == after
     disk = bytes([7]) * min(before, after)
     assert_qemu_agrees(path, disk.ljust(after, b"\0"))
-    with FORMAT.edit(FileStorage.open(path, writable=True), DictOpener()) as image:
+    with edit(path) as image:
         image.resize(before)
     assert_qemu_agrees(path, disk[:before].ljust(before, b"\0"))
 
@@ -354,7 +371,7 @@ def test_a_growing_overlay_does_not_show_more_of_its_backing_file(tmp_path: Path
     base.write_bytes(b"\x55" * (2 * MIB))
     for shape in ({"compat": "1.1"}, {"compat": "0.10"}, {"extended_l2": "on"}):
         oracles.create(path, 100_352, "qcow2", options=shape, backing=base)
-        with FORMAT.edit(FileStorage.open(path, writable=True), opener(tmp_path)) as image:
+        with edit(path, opener(tmp_path)) as image:
             image.resize(4 * MIB)
         assert_qemu_agrees(path, (b"\x55" * 100_352).ljust(4 * MIB, b"\0"))
         path.unlink()
@@ -364,7 +381,7 @@ def test_a_growing_overlay_does_not_show_more_of_its_backing_file(tmp_path: Path
 def test_a_size_is_rounded_up_to_sectors(tmp_path: Path, size: int) -> None:
     """Fails if qemu, which knows whole sectors only, would not see the disk's end."""
     path = tmp_path / "disk.qcow2"
-    target = make(path, size, {})
+    target = make(pending(path), size, {})
     assert target.size == -(-size // 512) * 512
     target.write(memoryview(b"x" * size), 0)
     target.commit()

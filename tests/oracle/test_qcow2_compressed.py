@@ -11,7 +11,7 @@ import pytest
 from imprint.core.formats import CreateSpec, parse_options
 from imprint.formats.qcow2 import FORMAT
 from imprint.storage.file import FileStorage
-from imprint.storage.pending import PendingFile
+from imprint.storage.memory import MemoryStorage
 from imprint.testing import oracles
 from imprint.testing.opener import DictOpener
 
@@ -35,10 +35,11 @@ def far_repeats(size: int) -> bytes:
     return b"".join(parts)[:size]
 
 
-def make(path: Path, size: int, **options: str) -> Any:  # noqa: ANN401 - a CompressedTarget
+def make(size: int, **options: str) -> tuple[MemoryStorage, Any]:
+    """A new image in memory, and the ``CompressedTarget`` that writes it."""
     values = parse_options("qcow2", FORMAT.options, options)
-    storage = PendingFile.create(path, may_replace=True)
-    return FORMAT.create(storage, CreateSpec(size, DictOpener(), values))
+    storage = MemoryStorage()
+    return storage, FORMAT.create(storage, CreateSpec(size, DictOpener(), values))
 
 
 @pytest.mark.parametrize("cluster_size", [512, 4096, 65536, 2 * MIB])
@@ -51,9 +52,10 @@ def test_qemu_inflates_what_every_level_makes(
     """Fails if a match reaches back further than qemu's inflater can see."""
     path, disk = tmp_path / "disk.qcow2", far_repeats(5 * MIB)
     options = {"compression": compression, "level": str(level), "cluster_size": str(cluster_size)}
-    target = make(path, len(disk), **options)
+    storage, target = make(len(disk), **options)
     target.write(memoryview(disk), 0)
     target.commit()
+    path.write_bytes(storage.content)
     oracles.check(path, "qcow2")
     assert oracles.content(path, "qcow2") == disk
 
@@ -64,9 +66,10 @@ def test_a_cluster_takes_no_more_streams_than_it_can_count(
 ) -> None:
     """Fails if a refcount overflows: hundreds of tiny streams would fit into one cluster."""
     path, disk = tmp_path / "disk.qcow2", b"ab" * (20 * MIB)
-    target = make(path, len(disk), compression="zlib", refcount_bits=str(refcount_bits))
+    storage, target = make(len(disk), compression="zlib", refcount_bits=str(refcount_bits))
     target.write(memoryview(disk), 0)
     target.commit()
+    path.write_bytes(storage.content)
     oracles.check(path, "qcow2")
     assert oracles.content(path, "qcow2") == disk
 
@@ -77,7 +80,7 @@ def test_threads_that_encode_make_the_same_image(tmp_path: Path) -> None:
     randomness = random.Random(3)
     text = b"".join(b"%d bottles\n" % number for number in range(200_000))
     disk = text[: 2 * MIB] + randomness.randbytes(MIB) + bytes(2 * MIB) + text[: MIB + 512]
-    target = make(path, len(disk), compression="zstd")
+    storage, target = make(len(disk), compression="zstd")
     starts = range(0, len(disk), MIB)
     view = memoryview(disk)
     with ThreadPoolExecutor(4) as pool:
@@ -85,6 +88,7 @@ def test_threads_that_encode_make_the_same_image(tmp_path: Path) -> None:
         for start, units in zip(starts, encoded, strict=True):
             target.write_encoded(units, start)
     target.commit()
+    path.write_bytes(storage.content)
     oracles.check(path, "qcow2")
     assert oracles.content(path, "qcow2") == disk
     assert path.stat().st_size < 2 * MIB  # text shrinks, random bytes do not, zeros take nothing

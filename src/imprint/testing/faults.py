@@ -215,7 +215,12 @@ class RecordingStorage(WrappedStorage):
 
 
 class FaultyStorage(WrappedStorage):
-    """Fails when and where it is told to; all else works."""
+    """Fails when and where it is told to; all else works.
+
+    Attributes:
+        count: how many operations have counted so far.
+        fail_at: the index of the next one that fails; may be changed at any time.
+    """
 
     def __init__(
         self,
@@ -243,7 +248,7 @@ class FaultyStorage(WrappedStorage):
         """
         super().__init__(inner)
         self.count = 0
-        self._fail_at = fail_at
+        self.fail_at = fail_at
         self._lasting = lasting
         self._late = late
         self._verbs = frozenset(verbs)
@@ -305,8 +310,8 @@ class FaultyStorage(WrappedStorage):
         with self._lock:
             index = self.count
             self.count += 1
-        if self._fail_at is not None:
-            hit = index >= self._fail_at if self._lasting else index == self._fail_at
+        if self.fail_at is not None:
+            hit = index >= self.fail_at if self._lasting else index == self.fail_at
             if hit:
                 raise self._error(verb, self._code, offset, length)
         for start, size in self._bad:

@@ -327,17 +327,21 @@ def test_pages_that_could_not_be_written_are_written_again() -> None:
     assert not blocks.is_dirty
 
 
-@pytest.mark.parametrize("fail_at", range(8))
-def test_a_header_that_arrived_despite_an_error_is_taken_back(fail_at: int) -> None:
+@pytest.mark.parametrize("step", range(4))
+def test_a_header_that_arrived_despite_an_error_is_taken_back(step: int) -> None:
     """Fails if the file says one size and the open image another, after a resize that failed."""
     storage, image = create(4 * 4096, block_size="4K")
     image.write(memoryview(b"\x01" * 4 * 4096), 0)
     image.commit()
-    faulty = FaultyStorage(storage, fail_at=fail_at, lasting=False, late=True, verbs=CHANGES)
+    faulty = FaultyStorage(storage, lasting=False, late=True, verbs=CHANGES)
     image = VDI.edit(faulty, OPENER)
+    image.write(memoryview(b"\x03"), 0)
+    image.flush()
+    faulty.fail_at = faulty.count + step
     with contextlib.suppress(TargetError):
         image.resize(4 * 4096 - 512)
     image.flush()
+    assert VDI.open(storage, OPENER).size == image.size
     image.write(memoryview(b"\x02"), image.size - 1)
     image.flush()
     reopened = VDI.open(storage, OPENER)

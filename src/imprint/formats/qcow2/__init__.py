@@ -2,9 +2,10 @@
 
 Read and written: cluster sizes from 512 bytes to 2 MiB, refcounts of 1 to 64 bits, zlib and
 Zstandard compression, extended L2 entries (subclusters), backing files, external data files,
-also raw ones; LUKS encryption (QEMU's old AES is only read). Listed and kept: internal snapshots, persistent dirty bitmaps, unknown header
-extensions. Refused: unknown incompatible features; changing an image that is marked dirty or
-corrupt.
+also raw ones, LUKS encryption (QEMU's older AES is only read). Listed and kept: internal
+snapshots, persistent dirty bitmaps, unknown header extensions. Refused: unknown incompatible
+features; changing an image that is marked dirty or corrupt; encryption together with
+compression.
 
 Source: QEMU ``docs/interop/qcow2.txt``.
 """

@@ -111,6 +111,7 @@ def plan(spec: CreateSpec) -> Plan:
         encryption=crypto.parameters_of(options),
     )
     _check(made, cluster_size)
+    _check_encryption(made)
     return made
 
 
@@ -241,8 +242,6 @@ def _check(made: Plan, cluster_size: int) -> None:
         raise UsageError("preallocation would hide the backing file; extended_l2 avoids that")
     if made.preallocation != "off" and made.compression != "none":
         raise UsageError("preallocation is of no use in a compressed image")
-    if made.encryption is not None:
-        _check_encrypted(made)
     if made.level is not None:
         _check_level(made.compression, made.level)
     entry_bytes = 16 if made.is_extended else _ENTRY_BYTES
@@ -256,7 +255,9 @@ def _check(made: Plan, cluster_size: int) -> None:
         )
 
 
-def _check_encrypted(made: Plan) -> None:
+def _check_encryption(made: Plan) -> None:
+    if made.encryption is None:
+        return
     if made.compression != "none":
         raise UsageError("an encrypted image cannot be compressed")
     if made.data_file is not None:
