@@ -214,6 +214,30 @@ def test_restore_delta_into_another_image(program: Program, disk: Path) -> None:
     assert oracles.is_equal(disk, target, first_format="raw", second_format="qcow2")
 
 
+def test_a_passphrase_comes_from_a_file_or_the_environment(program: Program, disk: Path) -> None:
+    """Fails if a secret is asked where nobody is, is not found, or a wrong one reads anything."""
+    (program.folder / "secret").write_bytes(b"open sesame\n")
+    options = ("-o", "encrypt.format=luks", "-o", "encrypt.iter-time=10")
+    program.refuses(3, "convert", disk.name, "x.qcow2", *options, "--progress", "none")
+    program.ok("convert", disk.name, "x.qcow2", *options, "--passphrase-file", "secret")
+    assert program.ok("info", "x.qcow2", "--json").json["encryption"] == "luks"
+    data = [
+        item for item in program.ok("map", "x.qcow2", "--json").json_lines if "encrypted" in item
+    ]
+    assert data
+
+    plain = ("compare", disk.name, "x.qcow2", "--progress", "none")
+    program.ok(*plain, "--passphrase-file", "secret")
+    right = program(*plain, environment={"IMPRINT_PASSPHRASE": "open sesame"})
+    assert right.exit_code == 0
+    wrong = program(*plain, environment={"IMPRINT_PASSPHRASE": "open barley"})
+    assert wrong.exit_code == 3
+    assert "passphrase" in wrong.messages[0]
+    messages = program.refuses(3, *plain)
+    assert "--passphrase-file" in messages[1]
+    program.refuses(3, *plain, "--passphrase-file", "missing")
+
+
 @pytest.mark.root
 def test_a_device_is_written_by_force_only(program: Program, disk: Path) -> None:
     """Fails if a device is overwritten unasked, or its content is not the disk's."""

@@ -10,7 +10,7 @@ from imprint.core.errors import ImagingError, RefusedError, UnsupportedFeatureEr
 from imprint.core.events import Finding, OnEvent, Severity, ignore
 from imprint.core.formats import Resuming, Streaming
 from imprint.endpoints.journal import Job, JournalFile
-from imprint.endpoints.location import Where, parse
+from imprint.endpoints.location import Location, Where, parse
 from imprint.endpoints.open import Access, files_of, open_image, open_source
 from imprint.endpoints.target import (
     TargetRequest,
@@ -105,7 +105,7 @@ def plan(request: CopyRequest) -> Plan:
     """
     check_not_source(request.target, (request.source,))
     format_ = request.target.chosen_format()
-    _check_free(request.target)
+    _check_free(request)
     source = open_source(request.source, request.access)
     try:
         check_not_source(request.target, tuple(files_of(source)))
@@ -127,7 +127,7 @@ def run(request: CopyRequest) -> Outcome:
     """
     check_not_source(request.target, (request.source,))
     format_ = request.target.chosen_format()
-    _check_free(request.target)
+    _check_free(request)
     source = open_source(request.source, request.access)
     try:
         check_not_source(request.target, tuple(files_of(source)))
@@ -152,21 +152,31 @@ def run(request: CopyRequest) -> Outcome:
         source.close()
 
 
-def _check_free(target: TargetRequest) -> None:
+def _check_free(request: CopyRequest) -> None:
     """Refuse at once what would be refused in the end."""
+    target = request.target
     if target.location.where is Where.FILE:
         check_replaceable(target.location.path, may_replace=target.force)
+    map_path = _map_path(target.location) if request.salvage else None
+    if map_path is not None:
+        check_replaceable(map_path, may_replace=target.force)
+
+
+def _map_path(target: Location) -> Path | None:
+    """Where it is noted what could not be read: beside a file; for a device, in this folder."""
+    if target.where is Where.STREAM:
+        return None
+    place = target.path if target.where is Where.FILE else Path(target.path.name)
+    return place.with_name(place.name + ".map")
 
 
 def _keep_map(request: CopyRequest, report: Report) -> None:
     """Write beside the target which areas could not be read, as a ddrescue map."""
     from imprint.transfer import mapfile  # only for damaged media
 
-    where = request.target.location
-    if where.where is Where.STREAM:
+    path = _map_path(request.target.location)
+    if path is None:
         return
-    place = where.path if where.where is Where.FILE else Path(where.path.name)
-    path = place.with_name(place.name + ".map")
     storage = PendingFile.create(path, may_replace=request.target.force)
     storage.write(memoryview(mapfile.render(report.size, report.bad).encode()), 0)
     storage.commit()
@@ -202,7 +212,9 @@ def _to_file(request: CopyRequest, source: Source) -> Report:
     spec = request.target.spec(source.size, request.access)
     format_ = request.target.chosen_format()
     if not isinstance(format_, Resuming):
-        return _copy(request, source, create_target(request.target, spec))
+        target = create_target(request.target, spec)
+        _tell_padding(request, source, target)
+        return _copy(request, source, target)
     journal = JournalFile(path, _job(request, source))
     start = _resume_at(request, source, spec, journal)
     if start:
@@ -213,12 +225,20 @@ def _to_file(request: CopyRequest, source: Source) -> Report:
     else:
         target = create_target(request.target, spec)
         journal.discard()
+        _tell_padding(request, source, target)
     try:
         return _copy(request, source, target, start=start, journal=journal)
     except ImagingError as error:
         if journal.exists and error.advice is None:
             error.advice = "what was copied is kept: the same command goes on from there"
         raise
+
+
+def _tell_padding(request: CopyRequest, source: Source, target: Target) -> None:
+    """Formats that know whole sectors only get zeros at the end of other disks."""
+    if target.size > source.size:
+        what = f"the disk of {source.size} bytes is padded with zeros to {target.size}"
+        request.on_event(Finding(Severity.WARNING, request.target.address, what))
 
 
 def _resume_at(request: CopyRequest, source: Source, spec: CreateSpec, journal: JournalFile) -> int:

@@ -86,8 +86,13 @@ class FolderGate:
         for folder in (own.parent, *self._allowed):
             names = sorted(folder.glob(f"*{suffix}"))[:_SIBLINGS_MAX]
             for path in names:
-                if path.resolve() != own and path.is_file() and not path.is_symlink():
-                    yield FileStorage.open(path)
+                if path.resolve() == own or path.is_symlink():
+                    continue
+                try:
+                    storage = FileStorage.open(path)
+                except ImagingError:
+                    continue  # a neighbour that cannot be read is not the one that is looked for
+                yield storage
 
     def passphrase(self, name: str) -> bytes:
         """Ask the user, or whoever answers for them."""

@@ -14,6 +14,9 @@ from imprint.core.errors import UnsupportedFeatureError, UsageError
 _FRAGMENT = re.compile(r"p([1-9]\d*)")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _HTTP: Final = ("http", "https")
+# What the grammar of addresses knows besides, and imprint cannot open yet.
+_INSIDE = re.compile(r"(?:p[1-9]\d*:/|lvm/|luks\b).*", re.DOTALL)
+_REPOSITORY = re.compile(r"repo:.+::", re.DOTALL)
 
 
 class Where(enum.Enum):
@@ -60,6 +63,8 @@ def parse(text: str) -> Location:
         return Location(text, Where.STREAM, text)
     if Path(text).exists():  # a name with '#' in it that is really there
         return Location(text, _kind_of(Path(text)), text)
+    if _REPOSITORY.match(text):
+        raise UnsupportedFeatureError("repositories cannot be opened", name=text)
     base, partition = _split_fragment(text)
     scheme = _SCHEME.match(base)
     if scheme is not None:
@@ -75,6 +80,8 @@ def _split_fragment(text: str) -> tuple[str, int | None]:
     if not mark:
         return text, None
     match = _FRAGMENT.fullmatch(fragment)
+    if match is None and _INSIDE.fullmatch(fragment):
+        raise UnsupportedFeatureError("what is inside a partition cannot be opened", name=text)
     if match is None:
         raise UsageError(f"expected #p and the number of a partition, found {'#' + fragment!r}")
     return base, int(match.group(1))

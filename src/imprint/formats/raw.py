@@ -116,9 +116,7 @@ class RawFormat:
         if spec.options.get("preallocation") == "full":
             for start in range(0, spec.size, len(ZEROS)):
                 storage.write(memoryview(ZEROS)[: spec.size - start], start)
-        return WritableImage(
-            RawLayer(storage), storage, name=storage.name, is_fresh=True
-        )
+        return WritableImage(RawLayer(storage), storage, name=storage.name, is_fresh=True)
 
     def resume(self, storage: Storage, spec: CreateSpec) -> WritableImage:
         """The same file, of which nothing is known behind the checkpoint."""
@@ -133,7 +131,7 @@ class RawFormat:
             for extent in source.extents(0, source.size)
             if extent.kind in (Kind.DATA, Kind.ENCODED)
         )
-        return Measure(required, source.size)
+        return Measure(min(required, source.size), source.size)
 
 
 FORMAT: Final = RawFormat()

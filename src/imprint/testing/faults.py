@@ -207,7 +207,7 @@ class RecordingStorage(WrappedStorage):
             # What comes last overtakes the rest: tables that are written before their data.
             yield count, self.replay(count, dropped=loose[:-1])
             for _ in range(variants):
-                dropped = {index for index in loose if randomness.random() < 0.5}  # noqa: PLR2004
+                dropped = {index for index in loose if randomness.random() < 0.5}
                 last = self.operations[count - 1]
                 tear = _torn_bytes(last.offset, randomness.randint(0, last.length))
                 torn = tear if last.verb == "write" else None

@@ -204,7 +204,7 @@ class WritingContract(FormatCase):
         for step, (offset, length, byte) in enumerate(drawn):
             write(image, model, offset, length, byte)
             assert read_all(image) == model
-            if step % 3 == 2:  # noqa: PLR2004 - now and then, in the middle of it all
+            if step % 3 == 2:
                 image.flush()
         image.commit()
         assert read_all(self.open(bytes(storage.content))) == model

@@ -55,7 +55,10 @@ class Result:
 
 
 class Program:
-    """Runs ``imprint`` in a folder; every run is checked not to show a traceback."""
+    """Runs ``imprint`` in a folder; every run is checked not to show a traceback.
+
+    It has no terminal: a run that would ask somebody fails, and does not wait.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -72,6 +75,7 @@ class Program:
             stdin=stdin if stdin is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            start_new_session=True,
         )
 
     def __call__(
@@ -88,6 +92,7 @@ class Program:
             input=stdin,
             capture_output=True,
             timeout=TIMEOUT_S,
+            start_new_session=True,
             check=False,
         )
         return checked(done.returncode, done.stdout, done.stderr)
@@ -103,7 +108,7 @@ class Program:
         result = self(*arguments, stdin=stdin)
         assert result.exit_code == exit_code, result.err + result.text
         assert result.out == b""
-        assert 1 <= len(result.messages) <= 2, result.err  # noqa: PLR2004 - error and advice
+        assert 1 <= len(result.messages) <= 2, result.err
         assert result.err.splitlines() == result.messages
         return result.messages
 

@@ -8,8 +8,6 @@ Inherit, and say how one is made::
             return MemoryStorage()
 """
 
-# ruff: noqa: PLR2004 - expected values are numbers
-
 from __future__ import annotations
 
 import random

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from imprint import formats
+from imprint.cli.options import add_json
 from imprint.cli.parsers import Parser, verb_parser
 from imprint.cli.verbs import VERBS
 
@@ -25,13 +26,16 @@ EXAMPLES = """\
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; ``docs/reference/completion.md`` lists them too."""
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    add_json(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Print the script, made from the parsers that the verbs have."""
     parsers = {name: verb_parser(name) for name in VERBS}
     render = {"bash": _bash, "zsh": _zsh, "fish": _fish}[args.shell]
-    console.block(render(parsers))
+    lines = list(render(parsers))
+    console.block(lines)
+    console.result(shell=args.shell, script="\n".join(lines) + "\n")
     return 0
 
 

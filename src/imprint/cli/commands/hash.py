@@ -40,7 +40,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
             on_event=console.on_event,
             cancel=console.cancel,
         )
-    console.table([(name, digest, args.image) for name, digest in report.hashes.items()])
+    for name, digest in report.hashes.items():
+        console.print(f"{name}  {digest}  {args.image}")
     console.result(
         size=report.size,
         hashes=report.hashes,

@@ -75,12 +75,13 @@ def plan(spec: CreateSpec) -> Header:
         raise UsageError(
             f"option block_size: expected a power of two from 512 to 256M, found {block_size}"
         )
-    check_size(spec.size, block_size)
+    size = align_up(spec.size, SECTOR_BYTES)  # VirtualBox would not see the rest
+    check_size(size, block_size)
     image_type = _image_type(spec)
     link = ParentLink()
     if spec.parent is not None:
         link = parent_link(spec.parent, spec.parent_source)
-    count = div_up(spec.size, block_size)
+    count = div_up(size, block_size)
     image, modify = _uuids(spec)
     return Header(
         text=_TEXT,
@@ -89,7 +90,7 @@ def plan(spec: CreateSpec) -> Header:
         comment=b"",
         map_offset=SECTOR_BYTES,
         data_offset=align_up(SECTOR_BYTES + 4 * count, DATA_ALIGNMENT),
-        disk_size=spec.size,
+        disk_size=size,
         block_size=block_size,
         block_count=count,
         blocks_allocated=count if image_type == TYPE_FIXED else 0,

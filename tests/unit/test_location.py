@@ -1,0 +1,72 @@
+"""The grammar of addresses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from imprint.core.errors import UnsupportedFeatureError, UsageError
+from imprint.endpoints.location import Where, parse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "base", "partition"),
+    [
+        ("disk.vmdk", Where.FILE, "disk.vmdk", None),
+        ("./a/b.raw", Where.FILE, "./a/b.raw", None),
+        ("disk.qcow2#p2", Where.FILE, "disk.qcow2", 2),
+        ("a#b.qcow2#p12", Where.FILE, "a#b.qcow2", 12),
+        ("/dev/sdnone#p1", Where.FILE, "/dev/sdnone", 1),
+        ("-", Where.STREAM, "-", None),
+        ("https://host/disk.qcow2", Where.HTTP, "https://host/disk.qcow2", None),
+        ("HTTP://host/a?b=c#p3", Where.HTTP, "HTTP://host/a?b=c", 3),
+        ("c:disk.raw", Where.FILE, "c:disk.raw", None),
+        ("repo:notes", Where.FILE, "repo:notes", None),
+    ],
+)
+def test_addresses_are_what_the_grammar_says(
+    text: str, where: Where, base: str, partition: int | None
+) -> None:
+    """Fails if an address means something else."""
+    found = parse(text)
+    assert (found.where, found.base, found.partition) == (where, base, partition)
+
+
+@pytest.mark.parametrize("text", ["", "a#", "a#p", "a#p0", "a#p01", "a#q1", "a#p1x", "a#p-1"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    """Fails if a typing error opens something."""
+    with pytest.raises(UsageError):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nbd://host:10809/export",
+        "nbd+unix:///export?socket=/run/x.sock",
+        "repo:/srv/images::laptop-7",
+        "repo:s3://bucket/prefix::laptop-7@abc",
+        "disk.qcow2#p2:/etc/hostname",
+        "disk.qcow2#lvm/vg/lv",
+        "disk.qcow2#luks",
+    ],
+)
+def test_what_cannot_be_opened_yet_is_no_typing_error(text: str) -> None:
+    """Fails if an address of the grammar is called wrong, or is taken for a file."""
+    with pytest.raises(UnsupportedFeatureError):
+        parse(text)
+
+
+@pytest.mark.parametrize("name", ["a#p2", "b#", "repo:x::y", "nbd:", "-x"])
+def test_a_file_that_is_there_is_that_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Fails if an odd name cannot be opened."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).touch()
+    found = parse(name)
+    assert (found.where, found.base, found.partition) == (Where.FILE, name, None)
