@@ -145,6 +145,14 @@ def test_an_existing_file_is_replaced_only_by_force(program: Program, disk: Path
     assert target.read_bytes() == disk.read_bytes()
 
 
+def test_an_existing_map_file_is_not_replaced_either(program: Program, disk: Path) -> None:
+    """Fails if that is noticed only when the capture is over."""
+    (program.folder / "out.raw.map").write_text("of another disk")
+    program.refuses(5, "capture", disk.name, "out.raw")
+    assert not (program.folder / "out.raw").exists()
+    program.ok("convert", disk.name, "out.raw")
+
+
 def test_the_target_is_never_what_is_read(program: Program, disk: Path) -> None:
     """Fails if --force lets a disk be overwritten by its own copy, or an overlay's parent."""
     program.ok("convert", disk.name, "base.qcow2")

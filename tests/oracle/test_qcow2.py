@@ -59,9 +59,11 @@ def qemu_commands(draw: st.DrawFn, shape: Shape, disk: bytearray) -> list[str]:
     """Writes for qemu-io, done to ``disk`` as well: plain, zero and compressed ones."""
     commands = []
     cluster = int(shape["cluster_size"])
+    # With smaller clusters, qemu 7.2 itself ends up writing data over an L2 table.
+    kinds = ("plain", "plain", "zero", "unmap", *(("compressed",) if cluster >= 4096 else ()))
     touched: set[int] = set()
     for write in draw(writes(len(disk), grain=SECTOR_BYTES, with_zeros=True)):
-        kind = draw(st.sampled_from(("plain", "plain", "zero", "unmap", "compressed")))
+        kind = draw(st.sampled_from(kinds))
         offset, length, byte = write
         if kind == "compressed":
             offset = offset // cluster * cluster

@@ -118,9 +118,8 @@ def copy(
     """
     run = _Run(source, target, hashes=hashes, detect_zeros=detect_zeros, start=start)
     pace = _Pace(source.size, phase, on_event)
-    kept = start
+    checkpoints = _Checkpoints(target, journal, start, checkpoint_interval_s)
     began = time.monotonic()
-    last_checkpoint = began
     try:
         if target.size < source.size:
             raise TargetTooSmallError(
@@ -128,28 +127,17 @@ def copy(
             )
         with closing(run.windows(workers)) as loaded:
             for window in loaded:
-                if cancel is not None and cancel.is_cancelled:
-                    if journal is not None:
-                        kept = _checkpoint(target, journal, max(window.offset, start), kept)
+                if cancel is not None:
                     cancel.check()
                 run.store(window)
                 pace.tell(window.end, run.report.bytes_read, bad=run.bad_bytes())
-                now = time.monotonic()
-                if journal is not None and now - last_checkpoint >= checkpoint_interval_s:
-                    kept = _checkpoint(target, journal, max(window.end, start), kept)
-                    last_checkpoint = time.monotonic()
+                checkpoints.reached(window.end)
         run.pad()
         target.commit()
     except BaseException:
-        if kept and isinstance(target, Resumable):
-            target.suspend()
-        else:
-            target.abort()
-            if journal is not None:
-                journal.discard()
+        checkpoints.give_up()
         raise
-    if journal is not None:
-        journal.discard()
+    checkpoints.finish()
     run.report.duration_s = time.monotonic() - began
     run.report.hashes = {} if hashes is None else hashes.digests()
     run.report.bad = run.bad_extents()
@@ -157,12 +145,45 @@ def copy(
     return run.report
 
 
-def _checkpoint(target: Target, journal: Journal, position: int, kept: int) -> int:
-    if position <= kept or not isinstance(target, Resumable):
-        return kept
-    target.checkpoint()
-    journal.record(position)
-    return position
+class _Checkpoints:
+    """Makes the target durable now and then, and decides what is left of a failure."""
+
+    def __init__(
+        self, target: Target, journal: Journal | None, start: int, interval_s: float
+    ) -> None:
+        self._target = target
+        self._resumable = target if isinstance(target, Resumable) else None
+        self._journal = journal
+        self._interval_s = interval_s
+        self._start = start
+        self._kept = start
+        self._last = time.monotonic()
+
+    def reached(self, position: int) -> None:
+        """Everything below ``position`` was handed to the target."""
+        if self._journal is None or self._resumable is None:
+            return
+        if time.monotonic() - self._last < self._interval_s:
+            return
+        position = max(position, self._start)
+        if position > self._kept:
+            self._resumable.checkpoint()
+            self._journal.record(position)
+            self._kept = position
+        self._last = time.monotonic()
+
+    def give_up(self) -> None:
+        """The copy failed: keep what can be resumed, remove what cannot."""
+        if self._kept and self._resumable is not None:
+            self._resumable.suspend()
+            return
+        self._target.abort()
+        self.finish()
+
+    def finish(self) -> None:
+        """Nothing is left to resume."""
+        if self._journal is not None:
+            self._journal.discard()
 
 
 class _Run:
