@@ -6,6 +6,7 @@ else in imprint turns a mapping into bytes, so a map can never disagree with a r
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections import OrderedDict
 from dataclasses import replace
@@ -40,6 +41,19 @@ def fill_zero(view: memoryview) -> None:
     for start in range(0, len(view), SPAN_BYTES):
         piece = view[start : start + SPAN_BYTES]
         piece[:] = ZEROS[: len(piece)]
+
+
+def copy_by_hand(
+    source: Source, source_offset: int, target: Storage, offset: int, length: int
+) -> None:
+    """Copy bytes from one storage to another through memory that direct I/O can use."""
+    if length == 0:
+        return
+    buffer = memoryview(mmap.mmap(-1, min(length, SPAN_BYTES)))
+    for start in range(0, length, SPAN_BYTES):
+        piece = buffer[: length - start]
+        source.readinto(piece, source_offset + start)
+        target.write(piece, offset + start)
 
 
 class Image:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imprint.core.extent import Extent, Kind
-from imprint.core.image import ZEROS
+from imprint.core.image import ZEROS, copy_by_hand
 from imprint.core.limits import SPAN_BYTES
 from imprint.core.units import align_down, align_up
 
@@ -123,11 +123,7 @@ class CipherStorage:
 
     def copy_range(self, source: Storage, source_offset: int, offset: int, length: int) -> None:
         """Read, encrypt and write."""
-        buffer = memoryview(bytearray(min(length, SPAN_BYTES)))
-        for done in range(0, length, SPAN_BYTES):
-            piece = buffer[: length - done]
-            source.readinto(piece, source_offset + done)
-            self.write(piece, offset + done)
+        copy_by_hand(source, source_offset, self, offset, length)
 
     def flush(self) -> None:
         """Of the storage."""

@@ -27,6 +27,7 @@ from imprint.core.errors import (
     UnsupportedFeatureError,
 )
 from imprint.core.extent import Extent, Kind
+from imprint.core.image import copy_by_hand
 from imprint.core.units import MIB, align_down, align_up
 from imprint.storage import linux
 from imprint.storage.device_facts import System
@@ -326,19 +327,6 @@ def confirm_text(path: Path) -> str:
         ReadError: if there is no block device.
     """
     return System().node(path).name
-
-
-def copy_by_hand(
-    source: Storage, source_offset: int, target: Storage, offset: int, length: int
-) -> None:
-    """Copy between two storages through memory that direct I/O can use."""
-    if length == 0:
-        return
-    buffer = memoryview(mmap.mmap(-1, min(length, MIB)))
-    for start in range(0, length, MIB):
-        piece = buffer[: length - start]
-        source.readinto(piece, source_offset + start)
-        target.write(piece, offset + start)
 
 
 def _check_kind(mode: int, name: str, error: type[ReadError | TargetError]) -> None:

@@ -26,9 +26,9 @@ from imprint.core.errors import (
     TruncatedImageError,
 )
 from imprint.core.extent import Extent, Kind
-from imprint.core.image import fill_zero
+from imprint.core.image import copy_by_hand, fill_zero
 from imprint.core.units import MIB
-from imprint.storage.device import DeviceStorage, copy_by_hand
+from imprint.storage.device import DeviceStorage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ from imprint.core.errors import (
     TruncatedImageError,
 )
 from imprint.core.extent import Extent, Kind
-from imprint.core.image import ZEROS
+from imprint.core.image import ZEROS, copy_by_hand
 from imprint.storage import linux
 
 if TYPE_CHECKING:
@@ -202,12 +202,7 @@ class FileStorage:
                 break
             done += count
         self._size = max(self._size, offset + done)
-        buffer = memoryview(bytearray(min(length - done, len(ZEROS))))
-        while done < length:
-            piece = buffer[: length - done]
-            source.readinto(piece, source_offset + done)
-            self.write(piece, offset + done)
-            done += len(piece)
+        copy_by_hand(source, source_offset + done, self, offset + done, length - done)
 
     def flush(self) -> None:
         """``fdatasync``: the content, and what is needed to read it back."""

@@ -8,17 +8,15 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final, Self
 
 from imprint.core.contracts import Traits
-from imprint.core.errors import RefusedError, TruncatedImageError
-from imprint.core.extent import Extent, Kind
+from imprint.core.errors import TruncatedImageError
 from imprint.core.units import KIB, MIB
 from imprint.storage.http_address import Address
 from imprint.storage.http_ranges import RangeReader
+from imprint.storage.readonly import ReadOnlyStorage
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator
 
-    from imprint.core.contracts import Storage
     from imprint.storage.http_ranges import HttpPolicy
 
 BLOCK_BYTES: Final = 256 * KIB
@@ -28,7 +26,7 @@ CACHE_BYTES: Final = 16 * MIB
 """Blocks that are kept: tables of images are read in small steps, and again."""
 
 
-class HttpStorage:
+class HttpStorage(ReadOnlyStorage):
     """An object behind an HTTP or HTTPS URL; read-only.
 
     Reads of a block and more go straight to the server, smaller ones through a cache. Each
@@ -84,16 +82,6 @@ class HttpStorage:
         """A server does not tell of blocks."""
         return Traits(grain=4096)
 
-    @property
-    def is_writable(self) -> bool:
-        """It is not."""
-        return False
-
-    @property
-    def stored_size(self) -> int:
-        """All of it."""
-        return self._size
-
     def readinto(self, buffer: memoryview, offset: int) -> None:
         """Fill ``buffer``; see :class:`~imprint.core.contracts.Source`.
 
@@ -119,45 +107,6 @@ class HttpStorage:
             buffer[position - offset : position - offset + len(part)] = part
             position += len(part)
 
-    def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """All data."""
-        if length:
-            yield Extent(offset, length, Kind.DATA, self, offset)
-
-    def write(self, data: memoryview, offset: int) -> None:
-        """Not possible."""
-        del data, offset
-        raise self._read_only()
-
-    def zero(self, offset: int, length: int) -> None:
-        """Not possible."""
-        del offset, length
-        raise self._read_only()
-
-    def resize(self, size: int) -> None:
-        """Not possible."""
-        del size
-        raise self._read_only()
-
-    def can_offload(self, source: Storage) -> bool:
-        """Never."""
-        del source
-        return False
-
-    def copy_range(self, source: Storage, source_offset: int, offset: int, length: int) -> None:
-        """Not possible."""
-        del source, source_offset, offset, length
-        raise self._read_only()
-
-    def flush(self) -> None:
-        """Nothing to flush."""
-
-    def commit(self) -> None:
-        """Nothing to commit."""
-
-    def abort(self) -> None:
-        """Nothing to remove."""
-
     def close(self) -> None:
         """Close the connections."""
         self._reader.close()
@@ -175,9 +124,6 @@ class HttpStorage:
                 raise
             future.set_result(bytes(block))
         return memoryview(future.result())
-
-    def _read_only(self) -> RefusedError:
-        return RefusedError("cannot be written: web servers are read only", name=self.name)
 
 
 class _BlockCache:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from imprint.core.contracts import Traits
 from imprint.core.errors import TruncatedImageError
 from imprint.core.extent import Extent, Kind
+from imprint.core.image import copy_by_hand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,9 +93,7 @@ class MemoryStorage:
 
     def copy_range(self, source: Storage, source_offset: int, offset: int, length: int) -> None:
         """Read and write."""
-        buffer = memoryview(bytearray(length))
-        source.readinto(buffer, source_offset)
-        self.write(buffer, offset)
+        copy_by_hand(source, source_offset, self, offset, length)
 
     def flush(self) -> None:
         """Nothing to wait for."""

@@ -5,23 +5,18 @@ from __future__ import annotations
 import os
 import select
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from imprint.core.contracts import Order, Traits
-from imprint.core.errors import ReadError, RefusedError, TruncatedImageError
-from imprint.core.extent import Extent, Kind
+from imprint.core.errors import ReadError, TruncatedImageError
 from imprint.core.units import MIB
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from imprint.core.contracts import Storage
+from imprint.storage.readonly import ReadOnlyStorage
 
 BACKLOG_BYTES: Final = 64 * MIB
 """How far a reader of a stream may run ahead of another: twice the window of 16 workers."""
 
 
-class SequentialSource:
+class SequentialSource(ReadOnlyStorage):
     """A stream of known size, read once; a :class:`~imprint.core.contracts.Storage`.
 
     Each byte can be read one time. Threads may run ahead of each other: what one of them has
@@ -54,16 +49,6 @@ class SequentialSource:
         """Wants to be read in ascending order."""
         return Traits(order=Order.ASCENDING)
 
-    @property
-    def is_writable(self) -> bool:
-        """It is not."""
-        return False
-
-    @property
-    def stored_size(self) -> int:
-        """All of it."""
-        return self._size
-
     def readinto(self, buffer: memoryview, offset: int) -> None:
         """Fill ``buffer``; see :class:`~imprint.core.contracts.Source`.
 
@@ -95,45 +80,6 @@ class SequentialSource:
                 )
             self._receive(buffer[len(kept) :])
 
-    def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """All data."""
-        if length:
-            yield Extent(offset, length, Kind.DATA, self, offset)
-
-    def write(self, data: memoryview, offset: int) -> None:
-        """Not possible."""
-        del data, offset
-        raise self._read_only()
-
-    def zero(self, offset: int, length: int) -> None:
-        """Not possible."""
-        del offset, length
-        raise self._read_only()
-
-    def resize(self, size: int) -> None:
-        """Not possible."""
-        del size
-        raise self._read_only()
-
-    def can_offload(self, source: Storage) -> bool:
-        """Never."""
-        del source
-        return False
-
-    def copy_range(self, source: Storage, source_offset: int, offset: int, length: int) -> None:
-        """Not possible."""
-        del source, source_offset, offset, length
-        raise self._read_only()
-
-    def flush(self) -> None:
-        """Nothing to flush."""
-
-    def commit(self) -> None:
-        """Nothing to commit."""
-
-    def abort(self) -> None:
-        """Nothing to remove."""
-
     def close(self) -> None:
         """Nothing: the descriptor is borrowed."""
 
@@ -150,9 +96,6 @@ class SequentialSource:
                 )
             done += count
             self._position += count
-
-    def _read_only(self) -> RefusedError:
-        return RefusedError("is being read and cannot be written", name=self._name)
 
 
 def read_some(fd: int, buffer: memoryview, name: str) -> int:

@@ -23,7 +23,7 @@ from imprint.core.errors import (
     UsageError,
 )
 from imprint.core.extent import Extent, Kind
-from imprint.core.image import ZEROS, fill_zero, is_zero
+from imprint.core.image import ZEROS, copy_by_hand, fill_zero, is_zero
 from imprint.core.units import MIB
 from imprint.storage.file import FileStorage
 from imprint.storage.sequential import SequentialSource, read_some, wait_ready
@@ -147,11 +147,7 @@ class StreamStorage:
 
     def copy_range(self, source: Storage, source_offset: int, offset: int, length: int) -> None:
         """Read and send."""
-        buffer = memoryview(bytearray(min(length, MIB)))
-        for start in range(0, length, MIB):
-            piece = buffer[: length - start]
-            source.readinto(piece, source_offset + start)
-            self.write(piece, offset + start)
+        copy_by_hand(source, source_offset, self, offset, length)
 
     def flush(self) -> None:
         """Make it durable, if it goes to a file; a pipe keeps nothing."""

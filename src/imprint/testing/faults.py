@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from imprint.core.errors import ImagingError, ReadError, TargetError
+from imprint.core.image import copy_by_hand
 from imprint.storage.memory import MemoryStorage
 
 if TYPE_CHECKING:
@@ -89,9 +90,7 @@ class WrappedStorage:
 
     def copy_range(self, source: Storage, source_offset: int, offset: int, length: int) -> None:
         """A read there and a write here."""
-        buffer = memoryview(bytearray(length))
-        source.readinto(buffer, source_offset)
-        self.write(buffer, offset)
+        copy_by_hand(source, source_offset, self, offset, length)
 
     def flush(self) -> None:
         """Flush the inner storage."""

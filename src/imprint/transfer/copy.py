@@ -127,7 +127,8 @@ def copy(
             )
         with closing(run.windows(workers)) as loaded:
             for window in loaded:
-                if cancel is not None:
+                if cancel is not None and cancel.is_cancelled:
+                    checkpoints.keep(window.offset)
                     cancel.check()
                 run.store(window)
                 pace.tell(window.end, run.report.bytes_read, bad=run.bad_bytes())
@@ -160,10 +161,13 @@ class _Checkpoints:
         self._last = time.monotonic()
 
     def reached(self, position: int) -> None:
-        """Everything below ``position`` was handed to the target."""
+        """Everything below ``position`` was handed to the target: keep it, if it is time to."""
+        if time.monotonic() - self._last >= self._interval_s:
+            self.keep(position)
+
+    def keep(self, position: int) -> None:
+        """Make everything below ``position`` durable, if the target can be resumed there."""
         if self._journal is None or self._resumable is None:
-            return
-        if time.monotonic() - self._last < self._interval_s:
             return
         position = max(position, self._start)
         if position > self._kept:
