@@ -74,7 +74,7 @@ def test_the_five_commands_do_what_they_say(tmp_path: Path, card: str) -> None:
     oracles.convert(Path(card), tmp_path / "disk.vdi", "vdi")
     # Somebody else's machine is another folder here.
     (tmp_path / "host").mkdir()
-    (tmp_path / "ssh").write_text(f"#!/bin/sh\ncd {tmp_path}/host && exec sh -c \"$2\"\n")
+    (tmp_path / "ssh").write_text(f'#!/bin/sh\ncd {tmp_path}/host && exec sh -c "$2"\n')
     (tmp_path / "imprint").write_text(f'#!/bin/sh\nexec {sys.executable} -m imprint "$@"\n')
     for tool in ("ssh", "imprint"):
         (tmp_path / tool).chmod(0o755)

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imprint.core.buffers import ZEROS, fill_zero, is_zero
 from imprint.core.contracts import Traits
 from imprint.core.errors import ReadError
 from imprint.core.extent import Extent, Kind, coalesce
-from imprint.core.image import ZEROS, Image, WritableImage, fill_zero, is_zero
+from imprint.core.image import Image, WritableImage
 from imprint.core.info import ImageInfo
 from imprint.core.limits import SPAN_BYTES
 from imprint.storage.memory import MemoryStorage

@@ -6,12 +6,12 @@ else in imprint turns a mapping into bytes, so a map can never disagree with a r
 
 from __future__ import annotations
 
-import mmap
 import threading
 from collections import OrderedDict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
+from imprint.core.buffers import ZEROS, fill_zero, is_zero
 from imprint.core.errors import CorruptImageError, ReadError
 from imprint.core.extent import Extent, Kind, coalesce
 from imprint.core.limits import DECODE_CACHE_BYTES, SPAN_BYTES
@@ -22,38 +22,6 @@ if TYPE_CHECKING:
 
     from imprint.core.contracts import Layer, Source, Storage, Traits, WritableLayer
     from imprint.core.info import ImageInfo
-
-ZEROS: Final = bytes(SPAN_BYTES)
-
-
-def is_zero(view: memoryview) -> bool:
-    """Whether all bytes are zero. ``startswith`` is memcmp; comparing views goes byte by byte."""
-    length = len(view)
-    if length <= SPAN_BYTES:
-        return ZEROS.startswith(view)
-    return all(
-        ZEROS.startswith(view[start : start + SPAN_BYTES]) for start in range(0, length, SPAN_BYTES)
-    )
-
-
-def fill_zero(view: memoryview) -> None:
-    """Set all bytes to zero."""
-    for start in range(0, len(view), SPAN_BYTES):
-        piece = view[start : start + SPAN_BYTES]
-        piece[:] = ZEROS[: len(piece)]
-
-
-def copy_by_hand(
-    source: Source, source_offset: int, target: Storage, offset: int, length: int
-) -> None:
-    """Copy bytes from one storage to another through memory that direct I/O can use."""
-    if length == 0:
-        return
-    buffer = memoryview(mmap.mmap(-1, min(length, SPAN_BYTES)))
-    for start in range(0, length, SPAN_BYTES):
-        piece = buffer[: length - start]
-        source.readinto(piece, source_offset + start)
-        target.write(piece, offset + start)
 
 
 class Image:

@@ -10,9 +10,9 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from imprint.core.buffers import is_zero
 from imprint.core.contracts import Target
 from imprint.core.errors import RefusedError, UsageError
-from imprint.core.image import is_zero
 from imprint.core.limits import SPAN_BYTES
 from imprint.endpoints.copying import CopyRequest, Outcome
 from imprint.endpoints.location import Where

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from imprint.core.buffers import ZEROS, is_zero
 from imprint.core.events import OnEvent, Progress, ignore
 from imprint.core.extent import Extent, Kind
-from imprint.core.image import ZEROS, is_zero
 from imprint.core.limits import SPAN_BYTES
 from imprint.core.units import align_down, align_up
 from imprint.transfer.span import HAS_BYTES

@@ -8,11 +8,11 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from imprint.core.buffers import fill_zero
 from imprint.core.contracts import Traits
 from imprint.core.errors import FormatError, ReadError
 from imprint.core.events import OnEvent, ignore
 from imprint.core.extent import Extent, Kind, coalesce
-from imprint.core.image import fill_zero
 from imprint.endpoints.location import Where, parse
 from imprint.endpoints.open import Access, open_source
 from imprint.filters.window import Window

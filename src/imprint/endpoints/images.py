@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from imprint import formats
+from imprint.core.buffers import fill_zero
 from imprint.core.contracts import Reference, Traits
 from imprint.core.errors import (
     CorruptImageError,
@@ -19,7 +20,6 @@ from imprint.core.errors import (
 from imprint.core.events import Finding, Severity
 from imprint.core.extent import Extent, Kind
 from imprint.core.formats import Checkable, CreateSpec, SnapshotKeeping, parse_options
-from imprint.core.image import fill_zero
 from imprint.core.limits import DISK_SIZE_MAX
 from imprint.core.units import format_size
 from imprint.endpoints.open import (

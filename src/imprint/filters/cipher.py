@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from imprint.core.buffers import ZEROS, copy_by_hand
 from imprint.core.extent import Extent, Kind
-from imprint.core.image import ZEROS, copy_by_hand
 from imprint.core.limits import SPAN_BYTES
 from imprint.core.units import align_down, align_up
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from imprint.core.buffers import fill_zero
 from imprint.core.errors import ReadError
 from imprint.core.extent import Extent, Kind, coalesce
-from imprint.core.image import fill_zero
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

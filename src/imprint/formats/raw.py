@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from imprint.core.buffers import ZEROS
 from imprint.core.errors import UsageError
 from imprint.core.extent import Extent, Kind
 from imprint.core.formats import Match, Measure, Option, Support
-from imprint.core.image import ZEROS, Image, WritableImage
+from imprint.core.image import Image, WritableImage
 from imprint.core.info import ImageInfo
 from imprint.core.units import align_up
 

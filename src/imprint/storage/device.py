@@ -16,6 +16,7 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Final, Self
 
+from imprint.core.buffers import copy_by_hand
 from imprint.core.contracts import Traits
 from imprint.core.errors import (
     ReadError,
@@ -27,7 +28,6 @@ from imprint.core.errors import (
     UnsupportedFeatureError,
 )
 from imprint.core.extent import Extent, Kind
-from imprint.core.image import copy_by_hand
 from imprint.core.units import MIB, align_down, align_up
 from imprint.storage import linux
 from imprint.storage.device_facts import System

@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
+from imprint.core.buffers import copy_by_hand, fill_zero
 from imprint.core.errors import (
     ImagingError,
     ReadError,
@@ -26,7 +27,6 @@ from imprint.core.errors import (
     TruncatedImageError,
 )
 from imprint.core.extent import Extent, Kind
-from imprint.core.image import copy_by_hand, fill_zero
 from imprint.core.units import MIB
 from imprint.storage.device import DeviceStorage
 

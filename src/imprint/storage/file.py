@@ -9,6 +9,7 @@ import stat
 import struct
 from typing import TYPE_CHECKING, Final, Self
 
+from imprint.core.buffers import ZEROS, copy_by_hand
 from imprint.core.contracts import Traits
 from imprint.core.errors import (
     ImagingError,
@@ -18,7 +19,6 @@ from imprint.core.errors import (
     TruncatedImageError,
 )
 from imprint.core.extent import Extent, Kind
-from imprint.core.image import ZEROS, copy_by_hand
 from imprint.storage import linux
 
 if TYPE_CHECKING:

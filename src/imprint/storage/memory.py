@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from imprint.core.buffers import copy_by_hand
 from imprint.core.contracts import Traits
 from imprint.core.errors import TruncatedImageError
 from imprint.core.extent import Extent, Kind
-from imprint.core.image import copy_by_hand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

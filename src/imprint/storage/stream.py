@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+from imprint.core.buffers import ZEROS, copy_by_hand, fill_zero, is_zero
 from imprint.core.contracts import Order, Traits
 from imprint.core.errors import (
     ReadError,
@@ -23,7 +24,6 @@ from imprint.core.errors import (
     UsageError,
 )
 from imprint.core.extent import Extent, Kind
-from imprint.core.image import ZEROS, copy_by_hand, fill_zero, is_zero
 from imprint.core.units import MIB
 from imprint.storage.file import FileStorage
 from imprint.storage.sequential import SequentialSource, read_some, wait_ready

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from imprint.core.image import ZEROS, is_zero
+from imprint.core.buffers import ZEROS, is_zero
 from imprint.core.units import KIB
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from imprint.core.buffers import copy_by_hand
 from imprint.core.errors import ImagingError, ReadError, TargetError
-from imprint.core.image import copy_by_hand
 from imprint.storage.memory import MemoryStorage
 
 if TYPE_CHECKING:

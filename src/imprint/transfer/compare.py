@@ -8,9 +8,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from imprint.core.buffers import fill_zero
 from imprint.core.events import OnEvent, Progress, ignore
 from imprint.core.extent import Extent, Kind
-from imprint.core.image import fill_zero
 from imprint.core.limits import SPAN_BYTES
 from imprint.transfer.copy import PROGRESS_INTERVAL_S
 from imprint.transfer.span import HAS_BYTES, batches

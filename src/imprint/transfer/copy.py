@@ -17,11 +17,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from imprint.core.buffers import fill_zero
 from imprint.core.contracts import Encoding, Offloading, Resumable, Salvage, Source, Target
 from imprint.core.errors import TargetTooSmallError
 from imprint.core.events import OnEvent, Progress, ignore
 from imprint.core.extent import Extent, Kind, cut
-from imprint.core.image import fill_zero
 from imprint.core.limits import SPAN_BYTES
 from imprint.transfer.report import Report
 from imprint.transfer.span import HAS_BYTES, BufferPool, Span, batches, split_zeros

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final, Protocol
 
+from imprint.core.buffers import ZEROS
 from imprint.core.errors import UsageError
-from imprint.core.image import ZEROS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,8 +6,8 @@ import mmap
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
+from imprint.core.buffers import is_zero
 from imprint.core.extent import Extent, Kind
-from imprint.core.image import is_zero
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -9,9 +9,10 @@ import array
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from imprint.core.buffers import ZEROS, is_zero
 from imprint.core.contracts import Order, Traits
 from imprint.core.errors import CorruptImageError, TargetError, TruncatedImageError
-from imprint.core.image import ZEROS, Image, is_zero
+from imprint.core.image import Image
 from imprint.core.units import align_down, align_up
 from imprint.formats.qcow2 import layout
 from imprint.formats.qcow2.layout import COMPRESSED, COPIED, SECTOR

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from imprint.core.buffers import ZEROS
 from imprint.core.contracts import Reference
 from imprint.core.errors import RefusedError, UnsupportedFeatureError, UsageError
-from imprint.core.image import ZEROS, WritableImage
+from imprint.core.image import WritableImage
 from imprint.core.limits import DISK_SIZE_MAX
 from imprint.core.units import align_up, div_up, format_size
 from imprint.formats.qcow2 import crypto, layout, subclusters
