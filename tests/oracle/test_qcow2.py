@@ -56,28 +56,21 @@ def shapes(draw: st.DrawFn) -> Shape:
 
 @st.composite
 def qemu_commands(draw: st.DrawFn, shape: Shape, disk: bytearray) -> list[str]:
-    """Writes for qemu-io, done to ``disk`` as well: plain, zero and compressed ones."""
+    """Writes for qemu-io, done to ``disk`` as well: compressed ones, then plain and zero ones."""
     commands = []
     cluster = int(shape["cluster_size"])
-    # With smaller clusters, qemu 7.2 itself ends up writing data over an L2 table.
-    kinds = ("plain", "plain", "zero", "unmap", *(("compressed",) if cluster >= 4096 else ()))
-    touched: set[int] = set()
-    for write in draw(writes(len(disk), grain=SECTOR_BYTES, with_zeros=True)):
-        kind = draw(st.sampled_from(kinds))
-        offset, length, byte = write
-        if kind == "compressed":
-            offset = offset // cluster * cluster
-            length = min(cluster, len(disk) - offset)
-            if length < cluster or offset // cluster in touched:
-                continue  # qemu-io compresses only whole clusters that are not allocated
-            commands.append(f"write -c -P {byte} {offset} {length}")
-        elif kind == "plain":
-            commands.append(f"write -P {byte} {offset} {length}")
-        else:
-            flag = "-zu" if kind == "unmap" else "-z"
-            commands.append(f"write {flag} {offset} {length}")
-            byte = 0
-        touched.update(range(offset // cluster, (offset + length - 1) // cluster + 1))
+    # qemu 7.2 itself damages images with smaller clusters, and when it compresses a cluster
+    # after another compressed one has been overwritten.
+    if cluster >= 4096:
+        numbers = st.integers(0, len(disk) // cluster - 1)
+        for number in draw(st.sets(numbers, max_size=5)):
+            byte, start = draw(st.integers(0, 255)), number * cluster
+            commands.append(f"write -c -P {byte} {start} {cluster}")
+            disk[start : start + cluster] = bytes([byte]) * cluster
+    for offset, length, value in draw(writes(len(disk), grain=SECTOR_BYTES, with_zeros=True)):
+        flag = draw(st.sampled_from(("", "", "-z", "-zu")))
+        byte = 0 if flag else value
+        commands.append(f"write {flag or f'-P {byte}'} {offset} {length}")
         disk[offset : offset + length] = bytes([byte]) * length
     return commands
 

@@ -154,7 +154,7 @@ class Console:
         """
         if self.is_json:
             self._clear_bar()
-            print(json.dumps(values), file=self._out)
+            self._out.write(f"{json.dumps(values)}\n")
 
     def error(self, error: ImagingError) -> None:
         """Say what went wrong in one line, and in a second one what to do about it."""

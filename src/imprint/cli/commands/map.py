@@ -48,11 +48,19 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def _list(source: Source, console: Console) -> None:
     console.print(f"{'offset':>{_OFFSET_WIDTH}}  {'length':>{_OFFSET_WIDTH}}  kind")
+    show = _show_json if console.is_json else _show
     for item in runs(source, 0, source.size):
-        console.print(
-            f"{item.offset:>#{_OFFSET_WIDTH}x}  {item.length:>#{_OFFSET_WIDTH}x}  {_words(item)}"
-        )
-        console.result(**_json(item))
+        show(console, item)
+
+
+def _show(console: Console, item: Run) -> None:
+    console.print(
+        f"{item.offset:>#{_OFFSET_WIDTH}x}  {item.length:>#{_OFFSET_WIDTH}x}  {_words(item)}"
+    )
+
+
+def _show_json(console: Console, item: Run) -> None:
+    console.result(**_json(item))
 
 
 def _words(item: Run) -> str:
