@@ -21,7 +21,6 @@ from imprint.formats.qcow2.layout import ExtensionHead, FeatureName, Header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
     from imprint.core.contracts import Storage
 
@@ -125,7 +124,7 @@ class HeaderArea:
                 return name
         return f"{_FEATURE_KINDS[kind]} feature {bit}"
 
-    def with_header(self, **changes: Any) -> HeaderArea:  # noqa: ANN401 - as Structure.replace
+    def with_header(self, **changes: int) -> HeaderArea:
         """A copy with some fields of the fixed part changed."""
         return replace(self, header=self.header.replace(**changes))
 

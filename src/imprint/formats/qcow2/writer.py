@@ -11,7 +11,7 @@ there. Clusters that were given up are not used again before the last step.
 from __future__ import annotations
 
 import array
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import RefusedError
 from imprint.core.extent import Extent, Kind
@@ -64,7 +64,7 @@ class Writer:
             self.write_header(autoclear_features=known)
             self.layer.storage.flush()
 
-    def write_header(self, **changes: Any) -> None:  # noqa: ANN401 - as Structure.replace
+    def write_header(self, **changes: int) -> None:
         """Change fields of the header in the file; not flushed."""
         self.layer.area = self.layer.area.with_header(**changes)
         self.layer.storage.write(memoryview(self.layer.area.pack_header()), 0)
