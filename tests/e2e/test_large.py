@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from imprint.testing import oracles
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MIB = 1 << 20
 TIB = 1 << 40
