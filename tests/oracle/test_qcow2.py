@@ -360,6 +360,23 @@ def test_a_resized_image_is_what_qemu_resizes_it_to(
     assert_qemu_agrees(path, disk[:before].ljust(before, b"\0"))
 
 
+@pytest.mark.parametrize("after", [512, 70 * 1024, 9 * MIB])
+@pytest.mark.parametrize("shape", [{"cluster_size": "512"}, {"extended_l2": "on"}], ids=str)
+def test_resizing_leaves_snapshots_alone(tmp_path: Path, shape: Shape, after: int) -> None:
+    """Fails if a cluster or table that a snapshot shares is freed with the disk's end."""
+    path = tmp_path / "disk.qcow2"
+    oracles.create(path, 2 * MIB, "qcow2", options=shape)
+    oracles.qemu_io(path, "qcow2", "write -P 7 0 2M")
+    oracles.qemu_img("snapshot", "-c", "before", path)
+    oracles.qemu_io(path, "qcow2", "write -P 8 50k 300k")
+    disk = oracles.content(path, "qcow2")
+    with edit(path) as image:
+        image.resize(after)
+    assert_qemu_agrees(path, disk[:after].ljust(after, b"\0"))
+    oracles.qemu_img("snapshot", "-a", "before", path)
+    assert_qemu_agrees(path, b"\x07" * (2 * MIB))
+
+
 def test_a_growing_overlay_does_not_show_more_of_its_backing_file(tmp_path: Path) -> None:
     """Fails if growing uncovers bytes of a backing file that is longer than the disk was."""
     base, path = tmp_path / "base.raw", tmp_path / "disk.qcow2"

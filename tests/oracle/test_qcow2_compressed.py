@@ -111,6 +111,23 @@ def test_writing_over_a_compressed_cluster_gives_it_back(tmp_path: Path) -> None
     assert oracles.content(path, "qcow2") == disk
 
 
+def test_a_cluster_that_was_freed_takes_no_more_streams(tmp_path: Path) -> None:
+    """Fails if streams go on into a cluster that a checkpoint has given to somebody else."""
+    path, size = tmp_path / "disk.qcow2", 4 * MIB
+    storage, target = make(size, compression="zlib", cluster_size="4096")
+    plain = random.Random(4).randbytes(4096)
+    target.write(memoryview(b"a" * 4096), 0)
+    target.zero(0, 4096)
+    target.checkpoint()
+    target.write(memoryview(plain), 8192)
+    target.write(memoryview(b"b" * 4096), 0)
+    target.commit()
+    path.write_bytes(storage.content)
+    oracles.check(path, "qcow2")
+    disk = b"b" * 4096 + bytes(4096) + plain
+    assert oracles.content(path, "qcow2") == disk.ljust(size, b"\0")
+
+
 def bitmaps_of(path: Path) -> dict[str, list[str]]:
     found = oracles.info(path)["format-specific"]["data"]["bitmaps"]
     return {bitmap["name"]: bitmap["flags"] for bitmap in found}

@@ -255,6 +255,7 @@ class _Pack:
     def store(self, units: list[bytes]) -> array.array[int]:
         """Write units that are not empty; their L2 entries."""
         new = array.array("Q", bytes(8 * len(units)))
+        self._forget_if_free()
         # Compressed ones first: a plain one between them would leave the rest of a cluster.
         plain = [index for index, unit in enumerate(units) if len(unit) == self._cluster_size]
         pieces: list[bytes] = []
@@ -278,6 +279,11 @@ class _Pack:
                 new[index] = place * self._cluster_size | COPIED
             done += count
         return new
+
+    def _forget_if_free(self) -> None:
+        """Leave the cluster at hand if all units in it were replaced, and a flush freed it."""
+        if self._end and not self._layer.writer.refcounts.get(self._end - 1 >> self._cluster_bits):
+            self._position = self._end = self._users = 0
 
     def _reserve(self, length: int) -> bool:
         """Make room for a compressed unit and count it; whether it follows the one before."""
