@@ -11,6 +11,7 @@ VERBS: Final = {
     "compare": "are the contents of two disks equal?",
     "info": "what an image is, and what is on it",
     "map": "which parts of a disk are data, zeros or holes",
+    "inspect": "may an image that a stranger handed in be passed on?",
     "check": "compare an image's structures with each other; repair them",
     "verify": "read everything and compare with hashes",
     "hash": "hash the content of a disk",

@@ -93,14 +93,7 @@ def detect(storage: Storage) -> str:
     Raises:
         FormatError: if more than one format claims it: a wrong guess would read wrong bytes.
     """
-    head = _bytes_at(storage, 0, PROBE_BYTES)
-    tail = _bytes_at(storage, max(0, storage.size - PROBE_BYTES), PROBE_BYTES)
-    found = [
-        entry.name
-        for entry in TABLE
-        if any(_has(head, tail, offset, magic) for offset, magic in entry.magic)
-        and get(entry.name).probe(storage) is Match.STRONG
-    ]
+    found = matches(storage)
     if len(found) > 1:
         raise FormatError(
             f"expected one format, found the marks of {' and '.join(found)}",
@@ -108,6 +101,18 @@ def detect(storage: Storage) -> str:
             advice="name the right one with -f",
         )
     return found[0] if found else "raw"
+
+
+def matches(storage: Storage) -> list[str]:
+    """The names of all formats whose marks are in the content; ``raw`` has none."""
+    head = _bytes_at(storage, 0, PROBE_BYTES)
+    tail = _bytes_at(storage, max(0, storage.size - PROBE_BYTES), PROBE_BYTES)
+    return [
+        entry.name
+        for entry in TABLE
+        if any(_has(head, tail, offset, magic) for offset, magic in entry.magic)
+        and get(entry.name).probe(storage) is Match.STRONG
+    ]
 
 
 def _bytes_at(storage: Storage, offset: int, length: int) -> bytes:
