@@ -251,11 +251,12 @@ class _Pack:
         self._position = 0  # of the next compressed unit in the file
         self._end = 0  # of the cluster that it is in
         self._users = 0  # units that lie in that cluster
+        self._free_count = layer.writer.refcounts.free_count
 
     def store(self, units: list[bytes]) -> array.array[int]:
         """Write units that are not empty; their L2 entries."""
         new = array.array("Q", bytes(8 * len(units)))
-        self._forget_if_free()
+        self._leave_if_freed()
         # Compressed ones first: a plain one between them would leave the rest of a cluster.
         plain = [index for index, unit in enumerate(units) if len(unit) == self._cluster_size]
         pieces: list[bytes] = []
@@ -280,9 +281,11 @@ class _Pack:
             done += count
         return new
 
-    def _forget_if_free(self) -> None:
-        """Leave the cluster at hand if all units in it were replaced, and a flush freed it."""
-        if self._end and not self._layer.writer.refcounts.get(self._end - 1 >> self._cluster_bits):
+    def _leave_if_freed(self) -> None:
+        """Leave the cluster at hand if a flush may have freed it, its units being replaced."""
+        free_count = self._layer.writer.refcounts.free_count
+        if free_count != self._free_count:
+            self._free_count = free_count
             self._position = self._end = self._users = 0
 
     def _reserve(self, length: int) -> bool:

@@ -28,7 +28,14 @@ _RELEASED_COUNT_MAX: Final = 1 << 16
 
 
 class Refcounts:
-    """All refcounts of an image. Not thread-safe: the layer has the lock."""
+    """All refcounts of an image. Not thread-safe: the layer has the lock.
+
+    Attributes:
+        bits: width of a refcount.
+        per_block: refcounts in a block.
+        free_count: how often clusters have become free; who keeps one that is partly used
+            has to leave it when this changes.
+    """
 
     def __init__(self, storage: Storage, area: HeaderArea, table: array.array[int]) -> None:
         """Use :meth:`open` or :meth:`create`."""
@@ -47,6 +54,7 @@ class Refcounts:
         self._next = 0
         self._free: list[tuple[int, int]] = []
         self._released: list[tuple[int, int]] = []
+        self.free_count = 0
 
     @classmethod
     def open(cls, storage: Storage, area: HeaderArea) -> Self:
@@ -203,6 +211,7 @@ class Refcounts:
             first, count = self._released.pop()
             self.add(first, count, -1)
             freed.extend(self._unused(first, count))
+        self.free_count += bool(freed)
         self._cache.write_back()
         self._free = _joined(sorted(self._free + freed))
         if self._free and sum(self._free[-1]) == self._next:
