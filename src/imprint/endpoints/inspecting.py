@@ -87,6 +87,8 @@ def inspect(
         found = formats.matches(storage)
         name = found[0] if found else "raw"
         reasons = list(_formats(found, format_name))
+        if not found:
+            reasons.extend(_foreign(storage))
         if name != "raw":
             reasons.extend(_disguise(storage, name))
         size: int | None = None
@@ -120,6 +122,14 @@ def _formats(found: list[str], expected: str | None) -> Iterator[Reason]:
     name = found[0] if found else "raw"
     if expected is not None and formats.entry(expected).name != name:
         yield Reason("several-formats", f"is said to be {expected}, and looks like {name}")
+
+
+def _foreign(storage: Storage) -> Iterator[Reason]:
+    """A container that is known by its marks and cannot be judged."""
+    try:
+        formats.detect(storage)
+    except UnsupportedFeatureError as error:
+        yield Reason("unsupported", str(error.args[0]))
 
 
 def _disguise(storage: Storage, name: str) -> Iterator[Reason]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import FormatError, ReadError, UsageError
+from imprint.core.errors import FormatError, ReadError, UnsupportedFeatureError, UsageError
 from imprint.core.formats import Match
 from imprint.core.limits import PROBE_BYTES
 
@@ -43,6 +43,28 @@ TABLE: Final = (
     Entry("qcow2", "qcow2", (".qcow2", ".qcow"), ((0, b"QFI\xfb"),)),
     Entry("vdi", "vdi", (".vdi",), ((0x40, b"\x7f\x10\xda\xbe"),)),
     Entry("raw", "raw", (".raw", ".img", ".dd", ".bin", ".ima"), ()),
+)
+
+# Containers that are known by their marks and not read. Taken for raw, they would be copied
+# and hashed as if their tables were a disk: nobody asks for that without saying so.
+FOREIGN: Final = (
+    ("vhd", "VHD", ((0, b"conectix"), (-512, b"conectix"))),
+    ("vhdx", "VHDX", ((0, b"vhdxfile"),)),
+    ("vmdk", "VMDK", ((0, b"KDMV"), (0, b"COWD"), (0, b"# Disk DescriptorFile"))),
+    ("qcow", "QCOW version 1", ((0, b"QFI\xfb\0\0\0\x01"),)),
+    ("qed", "QED", ((0, b"QED\0"),)),
+    ("parallels", "Parallels", ((0, b"WithoutFreeSpace"), (0, b"WithouFreSpacExt"))),
+    ("bochs", "Bochs", ((0, b"Bochs Virtual HD Image"),)),
+    ("cloop", "cloop", ((0, b"#!/bin/sh\n#V2.0 Format\n"),)),
+    ("chd", "CHD", ((0, b"MComprHD"),)),
+    ("dmg", "Apple UDIF (DMG)", ((-512, b"koly"),)),
+    ("dmg-encrypted", "encrypted DMG", ((0, b"encrcdsa"),)),
+    ("e01", "EnCase E01", ((0, b"EVF\x09\r\n\xff\0"),)),
+    ("ex01", "EnCase Ex01", ((0, b"EVF2\r\n\x81\0"),)),
+    ("l01", "EnCase L01", ((0, b"LVF\x09\r\n\xff\0"),)),
+    ("aff", "AFF", ((0, b"AFF10\r\n\0"),)),
+    ("wim", "WIM", ((0, b"MSWIM\0\0\0"),)),
+    ("asif", "ASIF", ((0, b"shdw"),)),
 )
 
 
@@ -92,6 +114,7 @@ def detect(storage: Storage) -> str:
 
     Raises:
         FormatError: if more than one format claims it: a wrong guess would read wrong bytes.
+        UnsupportedFeatureError: if it is a container that imprint cannot read.
     """
     found = matches(storage)
     if len(found) > 1:
@@ -100,6 +123,8 @@ def detect(storage: Storage) -> str:
             name=storage.name,
             advice="name the right one with -f",
         )
+    if not found:
+        _refuse_foreign(storage)
     return found[0] if found else "raw"
 
 
@@ -113,6 +138,19 @@ def matches(storage: Storage) -> list[str]:
         if any(_has(head, tail, offset, magic) for offset, magic in entry.magic)
         and get(entry.name).probe(storage) is Match.STRONG
     ]
+
+
+def _refuse_foreign(storage: Storage) -> None:
+    head = _bytes_at(storage, 0, PROBE_BYTES)
+    tail = _bytes_at(storage, max(0, storage.size - PROBE_BYTES), PROBE_BYTES)
+    known = names()
+    for name, title, marks in FOREIGN:
+        if name not in known and any(_has(head, tail, offset, mark) for offset, mark in marks):
+            raise UnsupportedFeatureError(
+                f"looks like {title}, which cannot be read yet",
+                name=storage.name,
+                advice="-f raw takes the file itself for the disk",
+            )
 
 
 def _bytes_at(storage: Storage, offset: int, length: int) -> bytes:

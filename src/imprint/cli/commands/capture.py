@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from imprint.cli import copying, options
 from imprint.cli.console import exact
 from imprint.core.errors import UsageError
+from imprint.endpoints.location import Where, parse
 
 if TYPE_CHECKING:
     import argparse
@@ -42,6 +43,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Capture; areas that cannot be read become zeros, and are listed."""
     if args.verify and args.target == "-":
         raise UsageError("--verify needs a target that can be read back", name="standard output")
+    if args.format is None and parse(args.source).where is Where.DEVICE:
+        # A medium is imaged as it is: what its owner wrote on it must not decide how.
+        args.format = "raw"
     outcome = copying.copy(args, console, hashes=args.hash, salvage=True)
     if outcome is None:
         return 0
