@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_access(parser)
     parser.add_argument("-O", "--target-format", metavar="FORMAT", help="instead of by suffix")
     options.add_target_options(parser)
+    options.add_uuid(parser)
     options.add_workers(parser)
     parser.add_argument(
         "--no-detect-zeros",
@@ -71,6 +72,8 @@ def copy(
             dict(args.option),
             force=args.force,
             confirm=confirm(console) if sys.stdin is not None and sys.stdin.isatty() else None,
+            uuid=args.uuid,
+            time_s=options.time_s(),
         ),
         access=options.access(args, console),
         workers=args.workers,

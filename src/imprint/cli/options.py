@@ -88,6 +88,32 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_uuid(parser: argparse.ArgumentParser) -> None:
+    """``--uuid``."""
+    parser.add_argument(
+        "--uuid",
+        metavar="UUID",
+        help="of the new image, where its format has one; with SOURCE_DATE_EPOCH in the "
+        "environment, the same disk gives the same file",
+    )
+
+
+def time_s() -> int | None:
+    """The time that new images shall carry, from ``SOURCE_DATE_EPOCH``; ``None``: the present.
+
+    Source: reproducible-builds.org, SOURCE_DATE_EPOCH specification 1.1.
+
+    Raises:
+        UsageError: if it is no number of seconds.
+    """
+    text = os.environ.get("SOURCE_DATE_EPOCH")
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdecimal():
+        raise UsageError(f"SOURCE_DATE_EPOCH: expected seconds since 1970, found {text!r}")
+    return int(text)
+
+
 def add_access(parser: argparse.ArgumentParser, *, snapshot: bool = True) -> None:
     """How a source is opened."""
     parser.add_argument("-f", "--format", metavar="FORMAT", help="source format: skip probing")

@@ -120,6 +120,8 @@ class CreateSpec:
         options: as :func:`parse_options` gives them.
         parent: what to write into the image as its parent.
         parent_source: that parent, opened; given exactly if ``parent`` is.
+        time_s: when the image shall say that it was made, in seconds since 1970; ``None``:
+            now. With it and a given UUID, the same disk gives the same file.
     """
 
     size: int
@@ -127,6 +129,7 @@ class CreateSpec:
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     parent: Reference | None = None
     parent_source: Source | None = None
+    time_s: int | None = None
 
 
 @dataclass(frozen=True)

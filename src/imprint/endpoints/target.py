@@ -35,6 +35,8 @@ class TargetRequest:
         options: ``-o`` options as text.
         force: replace a file that exists; write a device without asking.
         confirm: asks before a device is written; ``None``: there is nobody to ask.
+        uuid: of the new image, where its format has one.
+        time_s: when it shall say that it was made; ``None``: now.
     """
 
     address: str
@@ -42,6 +44,8 @@ class TargetRequest:
     options: Mapping[str, str] = field(default_factory=dict)
     force: bool = False
     confirm: Confirm | None = None
+    uuid: str | None = None
+    time_s: int | None = None
 
     @property
     def location(self) -> Location:
@@ -85,12 +89,16 @@ class TargetRequest:
                 format=parent.format, allowed=access.allowed, passphrase=access.passphrase
             )
             parent_source = open_image(str(folder / parent.name), parent_access)
+        options = dict(self.options)
+        if self.uuid is not None and any(option.name == "uuid" for option in format_.options):
+            options.setdefault("uuid", self.uuid)
         return CreateSpec(
             size,
             TargetGate(access, self.location),
-            parse_options(format_.name, format_.options, self.options),
+            parse_options(format_.name, format_.options, options),
             parent,
             parent_source,
+            self.time_s,
         )
 
 

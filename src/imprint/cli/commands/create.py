@@ -35,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-O", "-f", "--target-format", metavar="FORMAT", help="instead of by suffix"
     )
     options.add_target_options(parser)
+    options.add_uuid(parser)
     parser.add_argument(
         "--parent", metavar="FILE", help="image to build upon: only what differs is stored"
     )
@@ -51,7 +52,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Create."""
-    request = TargetRequest(args.image, args.target_format, dict(args.option), force=args.force)
+    request = TargetRequest(
+        args.image,
+        args.target_format,
+        dict(args.option),
+        force=args.force,
+        uuid=args.uuid,
+        time_s=options.time_s(),
+    )
     made = create(
         request,
         args.size,
