@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from imprint.core.errors import ImagingError, RefusedError, UnsupportedFeatureError
 from imprint.core.events import Finding, OnEvent, Severity, ignore
 from imprint.core.formats import Resuming, Streaming
+from imprint.core.image import Image
 from imprint.endpoints.journal import Job, JournalFile
 from imprint.endpoints.location import Location, Where, parse
 from imprint.endpoints.open import Access, files_of, open_image, open_source
@@ -131,6 +132,7 @@ def run(request: CopyRequest) -> Outcome:
     source = open_source(request.source, request.access)
     try:
         check_not_source(request.target, tuple(files_of(source)))
+        _tell_left_behind(request, source)
         if request.salvage:
             from imprint.filters.salvage import Salvaging  # only where errors are expected
 
@@ -150,6 +152,18 @@ def run(request: CopyRequest) -> Outcome:
         return Outcome(report, stored, format_.name)
     finally:
         source.close()
+
+
+def _tell_left_behind(request: CopyRequest, source: Source) -> None:
+    """What an image holds besides its disk does not come along: nobody should find out later."""
+    if not isinstance(source, Image) or request.access.snapshot is not None:
+        return
+    info = source.info()
+    for count, what in ((len(info.snapshots), "snapshot"), (len(info.bitmaps), "bitmap")):
+        if count:
+            plural = "s are" if count > 1 else " is"
+            said = f"{count} internal {what}{plural} not copied: only the disk as it is now"
+            request.on_event(Finding(Severity.WARNING, request.source, said))
 
 
 def _check_free(request: CopyRequest) -> None:
