@@ -11,7 +11,8 @@ from typing import Final
 
 from imprint.core.errors import UnsupportedFeatureError, UsageError
 
-_FRAGMENT = re.compile(r"p([1-9]\d*)")
+_FRAGMENT = re.compile(r"(?:#d([1-9]\d*))?(?:#p([1-9]\d*))?")
+_FRAGMENT_START = re.compile(r"#(?:d[1-9]\d*(?:#p[1-9]\d*)?|[^#]*)\Z", re.DOTALL)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _HTTP: Final = ("http", "https")
 # What the grammar of addresses knows besides, and imprint cannot open yet.
@@ -37,12 +38,14 @@ class Location:
         where: which storage it needs.
         base: the path or URL without the fragment.
         partition: number of a partition of the disk, or ``None`` for all of it.
+        disk: number of a disk in a package of several, or ``None`` for the first.
     """
 
     text: str
     where: Where
     base: str
     partition: int | None = None
+    disk: int | None = None
 
     @property
     def path(self) -> Path:
@@ -65,26 +68,32 @@ def parse(text: str) -> Location:
         return Location(text, _kind_of(Path(text)), text)
     if _REPOSITORY.match(text):
         raise UnsupportedFeatureError("repositories cannot be opened", name=text)
-    base, partition = _split_fragment(text)
+    base, disk, partition = _split_fragment(text)
     scheme = _SCHEME.match(base)
     if scheme is not None:
         name = scheme.group(1).lower()
         if name in _HTTP:
-            return Location(text, Where.HTTP, base, partition)
+            return Location(text, Where.HTTP, base, partition, disk)
         raise UnsupportedFeatureError(f"addresses of {name}:// cannot be opened", name=text)
-    return Location(text, _kind_of(Path(base)), base, partition)
+    return Location(text, _kind_of(Path(base)), base, partition, disk)
 
 
-def _split_fragment(text: str) -> tuple[str, int | None]:
-    base, mark, fragment = text.rpartition("#")
-    if not mark:
-        return text, None
+def _split_fragment(text: str) -> tuple[str, int | None, int | None]:
+    """The address without its fragment, and the numbers of a disk and a partition in it."""
+    found = _FRAGMENT_START.search(text)
+    if found is None:
+        return text, None, None
+    fragment = found.group()
     match = _FRAGMENT.fullmatch(fragment)
-    if match is None and _INSIDE.fullmatch(fragment):
+    if match is None and _INSIDE.fullmatch(fragment[1:]):
         raise UnsupportedFeatureError("what is inside a partition cannot be opened", name=text)
-    if match is None:
-        raise UsageError(f"expected #p and the number of a partition, found {'#' + fragment!r}")
-    return base, int(match.group(1))
+    if match is None or match.groups() == (None, None):
+        raise UsageError(
+            f"expected #p and the number of a partition, or #d and that of a disk, "
+            f"found {fragment!r}"
+        )
+    disk, partition = (int(number) if number else None for number in match.groups())
+    return text[: found.start()], disk, partition
 
 
 def _kind_of(path: Path) -> Where:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imprint import formats
-from imprint.core.errors import RefusedError, UnsupportedFeatureError, UsageError
+from imprint.core.errors import ReadError, RefusedError, UnsupportedFeatureError, UsageError
 from imprint.core.events import OnEvent, ignore
 from imprint.core.formats import SnapshotKeeping
 from imprint.core.image import Image
@@ -15,6 +16,9 @@ from imprint.endpoints.gate import FolderGate
 from imprint.endpoints.location import Location, Where, parse
 from imprint.filters.window import Window
 from imprint.storage.file import FileStorage
+
+_TAR_HEAD_BYTES = 512
+"""Of an archive: the name of its first file, which of a package is the descriptor."""
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -195,6 +199,7 @@ def open_with_storage(location: Location, access: Access) -> tuple[Image, Storag
     """
     storage = open_storage(location, access.cancel)
     try:
+        storage = _inside_package(storage, location)
         format_ = formats.get(access.format or formats.detect(storage))
         if access.snapshot is None:
             return format_.open(storage, access.gate()), storage
@@ -206,6 +211,20 @@ def open_with_storage(location: Location, access: Access) -> tuple[Image, Storag
     except BaseException:
         storage.close()
         raise
+
+
+def _inside_package(storage: Storage, location: Location) -> Storage:
+    """The image that is meant, where the file is a package of several."""
+    head = bytearray(min(_TAR_HEAD_BYTES, storage.size))
+    with contextlib.suppress(ReadError):
+        storage.readinto(memoryview(head), 0)
+    if head[257:262] == b"ustar" and b".ovf" in head[:100].lower():
+        from imprint.endpoints import ova  # only for packages
+
+        return ova.open_disk(storage, location.disk or 1)
+    if location.disk is not None:
+        raise UsageError("is no OVA: it has no disks to choose from", name=location.text)
+    return storage
 
 
 def _open_image(location: Location, access: Access) -> Image:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final, Self
 from imprint.core.contracts import Traits
 from imprint.core.errors import TruncatedImageError
 from imprint.core.units import KIB, MIB
+from imprint.filters.readonly import ReadOnlyStorage
 from imprint.storage.http_address import Address
 from imprint.storage.http_ranges import RangeReader
-from imprint.storage.readonly import ReadOnlyStorage
 
 if TYPE_CHECKING:
     import ssl

@@ -10,7 +10,7 @@ from typing import Final
 from imprint.core.contracts import Order, Traits
 from imprint.core.errors import ReadError, TruncatedImageError
 from imprint.core.units import MIB
-from imprint.storage.readonly import ReadOnlyStorage
+from imprint.filters.readonly import ReadOnlyStorage
 
 BACKLOG_BYTES: Final = 64 * MIB
 """How far a reader of a stream may run ahead of another: twice the window of 16 workers."""
