@@ -22,7 +22,15 @@ ROOT = Path(__file__).resolve().parents[2].parent / "shared" / "corpus" / "forma
 BLOCK = 64 << 10
 
 # The index names versions and flavours; these are the ones that imprint has a driver for.
-DRIVERS = {"raw": "raw", "qcow2-v2": "qcow2", "qcow2-v3": "qcow2", "vdi": "vdi"}
+DRIVERS = {
+    "qcow2-v2": "qcow2",
+    "qcow2-v3": "qcow2",
+    **{
+        name: name
+        for name in ("raw", "vdi", "vhd", "vhdx", "vmdk", "parallels", "bochs", "cloop")
+        if name in formats.names()
+    },
+}
 
 
 def _rows(*, negative: bool) -> list[dict[str, str]]:
@@ -38,6 +46,7 @@ def _rows(*, negative: bool) -> list[dict[str, str]]:
         and "#" not in row["path"]
         and (negative or row["format"] in DRIVERS)
         and (negative or row["guest_sha256"] not in ("", "-"))
+        and row["status"] != "policy-size"  # readers differ: the format's own tests say why
     ]
 
 
@@ -91,7 +100,7 @@ def test_a_hostile_image_is_one_line_in_bounded_time_and_memory(
         pytest.skip("any bytes are a raw image")
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "imprint", "info", "-f", name, path],
+        [sys.executable, "-m", "imprint", "hash", "-f", name, path, "--progress", "none"],
         check=False,
         capture_output=True,
         text=True,

@@ -56,6 +56,7 @@ class FolderGate:
         self._on_event = on_event
         self._lenient = lenient
         self._seen: set[tuple[int, int]] = set()
+        self._images = 1
 
     def parent(self, reference: Reference, beside: Storage) -> Source:
         """Open what an image builds upon; see :class:`~imprint.core.contracts.Opener`."""
@@ -75,7 +76,11 @@ class FolderGate:
             if self._lenient:
                 return UnavailableFile(reference.name or "data file", error)
             raise
-        self._count(storage, beside)
+        try:
+            self._remember(storage, beside)
+        except BaseException:
+            storage.close()
+            raise
         return storage
 
     def siblings(self, beside: Storage, suffix: str) -> Iterator[Storage]:
@@ -162,7 +167,16 @@ class FolderGate:
         return path
 
     def _count(self, storage: FileStorage, beside: Storage) -> None:
-        """Remember the chain's members: a file that comes twice is a loop."""
+        """Remember a parent, and how deep the chain is. Data files make no chain deeper."""
+        self._remember(storage, beside)
+        self._images += 1
+        if self._images > CHAIN_DEPTH_MAX:
+            raise ReferenceRefusedError(
+                f"expected a chain of at most {CHAIN_DEPTH_MAX} images", name=beside.name
+            )
+
+    def _remember(self, storage: FileStorage, beside: Storage) -> None:
+        """Know the chain's members: a file that comes twice is a loop."""
         if not self._seen and isinstance(beside, FileStorage):
             self._seen.add(beside.identity)
         if storage.identity in self._seen:
@@ -170,10 +184,6 @@ class FolderGate:
                 f"expected a chain, found a loop through {storage.name}", name=beside.name
             )
         self._seen.add(storage.identity)
-        if len(self._seen) > CHAIN_DEPTH_MAX:
-            raise ReferenceRefusedError(
-                f"expected a chain of at most {CHAIN_DEPTH_MAX} images", name=beside.name
-            )
 
 
 class Unavailable:

@@ -17,6 +17,9 @@ from imprint.endpoints.location import Location, Where, parse
 from imprint.filters.window import Window
 from imprint.storage.file import FileStorage
 
+_BUNDLE_DESCRIPTOR = "DiskDescriptor.xml"
+"""Of a Parallels bundle, which is a folder that stands for a disk."""
+
 _TAR_HEAD_BYTES = 512
 """Of an archive: the name of its first file, which of a package is the descriptor."""
 
@@ -80,7 +83,10 @@ def open_storage(location: Location, cancel: CancelToken | None = None) -> Stora
         from imprint.storage.stream import open_input  # not needed for files
 
         return open_input(cancel=cancel)
-    return FileStorage.open(location.path)
+    path = location.path
+    if path.is_dir() and (path / _BUNDLE_DESCRIPTOR).is_file():
+        path /= _BUNDLE_DESCRIPTOR
+    return FileStorage.open(path)
 
 
 def open_image(address: str, access: Access | None = None) -> Image:

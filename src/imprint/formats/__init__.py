@@ -42,29 +42,53 @@ class Entry:
 TABLE: Final = (
     Entry("qcow2", "qcow2", (".qcow2", ".qcow"), ((0, b"QFI\xfb"),)),
     Entry("vdi", "vdi", (".vdi",), ((0x40, b"\x7f\x10\xda\xbe"),)),
+    Entry("qcow", "qcow", (), ((0, b"QFI\xfb\0\0\0\x01"),)),
+    Entry("qed", "qed", (".qed",), ((0, b"QED\0"),)),
+    Entry(
+        "parallels",
+        "parallels",
+        (".hds", ".parallels"),
+        # The last one: DiskDescriptor.xml of a bundle, if the probe agrees.
+        ((0, b"WithoutFreeSpace"), (0, b"WithouFreSpacExt"), (0, b"<?xml")),
+    ),
+    Entry("bochs", "bochs", (".bochs",), ((0, b"Bochs Virtual HD Image"),)),
+    Entry("cloop", "cloop", (".cloop",), ((0, b"#!/bin/sh\n#V2.0 Format\n"),)),
+    Entry(
+        "vhd",
+        "vhd",
+        (".vhd", ".vpc"),
+        # Fixed images have a footer only, which early versions of Virtual PC cut short by a byte.
+        ((0, b"conectix"), (-512, b"conectix"), (-511, b"conectix")),
+        ("vpc",),
+    ),
+    Entry("vhdx", "vhdx", (".vhdx", ".avhdx"), ((0, b"vhdxfile"),)),
+    Entry(
+        "vmdk",
+        "vmdk",
+        (".vmdk",),
+        (
+            (0, b"KDMV"),
+            (0, b"COWD"),
+            (0, b"\xbe\xba\xfe\xca\0\0\0\0"),
+            (0, b"# Disk Descriptor"),
+            (0, b"# disk descriptor"),
+        ),
+    ),
+    Entry("chd", "chd", (".chd",), ((0, b"MComprHD"),)),
     Entry("raw", "raw", (".raw", ".img", ".dd", ".bin", ".ima"), ()),
 )
 
 # Containers that are known by their marks and not read. Taken for raw, they would be copied
 # and hashed as if their tables were a disk: nobody asks for that without saying so.
 FOREIGN: Final = (
-    ("vhd", "VHD", ((0, b"conectix"), (-512, b"conectix"))),
-    ("vhdx", "VHDX", ((0, b"vhdxfile"),)),
-    ("vmdk", "VMDK", ((0, b"KDMV"), (0, b"COWD"), (0, b"# Disk DescriptorFile"))),
-    ("qcow", "QCOW version 1", ((0, b"QFI\xfb\0\0\0\x01"),)),
-    ("qed", "QED", ((0, b"QED\0"),)),
-    ("parallels", "Parallels", ((0, b"WithoutFreeSpace"), (0, b"WithouFreSpacExt"))),
-    ("bochs", "Bochs", ((0, b"Bochs Virtual HD Image"),)),
-    ("cloop", "cloop", ((0, b"#!/bin/sh\n#V2.0 Format\n"),)),
-    ("chd", "CHD", ((0, b"MComprHD"),)),
-    ("dmg", "Apple UDIF (DMG)", ((-512, b"koly"),)),
-    ("dmg-encrypted", "encrypted DMG", ((0, b"encrcdsa"),)),
-    ("e01", "EnCase E01", ((0, b"EVF\x09\r\n\xff\0"),)),
-    ("ex01", "EnCase Ex01", ((0, b"EVF2\r\n\x81\0"),)),
-    ("l01", "EnCase L01", ((0, b"LVF\x09\r\n\xff\0"),)),
-    ("aff", "AFF", ((0, b"AFF10\r\n\0"),)),
-    ("wim", "WIM", ((0, b"MSWIM\0\0\0"),)),
-    ("asif", "ASIF", ((0, b"shdw"),)),
+    ("Apple UDIF (DMG)", ((-512, b"koly"),)),
+    ("encrypted DMG", ((0, b"encrcdsa"),)),
+    ("EnCase E01", ((0, b"EVF\x09\r\n\xff\0"),)),
+    ("EnCase Ex01", ((0, b"EVF2\r\n\x81\0"),)),
+    ("EnCase L01", ((0, b"LVF\x09\r\n\xff\0"),)),
+    ("AFF", ((0, b"AFF10\r\n\0"),)),
+    ("WIM", ((0, b"MSWIM\0\0\0"),)),
+    ("ASIF", ((0, b"shdw"),)),
 )
 
 
@@ -143,9 +167,8 @@ def matches(storage: Storage) -> list[str]:
 def _refuse_foreign(storage: Storage) -> None:
     head = _bytes_at(storage, 0, PROBE_BYTES)
     tail = _bytes_at(storage, max(0, storage.size - PROBE_BYTES), PROBE_BYTES)
-    known = names()
-    for name, title, marks in FOREIGN:
-        if name not in known and any(_has(head, tail, offset, mark) for offset, mark in marks):
+    for title, marks in FOREIGN:
+        if any(_has(head, tail, offset, mark) for offset, mark in marks):
             raise UnsupportedFeatureError(
                 f"looks like {title}, which cannot be read yet",
                 name=storage.name,

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Final
 from imprint.core.errors import CorruptImageError, UnsupportedFeatureError, UsageError
 from imprint.core.formats import Match, Support
 from imprint.core.image import Image, WritableImage
+from imprint.core.units import align_up
 from imprint.formats.vdi.create import OPTIONS, ParentLink, create_layer, measure, parent_link
 from imprint.formats.vdi.layer import open_layer
 from imprint.formats.vdi.layout import (
+    SECTOR_BYTES,
     SIGNATURE,
     SIGNATURE_OFFSET,
     TYPE_DIFFERENCING,
@@ -86,9 +88,10 @@ class VdiFormat:
             CorruptImageError: if it is not the image that ``spec`` asks for.
         """
         layer = edit_layer(storage)
-        if layer.size != spec.size or layer.header.has_parent != (spec.parent is not None):
+        wanted = align_up(spec.size, SECTOR_BYTES)
+        if layer.size != wanted or layer.header.has_parent != (spec.parent is not None):
             raise CorruptImageError(
-                f"expected an unfinished image of {spec.size} bytes, found {layer.size}",
+                f"expected an unfinished image of {wanted} bytes, found {layer.size}",
                 name=storage.name,
             )
         return WritableImage(layer, storage, name=storage.name, parent=spec.parent_source)
