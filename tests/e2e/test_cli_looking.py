@@ -421,7 +421,7 @@ def test_completion_is_a_script_that_the_shell_takes(program: Program) -> None:
     [
         (["imprint", "cap"], "capture"),
         (["imprint", "convert", "--no-d"], "--no-detect-zeros"),
-        (["imprint", "convert", "a", "b", "-O", "qc"], "qcow2"),
+        (["imprint", "convert", "a", "b", "-O", "vd"], "vdi"),
         (["imprint", "map", "--progress", "pl"], "plain"),
         (["imprint", "snapshot", "cr"], "create"),
     ],

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2].parent / "shared" / "corpus" / "forma
 BLOCK = 64 << 10
 
 # The index names versions and flavours; these are the ones that imprint has a driver for.
-DRIVERS = {
+DRIVERS: dict[str, str] = {
     "qcow2-v2": "qcow2",
     "qcow2-v3": "qcow2",
     **{
