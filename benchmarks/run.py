@@ -23,153 +23,14 @@ from typing import Final, NamedTuple
 
 from imprint.core.units import format_size, parse_size
 
-ROOT: Final = Path(__file__).resolve().parent.parent
-IMPRINT: Final = str(ROOT / "imprint")
-CONTENT: Final = ROOT / "benchmarks" / "content.py"
+# Started as a program, Python looks for modules in this folder, not in the one around it.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-ROOM_FACTOR: Final = 7
+from benchmarks.cases import CASES, Case, format_of, peer_format
+from benchmarks.inputs import Inputs
+
+ROOM_FACTOR: Final = 11
 """Disk space that all cases need at once, in sizes of the disk."""
-
-SAME_SPEED: Final = 1.0
-COMPRESSED_WRITING: Final = 1 / 1.8
-START_UP_S: Final = 0.150
-
-
-@dataclass(frozen=True)
-class Tool:
-    """One way to do a case's work.
-
-    Attributes:
-        name: of the program.
-        command: to run. ``{disk}``, ``{out}`` and the like stand for files.
-    """
-
-    name: str
-    command: tuple[str, ...]
-
-    def resolve(self, files: dict[str, Path]) -> list[str]:
-        """The command with its files put in."""
-        return [
-            word.format(**{name: str(path) for name, path in files.items()})
-            for word in self.command
-        ]
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is compared.
-
-    Attributes:
-        name: for ``--only``.
-        ours: what the user of imprint types.
-        peers: others that do the same.
-        needs: inputs, by their name in :class:`Inputs`.
-        output: format of the file that is written, or ``None``.
-        bar: imprint's time divided by the peer's must not be above it; ``None``: no bar.
-        seconds_max: bar for imprint's time alone.
-    """
-
-    name: str
-    ours: Tool
-    peers: tuple[Tool, ...]
-    needs: tuple[str, ...]
-    output: str | None = None
-    bar: float | None = SAME_SPEED
-    seconds_max: float | None = None
-
-
-def imprint(*words: str) -> Tool:
-    """The program as its user runs it."""
-    return Tool("imprint", (IMPRINT, *words))
-
-
-def qemu_img(*words: str) -> Tool:
-    """qemu-img."""
-    return Tool("qemu-img", ("qemu-img", *words))
-
-
-def conversion(
-    name: str,
-    source: tuple[str, str],
-    target_format: str,
-    *,
-    ours: tuple[str, ...] = (),
-    theirs: tuple[str, ...] = (),
-    others: tuple[Tool, ...] = (),
-    bar: float = SAME_SPEED,
-) -> Case:
-    """A case of ``convert``; ``source`` is an input's name and its format.
-
-    qemu-img is told ``-t writeback``: by default it ignores flushes of its target and would
-    leave the result in memory only, where imprint waits for the disk.
-    """
-    input_name, source_format = source
-    files = (f"{{{input_name}}}", "{out}")
-    quiet = ("--progress", "none")
-    return Case(
-        name,
-        imprint("convert", *quiet, "-f", source_format, "-O", target_format, *ours, *files),
-        (
-            qemu_img(
-                *("convert", "-t", "writeback", "-f", source_format, "-O", target_format),
-                *theirs,
-                *files,
-            ),
-            *others,
-        ),
-        (input_name,),
-        target_format,
-        bar,
-    )
-
-
-CASES: Final = (
-    conversion(
-        "raw-raw",
-        ("disk", "raw"),
-        "raw",
-        others=(Tool("cp", ("cp", "--sparse=always", "--reflink=never", "{disk}", "{out}")),),
-    ),
-    conversion("raw-qcow2", ("disk", "raw"), "qcow2"),
-    conversion("qcow2-raw", ("plain", "qcow2"), "raw"),
-    conversion(
-        "raw-qcow2-zlib",
-        ("disk", "raw"),
-        "qcow2",
-        ours=("-o", "compression=zlib"),
-        theirs=("-c", "-o", "compression_type=zlib"),
-        bar=COMPRESSED_WRITING,
-    ),
-    conversion(
-        "raw-qcow2-zstd",
-        ("disk", "raw"),
-        "qcow2",
-        ours=("-o", "compression=zstd"),
-        theirs=("-c", "-o", "compression_type=zstd"),
-        bar=COMPRESSED_WRITING,
-    ),
-    conversion("qcow2-zstd-raw", ("zstd", "qcow2"), "raw"),
-    Case(
-        "map-fragmented",
-        imprint("map", "--json", "{fragmented}"),
-        (qemu_img("map", "--output=json", "{fragmented}"),),
-        ("fragmented",),
-    ),
-    Case(
-        "compare-equal",
-        imprint("compare", "--progress", "none", "{disk}", "{plain}"),
-        (qemu_img("compare", "-f", "raw", "-F", "qcow2", "{disk}", "{plain}"),),
-        ("disk", "plain"),
-    ),
-    Case(
-        "info",
-        imprint("info", "{plain}"),
-        (qemu_img("info", "{plain}"),),
-        ("plain",),
-        bar=None,
-        seconds_max=START_UP_S,
-    ),
-)
 
 
 class Sample(NamedTuple):
@@ -183,44 +44,6 @@ class Sample(NamedTuple):
 
 class FailedError(Exception):
     """A program ended with an error; the text says which."""
-
-
-class Inputs:
-    """The disks to read, made when a case first needs them; qemu-img writes the images.
-
-    Not imprint: that a reader likes its own writer's layout best would prove nothing.
-    """
-
-    def __init__(self, folder: Path, size: int) -> None:
-        self._folder = folder
-        self._size = size
-
-    def get(self, name: str) -> Path:
-        """The path of an input; made now if it is not there."""
-        path = self._folder / f"{name}-{self._size}"
-        if not path.exists():
-            partial = path.with_suffix(".partial")
-            _tell(f"making {name}")
-            getattr(self, f"_make_{name}")(partial)
-            partial.rename(path)
-        return path
-
-    def _make_disk(self, path: Path) -> None:
-        _run([sys.executable, str(CONTENT), "disk", str(path), str(self._size)])
-
-    def _make_plain(self, path: Path) -> None:
-        _run(["qemu-img", "convert", "-O", "qcow2", str(self.get("disk")), str(path)])
-
-    def _make_zstd(self, path: Path) -> None:
-        options = ("-c", "-O", "qcow2", "-o", "compression_type=zstd")
-        _run(["qemu-img", "convert", *options, str(self.get("disk")), str(path)])
-
-    def _make_fragmented(self, path: Path) -> None:
-        """Every second cluster of a disk of twice the size."""
-        raw = path.with_suffix(".raw")
-        _run([sys.executable, str(CONTENT), "alternating", str(raw), str(2 * self._size)])
-        _run(["qemu-img", "convert", "-O", "qcow2", str(raw), str(path)])
-        raw.unlink()
 
 
 @dataclass
@@ -294,8 +117,7 @@ def _verify(case: Case, files: dict[str, Path]) -> None:
     if case.output is None:
         return
     source = files[case.needs[0]]
-    source_format = "raw" if case.needs[0] == "disk" else "qcow2"
-    formats = ("-f", source_format, "-F", case.output)
+    formats = ("-f", peer_format(format_of(case.needs[0])), "-F", peer_format(case.output))
     done = subprocess.run(
         ["qemu-img", "compare", *formats, str(source), str(files["out"])],
         capture_output=True,
@@ -304,10 +126,6 @@ def _verify(case: Case, files: dict[str, Path]) -> None:
     )
     if done.returncode != 0:
         raise FailedError(f"wrote another disk: {done.stdout.strip() or done.stderr.strip()}")
-
-
-def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def _warm(path: Path) -> None:
@@ -342,14 +160,13 @@ def main() -> int:
             wanted = format_size(ROOM_FACTOR * args.size)
             _tell(f"run.py: expected {wanted} free in {folder}, found {format_size(free)}")
             return 2
-        inputs = Inputs(folder, args.size)
+        inputs = Inputs(folder, args.size, _tell)
         results = []
         for case in CASES:
             if not args.only or case.name in args.only:
                 _tell(f"measuring {case.name}")
                 results.append(measure_case(case, inputs, folder, args.runs))
     # Not at the top: a parent's memory counts as its children's.
-    sys.path.insert(0, str(ROOT))
     from benchmarks import table
 
     rows = table.rows(results)

@@ -77,7 +77,8 @@ def main() -> None:
 
 
 def _synopsis(verb: str, positionals: list[argparse.Action]) -> str:
-    words = [f"[{_name(item)}]" if item.nargs == "?" else _name(item) for item in positionals]
+    marks = {"?": "[{}]", "+": "{}..."}
+    words = [marks.get(str(item.nargs), "{}").format(_name(item)) for item in positionals]
     return " ".join([f"imprint {verb}", *words, "[options]"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from imprint.testing import old_formats
 from imprint.testing.format_suite import FormatContract
+from imprint.testing.old_chd import old_chd
 
 
 class TestPlainChd(FormatContract):
@@ -19,3 +20,10 @@ class TestCompressedChd(FormatContract):
 
     def build(self, disk: bytes) -> bytes:
         return old_formats.chd(disk, compress=True)
+
+
+class TestOldChd(FormatContract):
+    format_name = "chd"
+
+    def build(self, disk: bytes) -> bytes:
+        return old_chd(disk, 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from imprint.testing import old_formats
 from imprint.testing.format_suite import FormatContract
 
@@ -20,3 +22,13 @@ class TestQedWithZeros(FormatContract):
 
     def build(self, disk: bytes) -> bytes:
         return old_formats.qed(disk, table_size=4, zeros=True)
+
+
+class TestWrittenQed(FormatContract):
+    format_name = "qed"
+    options: ClassVar = {"cluster_size": "4K", "table_size": "1"}
+
+
+class TestWrittenQedWithLargeTables(FormatContract):
+    format_name = "qed"
+    options: ClassVar = {"cluster_size": "8K", "table_size": "4"}

@@ -30,7 +30,6 @@ class TestFixedVhd(FormatContract):
     options: ClassVar = {"subformat": "fixed"}
     frees_zeros = False
     has_parents = False
-    grows = False
 
 
 class TestDifferencingVhd(FormatContract):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from typing import TYPE_CHECKING
@@ -105,3 +106,143 @@ def test_a_package_that_contradicts_itself_is_refused(
     path = _package(tmp_path, descriptor, ("two.qcow2", "one.qcow2"))
     with pytest.raises(error):
         imprint.open(path)
+
+
+MANIFEST = "SHA1(one.qcow2)= {one}\nSHA256(two.qcow2)= {two}\n\n"
+
+
+def _with_manifest(package: Path, manifest: str, descriptor: str = OVF) -> Path:
+    folder = package.parent
+    path = folder / "signed.ova"
+    (folder / "m.ovf").write_text(descriptor.format(extra=""))
+    (folder / "m.mf").write_text(manifest)
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name in ("m.ovf", "m.mf", "two.qcow2", "one.qcow2"):
+            archive.add(folder / name, name)
+    return path
+
+
+def _manifest(package: Path) -> str:
+    folder = package.parent
+    return MANIFEST.format(
+        one=hashlib.sha1((folder / "one.qcow2").read_bytes()).hexdigest(),
+        two=hashlib.sha256((folder / "two.qcow2").read_bytes()).hexdigest().upper(),
+    )
+
+
+@pytest.mark.oracle("qemu-img")
+def test_hashes_of_the_manifest_are_compared(program: Program, package: Path) -> None:
+    """Fails if a changed file of a package is not noticed by whoever asks for it."""
+    good = _with_manifest(package, _manifest(package))
+    found = program.ok("verify", good.name, "--json").json
+    assert [(item["name"], item["algorithm"]) for item in found["members"]] == [
+        ("one.qcow2", "sha1"),
+        ("two.qcow2", "sha256"),
+    ]
+    program.ok("inspect", good.name, "--untrusted")
+    checked = program("check", good.name, "--json")
+    assert checked.exit_code == 1, "the manifest has no hash of the descriptor"
+    assert [item["severity"] for item in checked.json["findings"]] == ["warning"]
+
+    content = bytearray(good.read_bytes())
+    at = content.rindex(b"QFI\xfb") + (1 << 16) - 1  # in what no table of the image looks at
+    content[at] ^= 1
+    good.write_bytes(content)
+    result = program("verify", good.name, "--json")
+    assert result.exit_code == 1
+    assert result.json["ok"] is False
+    assert [item["ok"] for item in result.json["members"]].count(False) == 1
+    assert program("check", good.name).exit_code == 1
+    assert program("inspect", good.name, "--untrusted").exit_code == 1
+
+
+@pytest.mark.oracle("qemu-img")
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        ("SHA256(one.qcow2)= 12\n", "line 1"),
+        ("\nCRC32(one.qcow2)= 12345678\n", "line 2"),
+        ("hello", "line 1"),
+        ("\x00\xff" * 50, "line 1"),
+        ("MD5(a)= " + "0" * 32 + "\nMD5(a)= " + "0" * 32, "once"),
+    ],
+    ids=["short", "unknown", "text", "binary", "twice"],
+)
+def test_a_damaged_manifest_is_an_error(
+    program: Program, package: Path, manifest: str, said: str
+) -> None:
+    """Fails if a package is called sound whose hashes cannot be read."""
+    path = _with_manifest(package, manifest)
+    (message, *_) = program.refuses(3, "verify", path.name)
+    assert "m.mf" in message
+    assert said in message
+    assert program("check", path.name).exit_code == 1
+    assert program("inspect", path.name, "--untrusted").exit_code == 1
+    program.ok("info", path.name)
+
+
+@pytest.mark.oracle("qemu-img")
+def test_a_file_that_the_manifest_names_has_to_be_there(program: Program, package: Path) -> None:
+    """Fails if a missing file counts as one that is as expected."""
+    path = _with_manifest(package, f"SHA1(gone.nvram)= {'0' * 40}\n")
+    result = program("verify", path.name, "--json")
+    assert result.exit_code == 1
+    assert result.json["members"][0]["found"] is None
+
+
+@pytest.mark.oracle("qemu-img")
+@pytest.mark.parametrize(
+    ("descriptor", "verb", "exit_code"),
+    [
+        (OVF[:300], "verify", 3),
+        (OVF[:300], "info", 3),
+        (OVF[:300], "check", 1),
+        (OVF[:300], "inspect", 1),
+        (OVF.replace("one.qcow2", "../one.qcow2"), "inspect", 1),
+        (OVF.replace('id="file2"', 'id="file2" ovf:size="7"'), "check", 1),
+        (OVF.replace('id="file2"', 'id="file2" ovf:size="7"'), "inspect", 1),
+        (OVF.replace("4194304", "4194305"), "check", 1),
+    ],
+)
+def test_a_damaged_descriptor_is_noticed(
+    program: Program, package: Path, descriptor: str, verb: str, exit_code: int
+) -> None:
+    """Fails if a verb that looks at packages overlooks what is wrong with one."""
+    path = _with_manifest(package, _manifest(package), descriptor.replace("{extra}", ""))
+    arguments = ("--untrusted",) if verb == "inspect" else ()
+    assert program(verb, path.name, *arguments).exit_code == exit_code
+
+
+@pytest.mark.oracle("qemu-img")
+def test_verbs_look_at_the_disk_that_is_named(program: Program, package: Path) -> None:
+    """Fails if a verb takes the archive for the disk, or the first disk for the second."""
+    assert "nothing is wrong" in program.ok("check", f"{package.name}#d2").text
+    found = program.ok("inspect", f"{package.name}#d2", "--untrusted", "--json").json
+    assert (found["format"], found["size"]) == ("qcow2", 8 * MIB)
+    assert program.ok("verify", f"{package.name}#d2", "--json").json["size"] == 8 * MIB
+    assert program.ok("info", f"{package.name}#d2", "--json").json["disks"] == []
+    reasons = program("inspect", package.name, "--untrusted", "-f", "qcow2", "--json").json
+    assert [item["code"] for item in reasons["reasons"]] == ["several-formats"]
+    small = program("inspect", package.name, "--untrusted", "--size-max", "5M", "--json").json
+    assert [item["code"] for item in small["reasons"]] == ["size"]
+    for verb in (("resize", "1G"), ("snapshot", "create", "x")):
+        arguments = (verb[0], *verb[1:-1], f"{package.name}#d1", verb[-1])
+        program.refuses(2, *arguments)
+
+
+@pytest.mark.oracle("qemu-img")
+def test_a_disk_that_cannot_be_opened_is_damage(program: Program, package: Path) -> None:
+    """Fails if one broken disk hides what can be said of the others."""
+    content = bytearray(package.read_bytes())
+    at = content.index(b"QFI\xfb")  # of two.qcow2, which is the first in the archive
+    content[at + 20 : at + 24] = b"\0\0\0\x63"  # clusters of 2^99 bytes
+    package.write_bytes(content)
+    result = program("verify", package.name, "--json")
+    assert result.exit_code == 1
+    assert [disk["ok"] for disk in result.json["disks"]] == [True, False]
+    assert len(result.json["damage"]) == 1
+    listed = program.ok("info", package.name, "--json").json["disks"]
+    assert listed[0]["problem"] is None
+    assert "cluster" in listed[1]["problem"]
+    assert program("check", package.name).exit_code == 1
+    assert program("inspect", package.name, "--untrusted").exit_code == 1

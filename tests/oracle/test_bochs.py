@@ -47,3 +47,18 @@ def test_we_read_what_bximage_made(tmp_path: Path) -> None:
         assert image.size == oracles.info(path, "bochs")["virtual-size"]
         assert oracles.our_data(image) == []
         assert not any(image.read_at(0, image.size))
+
+
+@pytest.mark.oracle("bximage")
+def test_bximage_commits_what_we_read(tmp_path: Path) -> None:
+    """Fails if a sector of an undoable image, or of the one below it, is read wrongly."""
+    randomness = random.Random(7)
+    base, path = tmp_path / "disk.img", tmp_path / "disk.img.redolog"
+    base.write_bytes(randomness.randbytes(MIB))
+    written = oracles.paint(MIB, random_writes(randomness, MIB, count=12))
+    path.write_bytes(old_formats.bochs(written, subtype=b"Undoable"))
+    with imprint.open(path) as image:
+        assert image.info().parent == "disk.img"
+        found = image.read_at(0, image.size)
+    oracles.run("bximage", "-q", "-func=commit", base, path)
+    assert found == base.read_bytes()

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
+from contextlib import closing
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 import imprint
-from imprint.core.errors import UnsupportedFeatureError
+from imprint import formats
+from imprint.core.errors import ReferenceRefusedError
+from imprint.core.formats import Checkable
 from imprint.core.units import MIB
+from imprint.storage.file import FileStorage
 from imprint.testing import old_formats, oracles
+from imprint.testing.old_chd import old_chd
+from imprint.testing.opener import DictOpener
+from imprint.testing.program import Program
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.oracle("chdman")
 
+CHD = formats.get("chd")
 SIZE = MIB
 
 
@@ -92,14 +101,94 @@ def test_chdman_reads_the_same_disk(tmp_path: Path, compress: bool) -> None:
         assert image.read_at(0, SIZE) == disk
 
 
-def test_a_child_is_refused(tmp_path: Path) -> None:
-    """Fails if an image with a parent is read as if it had none."""
-    disk = _disk()
-    parent = _make(tmp_path, disk, "-c", "zlib")
+def _changed(disk: bytes) -> bytes:
+    """Something else, something moved by some sectors, and much that is as it was."""
     changed = bytearray(disk)
-    changed[100:200] = bytes(100)
+    changed[100:5000] = bytes(range(100)) * 49
+    changed[300 * 512 : 400 * 512] = disk[703 * 512 : 803 * 512]
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("codecs", ["zlib", "lzma,zlib,huff,flac"])
+@pytest.mark.parametrize("hunk_size", ["4096", "2048"])
+def test_a_child_reads_from_its_parent(tmp_path: Path, codecs: str, hunk_size: str) -> None:
+    """Fails if a place in the parent is misread, or the parent is not found by its SHA-1."""
+    disk = _disk()
+    parent = _make(tmp_path, disk, "-c", "zlib", "-hs", hunk_size).rename(tmp_path / "base.chd")
     raw, path = tmp_path / "child.raw", tmp_path / "child.chd"
-    raw.write_bytes(changed)
-    oracles.run("chdman", "createhd", "-i", raw, "-op", parent, "-o", path, "-c", "zlib")
-    with pytest.raises(UnsupportedFeatureError, match="no parent"):
+    raw.write_bytes(_changed(disk))
+    oracles.run(
+        "chdman", "createhd", "-i", raw, "-op", parent, "-o", path, "-c", codecs, "-hs", hunk_size
+    )
+    assert path.stat().st_size < parent.stat().st_size / 4
+    with imprint.open(path) as image:
+        assert image.read_at(0, SIZE) == _changed(disk)
+        info = image.info()
+        assert info.hashes == {"sha1": hashlib.sha1(_changed(disk)).hexdigest()}
+        assert info.parent == _overall_sha1(parent)
+    parent.unlink()
+    with pytest.raises(ReferenceRefusedError, match=_overall_sha1_of_child(path)):
         imprint.open(path)
+
+
+def test_a_child_without_compression_reads_from_its_parent(tmp_path: Path) -> None:
+    """Fails if a hunk that was never written reads as zeros and not from the parent."""
+    disk = _disk()
+    parent = _make(tmp_path, disk, "-c", "zlib").rename(tmp_path / "base.chd")
+    raw, path = tmp_path / "child.raw", tmp_path / "child.chd"
+    raw.write_bytes(_changed(disk))
+    oracles.run("chdman", "createhd", "-i", raw, "-op", parent, "-o", path, "-c", "none")
+    with imprint.open(path) as image:
+        assert image.read_at(0, SIZE) == _changed(disk)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("version", [3, 4])
+def test_chdman_reads_old_versions_as_we_do(tmp_path: Path, version: int, compress: bool) -> None:
+    """Fails if the old images that the tests make are none, or are read otherwise here."""
+    disk, raw = _disk(), tmp_path / "disk.raw"
+    path, child = tmp_path / "disk.chd", tmp_path / "child.chd"
+    path.write_bytes(old_chd(disk, version, compress=compress, without_crc=(3, 4)))
+    oracles.run("chdman", "extracthd", "-i", path, "-o", raw)
+    assert raw.read_bytes() == disk
+    child.write_bytes(old_chd(_changed(disk), version, compress=compress, parent=disk))
+    oracles.run("chdman", "extracthd", "-f", "-i", child, "-ip", path, "-o", raw)
+    assert raw.read_bytes() == _changed(disk)
+    for name, expected in ((path, disk), (child, _changed(disk))):
+        with imprint.open(name) as image:
+            assert image.info().options["version"] == version
+            assert image.read_at(0, SIZE) == expected
+            assert image.read_at(70_001, 9000) == expected[70_001:79_001]
+            assert image.info().hashes["sha1"] == hashlib.sha1(expected).hexdigest()
+
+
+def test_verify_compares_the_digest_that_chdman_has_stored(tmp_path: Path) -> None:
+    """Fails if the image's own SHA-1 is not compared with its content."""
+    path = _make(tmp_path, _disk(), "-c", "zlib")
+    imprint_ = Program(tmp_path)
+    result = imprint_.ok("verify", path, "--json").json
+    assert result["expected"] == {"sha1": hashlib.sha1(_disk()).hexdigest()}
+    assert result["hashes"]["sha1"] == result["expected"]["sha1"]
+    content = bytearray(path.read_bytes())
+    content[64] ^= 1  # the first byte of the SHA-1 itself
+    path.write_bytes(content)
+    assert imprint_("verify", path, "--json").exit_code == 1
+
+
+def test_check_finds_nothing_in_what_chdman_wrote(tmp_path: Path) -> None:
+    """Fails if the check objects to a sound map."""
+    path = _make(tmp_path, _disk(), "-c", "lzma,zlib,huff,flac")
+    assert isinstance(CHD, Checkable)
+    with closing(FileStorage.open(path)) as storage:
+        assert list(CHD.check(storage, DictOpener(), repair=False)) == []
+
+
+def _overall_sha1(path: Path) -> str:
+    """As chdman shows it: of the disk and its metadata."""
+    shown = oracles.run("chdman", "info", "-i", path).stdout
+    return next(line.split()[-1] for line in shown.splitlines() if line.startswith("SHA1:"))
+
+
+def _overall_sha1_of_child(path: Path) -> str:
+    """Of the parent, as the child's header has it."""
+    return path.read_bytes()[104:124].hex()

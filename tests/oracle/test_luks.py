@@ -16,7 +16,7 @@ from imprint.core.units import KIB, MIB
 from imprint.filters.cipher import CipherStorage
 from imprint.storage.file import FileStorage
 from imprint.storage.memory import MemoryStorage
-from imprint.testing.oracles import qemu_img, run
+from imprint.testing.oracles import qemu_img, qemu_img_with_luks, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,20 +95,6 @@ def qemu_content(path: Path, passphrase: str) -> bytes:
     return plain.read_bytes()
 
 
-def qemu_create(*arguments: str | Path) -> None:
-    """Repeat what makes a LUKS header until QEMU has measured its own speed.
-
-    It gives up when its first rounds took less than a tick of the kernel's accounting, which
-    is rare with SHA-512. The measurement takes it seconds, whatever ``iter-time`` is.
-    """
-    for _ in range(10):
-        result = qemu_img(*arguments, accept=(0, 1))
-        if result.exit_code == 0:
-            return
-        assert "Unable to get accurate CPU usage" in result.stderr, result.stderr
-    pytest.skip("qemu-img cannot measure CPU time here")
-
-
 def our_header(storage: FileStorage) -> LuksHeader:
     return parse_header(reader(storage), size=storage.size, name=storage.name)
 
@@ -182,7 +168,9 @@ def test_we_read_what_qemu_made(tmp_path: Path) -> None:
         "key-secret=s,iter-time=10,hash-alg=sha512,"
         "cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sha256"
     )
-    qemu_create("convert", *secret("pw"), "-f", "raw", "-O", "luks", "-o", options, plain, path)
+    qemu_img_with_luks(
+        "convert", *secret("pw"), "-f", "raw", "-O", "luks", "-o", options, plain, path
+    )
     assert our_content(path, b"pw") == DISK
     with pytest.raises(PassphraseError, match="wrong"):
         our_content(path, b"not pw")

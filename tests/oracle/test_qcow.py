@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 import imprint
 from imprint import formats
 from imprint.core.errors import PassphraseError
+from imprint.core.formats import Checkable
 from imprint.core.units import KIB, MIB
 from imprint.storage.file import FileStorage
 from imprint.testing import old_formats, oracles
@@ -20,6 +22,8 @@ from imprint.testing.opener import DictOpener
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from imprint.core.events import Finding
+
 pytestmark = pytest.mark.oracle("qemu-img", "qemu-io")
 
 QCOW = formats.get("qcow")
@@ -27,6 +31,12 @@ SIZE = 5 * MIB + 4 * KIB
 FEW = settings(
     max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+
+
+def findings(path: Path) -> list[Finding]:
+    assert isinstance(QCOW, Checkable)
+    with closing(FileStorage.open(path)) as storage:
+        return list(QCOW.check(storage, DictOpener(), repair=False))
 
 
 @FEW
@@ -41,6 +51,7 @@ def test_we_read_what_qemu_wrote(tmp_path: Path, drawn: list[Write]) -> None:
         assert image.info().format == "qcow"
         assert image.read_at(0, image.size) == disk
         assert oracles.our_data(image) == oracles.qemu_data(path, "qcow")
+    assert findings(path) == []
 
 
 def test_we_read_what_qemu_compressed(tmp_path: Path) -> None:
@@ -56,6 +67,7 @@ def test_we_read_what_qemu_compressed(tmp_path: Path) -> None:
     with imprint.open(path) as image:
         assert image.read_at(0, MIB) == expected
         assert oracles.our_data(image) == oracles.qemu_data(path, "qcow")
+    assert findings(path) == []
 
 
 @pytest.mark.parametrize(("cluster_bits", "l2_bits"), [(9, 6), (12, 9), (16, 13)])

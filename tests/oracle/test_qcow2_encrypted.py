@@ -20,7 +20,7 @@ from imprint.formats.qcow2 import FORMAT
 from imprint.storage.file import FileStorage
 from imprint.storage.memory import MemoryStorage
 from imprint.testing.opener import DictOpener
-from imprint.testing.oracles import qemu_img
+from imprint.testing.oracles import qemu_img, qemu_img_with_luks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,24 +51,10 @@ def opener(
     return DictOpener(passphrase=passphrase, files=files)
 
 
-def qemu_create(*arguments: str | Path) -> None:
-    """Repeat what makes a LUKS header until QEMU has measured its own speed.
-
-    It gives up when its first rounds took less than a tick of the kernel's accounting, which
-    is rare with SHA-512. The measurement takes it seconds, whatever ``iter-time`` is.
-    """
-    for _ in range(10):
-        result = qemu_img(*arguments, accept=(0, 1))
-        if result.exit_code == 0:
-            return
-        assert "Unable to get accurate CPU usage" in result.stderr, result.stderr
-    pytest.skip("qemu-img cannot measure CPU time here")
-
-
 def qemu_make(path: Path, options: str, content: bytes = DISK) -> None:
     plain = path.with_suffix(".plain")
     plain.write_bytes(content)
-    qemu_create(
+    qemu_img_with_luks(
         *("convert", *SECRET, "-f", "raw", "-O", "qcow2"),
         *("-o", f"encrypt.key-secret=s,{options}", plain, path),
     )

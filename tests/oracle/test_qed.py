@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,15 +11,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import imprint
+from imprint import formats
+from imprint.core.formats import Checkable
 from imprint.core.units import KIB, MIB
+from imprint.storage.file import FileStorage
 from imprint.testing import oracles
 from imprint.testing.disks import Write, writes
+from imprint.testing.opener import DictOpener
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.oracle("qemu-img", "qemu-io")
 
+QED = formats.get("qed")
 SIZE = 5 * MIB + 3 * 512
 FEW = settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -45,6 +51,9 @@ def test_we_read_what_qemu_wrote(
         assert image.size == SIZE
         assert image.read_at(0, SIZE) == disk
         assert oracles.our_data(image) == oracles.qemu_data(path, "qed")
+    with closing(FileStorage.open(path)) as storage:
+        assert isinstance(QED, Checkable)
+        assert list(QED.check(storage, DictOpener(), repair=False)) == []
 
 
 @pytest.mark.parametrize("backing_format", ["raw", "qcow2"])

@@ -80,8 +80,7 @@ def test_qemu_reads_what_we_wrote(tmp_path: Path, drawn: list[Write], static: st
     """Fails if our tables are inconsistent, or the bytes differ."""
     path = tmp_path / "disk.vdi"
     image = ours(path, SIZE, static=static)
-    for offset, length, byte in drawn:
-        image.write(memoryview(bytes([byte]) * length), offset)
+    oracles.write_all(image, drawn)
     image.commit()
     assert_equal(path, oracles.paint(SIZE, drawn))
 
@@ -94,13 +93,8 @@ def test_qemu_reads_what_we_changed(
     """Fails if editing an image of QEMU's leaves it with a gap, a double slot or wrong bytes."""
     path = tmp_path / "disk.vdi"
     theirs(path, oracles.paint(SIZE, drawn), data.draw(st.sampled_from(["on", "off"])))
-    image = VDI.edit(FileStorage.open(path, writable=True), OPENER)
-    for offset, length, byte in changes:
-        if byte:
-            image.write(memoryview(bytes([byte]) * length), offset)
-        else:
-            image.zero(offset, length)
-    image.commit()
+    with oracles.edited(VDI, path) as image:
+        oracles.write_all(image, changes)
     assert_equal(path, oracles.paint(SIZE, drawn + changes))
 
 
@@ -111,9 +105,8 @@ def test_qemu_reads_what_we_resized(tmp_path: Path, drawn: list[Write], size: in
     path = tmp_path / "disk.vdi"
     disk = oracles.paint(SIZE, drawn)
     theirs(path, disk, "off")
-    image = VDI.edit(FileStorage.open(path, writable=True), OPENER)
-    image.resize(size)
-    image.commit()
+    with oracles.edited(VDI, path) as image:
+        image.resize(size)
     assert_equal(path, disk[:size].ljust(size, b"\0"))
 
 
@@ -124,10 +117,9 @@ def test_a_map_that_outgrew_its_sector_is_where_qemu_looks(tmp_path: Path) -> No
     drawn = [Write(offset, min(length, 3 * MIB), byte) for offset, length, byte in drawn]
     disk = oracles.paint(128 * MIB, drawn)
     theirs(path, disk, "off")
-    image = VDI.edit(FileStorage.open(path, writable=True), OPENER)
-    image.resize(200 * MIB)
-    image.write(memoryview(b"\x55" * 1000), 199 * MIB)
-    image.commit()
+    with oracles.edited(VDI, path) as image:
+        image.resize(200 * MIB)
+        image.write(memoryview(b"\x55" * 1000), 199 * MIB)
     oracles.check(path, "vdi")
     oracles.qemu_io(path, "vdi", "read -P 0x55 199M 1000", "read -P 0 150M 1M", writable=False)
     assert oracles.content(path, "vdi")[: 128 * MIB] == disk

@@ -8,6 +8,7 @@ fixed ones that it has to find by itself, which it takes for raw.
 from __future__ import annotations
 
 import random
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from imprint import formats
 from imprint.core.events import Severity
-from imprint.core.formats import Checkable, CreateSpec, parse_options
+from imprint.core.formats import Checkable, CreateSpec, SizeChoosing, parse_options
 from imprint.core.image import WritableImage
 from imprint.core.units import GIB, MIB
 from imprint.formats.vhd import geometry
@@ -28,6 +29,8 @@ from imprint.testing.opener import DictOpener
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from imprint.core.formats import SizePolicy
 
 pytestmark = pytest.mark.oracle("qemu-img", "qemu-io")
 
@@ -94,8 +97,7 @@ def test_qemu_reads_what_we_wrote(
     """Fails if our tables are inconsistent, or the bytes differ."""
     path = tmp_path / "disk.vhd"
     image = ours(path, SIZE, subformat=subformat, block_size=block_size)
-    for offset, length, byte in drawn:
-        image.write(memoryview(bytes([byte]) * length), offset)
+    oracles.write_all(image, drawn)
     image.commit()
     assert_equal(path, oracles.paint(SIZE, drawn))
 
@@ -108,13 +110,8 @@ def test_qemu_reads_what_we_changed(
     """Fails if editing an image of QEMU's loses blocks, or the footer that follows them."""
     path = tmp_path / "disk.vhd"
     theirs(path, oracles.paint(SIZE, drawn), subformat)
-    image = VHD.edit(FileStorage.open(path, writable=True), OPENER)
-    for offset, length, byte in changes:
-        if byte:
-            image.write(memoryview(bytes([byte]) * length), offset)
-        else:
-            image.zero(offset, length)
-    image.commit()
+    with oracles.edited(VHD, path) as image:
+        oracles.write_all(image, changes)
     assert_equal(path, oracles.paint(SIZE, drawn + changes))
 
 
@@ -125,9 +122,8 @@ def test_qemu_reads_what_we_resized(tmp_path: Path, drawn: list[Write], size: in
     path = tmp_path / "disk.vhd"
     disk = oracles.paint(SIZE, drawn)
     theirs(path, disk, "dynamic")
-    image = VHD.edit(FileStorage.open(path, writable=True), OPENER)
-    image.resize(size)
-    image.commit()
+    with oracles.edited(VHD, path) as image:
+        image.resize(size)
     assert_equal(path, disk[:size].ljust(size, b"\0"))
 
 
@@ -136,10 +132,9 @@ def test_a_table_that_outgrew_its_sector_is_where_qemu_looks(tmp_path: Path) -> 
     path = tmp_path / "disk.vhd"
     disk = oracles.paint(SIZE, random_writes(random.Random(1), SIZE))
     theirs(path, disk, "dynamic")
-    image = VHD.edit(FileStorage.open(path, writable=True), OPENER)
-    image.resize(1 * GIB)
-    image.write(memoryview(b"\x55" * 1000), GIB - 1000)
-    image.commit()
+    with oracles.edited(VHD, path) as image:
+        image.resize(1 * GIB)
+        image.write(memoryview(b"\x55" * 1000), GIB - 1000)
     oracles.qemu_io(path, "vpc", f"read -P 0x55 {GIB - 1000} 1000", writable=False)
     assert oracles.info(path, "vpc")["virtual-size"] == GIB
     assert oracles.content(path, "vpc")[:SIZE] == disk
@@ -185,6 +180,62 @@ def test_sizes_by_geometry_are_those_of_qemu(tmp_path: Path, size: int) -> None:
     for path in (theirs_path, our_path):
         with VHD.open(FileStorage.open(path), OPENER) as image:
             assert image.size == expected
+
+
+def with_geometry(path: Path, creator: bytes, cylinders: int) -> None:
+    """Let an image's footers name another program, and a geometry of 4 heads and 17 sectors."""
+    content = bytearray(path.read_bytes())
+    for start in {0, len(content) - 512}:
+        if content[start : start + 8] == b"conectix":
+            content[start + 28 : start + 32] = creator
+            content[start + 56 : start + 60] = struct.pack(">HBB", cylinders, 4, 17)
+            content[start + 64 : start + 68] = bytes(4)
+            total = sum(content[start : start + 512])
+            content[start + 64 : start + 68] = struct.pack(">I", ~total & 0xFFFFFFFF)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("subformat", ["dynamic", "fixed"])
+@pytest.mark.parametrize("creator", [b"vpc ", b"qemu", b"win ", b"qem2"])
+def test_each_size_policy_gives_the_disk_that_qemu_has(
+    tmp_path: Path, subformat: str, creator: bytes
+) -> None:
+    """Fails if --size-policy means another size or other bytes than QEMU's force_size_calc."""
+    path, raw = tmp_path / "disk.vhd", tmp_path / "theirs.raw"
+    disk = oracles.paint(SIZE, random_writes(random.Random(3), SIZE))
+    theirs(path, disk, subformat)
+    with_geometry(path, creator, 290)  # 10 MB: less than the field says
+    source = f"driver=vpc,file.filename={path}"
+    assert isinstance(VHD, SizeChoosing)
+    policies: tuple[tuple[SizePolicy | None, str], ...] = (
+        *((None, ""), ("chs", ",force_size_calc=chs")),
+        ("current", ",force_size_calc=current_size"),
+    )
+    for policy, word in policies:
+        oracles.qemu_img("convert", "-O", "raw", "--image-opts", source + word, raw)
+        expected = raw.read_bytes()
+        with VHD.with_size_policy(policy).open(FileStorage.open(path), OPENER) as image:
+            assert image.read_at(0, SIZE) == expected
+            assert image.size == len(expected)
+            options = image.info().options
+            assert (options["size_chs"], options["size_current"]) == (290 * 4 * 17 * 512, SIZE)
+
+
+@FEW
+@given(drawn=DISKS, sizes=st.lists(st.integers(1, 40_000), min_size=1, max_size=3))
+def test_qemu_reads_a_fixed_image_that_we_resized(
+    tmp_path: Path, drawn: list[Write], sizes: list[int]
+) -> None:
+    """Fails if the footer is not where QEMU looks, or is a part of the disk."""
+    path = tmp_path / "disk.vhd"
+    disk = oracles.paint(SIZE, drawn)
+    theirs(path, disk, "fixed")
+    for size in (count * 512 for count in sizes):
+        image = VHD.edit(FileStorage.open(path, writable=True), OPENER)
+        image.resize(size)
+        image.close()
+        disk = disk[:size].ljust(size, b"\0")
+        assert_equal(path, disk)
 
 
 @pytest.mark.parametrize("size", [512, MIB - 512, 3 * MIB + 512, 200 * GIB, 2040 * GIB])

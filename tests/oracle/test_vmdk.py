@@ -164,6 +164,41 @@ def test_qemu_reads_what_we_resized(
         assert again.read_at(size // 2, 512) == b"\x77" * min(512, size - size // 2)
 
 
+@pytest.mark.parametrize("kind", ["Sparse", "Flat"])
+def test_qemu_reads_a_split_disk_that_we_resized(tmp_path: Path, kind: str) -> None:
+    """Fails if the last file does not grow to 2047 MiB, or what is added is not zeros."""
+    path, step = tmp_path / "disk.vmdk", 2047 * MIB
+    oracles.create(path, 3 * GIB, "vmdk", options={"subformat": f"twoGbMaxExtent{kind}"})
+    oracles.qemu_io(path, "vmdk", "write -P 1 0 1M", f"write -P 2 {step - 4096} 8k")
+    oracles.qemu_io(path, "vmdk", f"write -P 3 {3 * GIB - 512} 512")
+    reads = ["read -P 1 0 1M", "read -P 0 1M 64k", f"read -P 2 {step - 4096} 4k"]
+    sizes = {3 * GIB + 512: 2, 7 * GIB: 4, 2 * GIB: 1, 4 * GIB: 3, step: 1, 9 * GIB: 5}
+    for size, count in sizes.items():  # QEMU's first file has 2 GiB, ours have 2047 MiB
+        image = edited(path)
+        image.resize(size)
+        if size == 4 * GIB:
+            reads.append("read -P 0 2G 2047M")
+        if size == step:
+            reads = ["read -P 1 0 1M", "read -P 0 1M 64k", f"read -P 2 {step - 4096} 4k"]
+        if size == 7 * GIB:
+            image.write(memoryview(b"\x04" * MIB), 2 * step - MIB // 2)
+        if size == 9 * GIB:  # what was cut off has not come back
+            reads += [f"read -P 0 {step} 1M", f"read -P 0 {3 * GIB - 512} 512"]
+            reads += [f"read -P 0 {2 * step - MIB} 2M"]
+        image.commit()
+        image.close()
+        assert len(list(tmp_path.glob("disk-*.vmdk"))) == count
+        assert oracles.info(path, "vmdk")["virtual-size"] == size
+        oracles.qemu_io(path, "vmdk", *reads, writable=False)
+        storage = FileStorage.open(path)
+        assert isinstance(VMDK, Checkable)
+        assert list(VMDK.check(storage, FolderGate(), repair=False)) == []
+        storage.close()
+    oracles.qemu_io(path, "vmdk", f"write -P 9 {9 * GIB - 70000} 70000")
+    with opened(path) as again:
+        assert again.read_at(9 * GIB - 70001, 70001) == b"\0" + b"\x09" * 70000
+
+
 def test_we_read_what_qemu_changed_in_our_image(tmp_path: Path) -> None:
     """Fails if QEMU takes a place for free that we use, or the other way round."""
     path = tmp_path / "disk.vmdk"

@@ -60,11 +60,16 @@ def test_a_parent_beside_the_image_is_opened(image: FileStorage) -> None:
         "missing.raw",
         "link.raw",
         "pipe",
+        "loop.raw",
+        "a" * 300,
+        "a/" * 3000,
+        "\ud800",
     ],
 )
 def test_everything_else_is_refused(image: FileStorage, name: str) -> None:
     """Fails if an image can make us read a file of its choice."""
     (image.path.parent / "link.raw").symlink_to("../secret.raw")
+    (image.path.parent / "loop.raw").symlink_to("loop.raw")
     os.mkfifo(image.path.parent / "pipe")
     with pytest.raises(ReferenceRefusedError) as caught:
         FolderGate().parent(Reference(name, "raw"), image)

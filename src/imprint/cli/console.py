@@ -156,6 +156,12 @@ class Console:
             self._clear_bar()
             self._out.write(f"{json.dumps(values)}\n")
 
+    def json_lines(self, lines: Iterable[str]) -> None:
+        """Results that are JSON already, each with its end of line; nothing without ``--json``."""
+        if self.is_json:
+            self._clear_bar()
+            self._out.writelines(lines)
+
     def error(self, error: ImagingError) -> None:
         """Say what went wrong in one line, and in a second one what to do about it."""
         self.note(str(error))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from imprint.cli import options
 from imprint.cli.console import printable
 from imprint.core.units import format_size
-from imprint.endpoints.copying import CopyRequest, Outcome, plan, run
+from imprint.endpoints.copying import CopyRequest, Outcome, Plan, plan, run
 from imprint.endpoints.target import TargetRequest
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def copy(
     hashes: tuple[str, ...] = (),
     salvage: bool = False,
     work: Callable[[CopyRequest], Outcome] = run,
+    intend: Callable[[CopyRequest], Plan] = plan,
 ) -> Outcome | None:
     """Run the copy that the arguments ask for; ``None`` after a dry run.
 
@@ -63,6 +64,7 @@ def copy(
         hashes: to take of the content on the way.
         salvage: go on past what cannot be read.
         work: what does it.
+        intend: what says for ``--dry-run`` what would be done.
     """
     request = CopyRequest(
         source=args.source,
@@ -80,6 +82,7 @@ def copy(
         hashes=hashes,
         detect_zeros=args.detect_zeros,
         salvage=salvage,
+        prove=getattr(args, "prove", None),
         resume=args.resume,
         on_event=console.on_event,
         cancel=console.cancel,
@@ -89,7 +92,7 @@ def copy(
     with console.stopping():
         if not args.dry_run:
             return work(request)
-        intent = plan(request)
+        intent = intend(request)
     console.print(
         f"would copy {format_size(intent.data)} of data, {format_size(intent.size)} in all, "
         f"from {args.source} to {args.target} as {intent.format}"
@@ -106,11 +109,17 @@ def describe(console: Console, args: argparse.Namespace, outcome: Outcome) -> No
         f"{format_size(report.size)}, {format_size(report.bytes_read)} read, "
         f"{format_size(outcome.bytes_stored)} stored, {report.duration_s:.1f} s"
     )
+    if outcome.left_out is not None:
+        proof = ", which was proved" if outcome.proved else ""
+        console.print(f"{format_size(outcome.left_out)} left out: no file system uses it{proof}")
 
 
 def facts(outcome: Outcome) -> dict[str, object]:
     """What the JSON of every copying verb has."""
     report = outcome.report
+    left_out = {}
+    if outcome.left_out is not None:
+        left_out = {"left_out": outcome.left_out, "proved": outcome.proved}
     return {
         "size": report.size,
         "bytes_read": report.bytes_read,
@@ -118,6 +127,7 @@ def facts(outcome: Outcome) -> dict[str, object]:
         "format": outcome.format,
         "resumed_at": report.resumed_at,
         "duration_s": round(report.duration_s, 3),
+        **left_out,
     }
 
 

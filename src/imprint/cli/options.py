@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from imprint.cli.console import printable
 from imprint.core.errors import PassphraseError, ReadError, UsageError
@@ -15,6 +15,15 @@ from imprint.endpoints.open import Access
 if TYPE_CHECKING:
     from imprint.cli.console import Console
     from imprint.core.contracts import Passphrase
+    from imprint.core.formats import SizePolicy
+    from imprint.endpoints.used import Policy
+
+
+_POLICIES: Final[dict[str, SizePolicy | None]] = {
+    "auto": None,
+    "chs": "chs",
+    "current": "current",
+}
 
 
 def size(text: str) -> int:
@@ -117,11 +126,25 @@ def time_s() -> int | None:
 def add_access(parser: argparse.ArgumentParser, *, snapshot: bool = True) -> None:
     """How a source is opened."""
     parser.add_argument("-f", "--format", metavar="FORMAT", help="source format: skip probing")
+    add_size_policy(parser)
     add_trust(parser)
     if snapshot:
         parser.add_argument(
             "--snapshot", metavar="NAME", help="read an internal snapshot, by name or id"
         )
+
+
+def add_size_policy(
+    parser: argparse.ArgumentParser, name: str = "--size-policy", whose: str = "the source"
+) -> None:
+    """``--size-policy``; ``whose`` says of which image, where there is more than one."""
+    parser.add_argument(
+        name,
+        choices=tuple(_POLICIES),
+        default="auto",
+        help=f"what counts if {whose} is a VHD, which says its size twice: the geometry (chs), "
+        "or the field for it (current); auto: what its creator goes by",
+    )
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
@@ -140,6 +163,54 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="unlocks the image; else IMPRINT_PASSPHRASE, or a prompt",
     )
+
+
+def add_used(parser: argparse.ArgumentParser, *, prove: bool = False) -> None:
+    """``--used``, ``--drop-swap``; with ``prove``, for verbs that store a disk, ``--prove``."""
+    parser.add_argument(
+        "--used",
+        action="store_true",
+        help="read only what file systems use: what is free reads as zeros. Volumes of which "
+        "there is any doubt are read whole",
+    )
+    # Two options for argparse, which would take the next argument for an optional value.
+    parser.add_argument(
+        "--used=force",
+        dest="used_force",
+        action="store_true",
+        help="the same, and rely on doubtful maps too: of damaged, hibernated or mounted volumes",
+    )
+    parser.add_argument(
+        "--drop-swap",
+        action="store_true",
+        help="with --used: leave out what is in swap areas; their headers stay",
+    )
+    if prove:
+        parser.add_argument(
+            "--prove",
+            action=argparse.BooleanOptionalAction,
+            default=None,
+            help="with --used: walk the file systems in what was stored, and check that nothing "
+            "they reach was left out (by default, as long as that takes little time)",
+        )
+
+
+def used(args: argparse.Namespace) -> Policy | None:
+    """What may be left out, if only what is used counts.
+
+    Raises:
+        UsageError: if an option was given that makes sense only with ``--used``.
+    """
+    if not hasattr(args, "used"):
+        return None
+    if args.used or args.used_force:
+        from imprint.endpoints.used import Policy  # only where it is asked for
+
+        return Policy(force=args.used_force, drop_swap=args.drop_swap)
+    if args.drop_swap or getattr(args, "prove", None):
+        name = "--drop-swap" if args.drop_swap else "--prove"
+        raise UsageError(f"{name} makes sense only with --used")
+    return None
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
@@ -170,9 +241,10 @@ def access(
         console: shows what is noteworthy.
         format_: for another image than the source.
         snapshot: the same.
-        is_source: whether ``--format`` and ``--snapshot`` are about the image.
+        is_source: whether ``--format``, ``--snapshot`` and ``--size-policy`` are about the image.
         asks: whether a person may be asked for a passphrase.
     """
+    policy: str = getattr(args, "size_policy" if is_source else "other_size_policy", "auto")
     if is_source:
         format_ = getattr(args, "format", None)
         snapshot = getattr(args, "snapshot", None)
@@ -181,6 +253,8 @@ def access(
         allowed=tuple(args.allow_parent),
         passphrase=passphrase(args.passphrase_file, console, asks=asks),
         snapshot=snapshot,
+        size_policy=_POLICIES[policy],
+        used=used(args) if is_source else None,
         on_event=console.on_event,
         cancel=console.cancel,
     )

@@ -17,6 +17,7 @@ VERBS: Final = {
     "hash": "hash the content of a disk",
     "create": "make an empty image",
     "resize": "change the size of an image's disk",
+    "sparsify": "give back the room of what no file system on an image uses",
     "measure": "predict what an image would take up in another format",
     "snapshot": "list, create, apply or delete internal snapshots",
     "commit": "merge an overlay into its parent",

@@ -198,6 +198,14 @@ class Storage(Source, Protocol):
         """Remove it if it was created and not committed."""
 
 
+@runtime_checkable
+class Replaceable(Protocol):
+    """A storage whose content can be exchanged as a whole."""
+
+    def replace(self, content: memoryview) -> None:
+        """Make ``content`` all that it holds, durably: after a crash it is the old or the new."""
+
+
 class Layer(Protocol):
     """What a format driver is: two questions about a mapping. Thread-safe for reading."""
 
@@ -262,6 +270,14 @@ class WritableLayer(Layer, Protocol):
         """Write back changed tables: data before tables before header, each made durable."""
 
 
+@runtime_checkable
+class Finishing(Protocol):
+    """A writable layer whose new images would show how often they were flushed."""
+
+    def finish(self) -> None:
+        """Remove such traces if the image is new. It is flushed before, and durable after."""
+
+
 class Passphrase(Protocol):
     """Asks for a secret when an image turns out to need it."""
 
@@ -316,3 +332,28 @@ class Opener(Protocol):
         Raises:
             PassphraseError: if there is none.
         """
+
+
+@runtime_checkable
+class FileMaking(Protocol):
+    """An opener that also makes and removes files, for images of several files."""
+
+    def make_file(self, name: str, beside: Storage, *, is_extra: bool) -> Storage:
+        """A new file in the folder of the image in ``beside``; it shows when it is committed.
+
+        Args:
+            name: of the file, without a folder.
+            beside: the image.
+            is_extra: the name is not one that the user could expect: a file that has it
+                already is never replaced.
+
+        Raises:
+            RefusedError: if it exists and may not be replaced.
+            UsageError: if ``name`` is not the name of a file.
+        """
+
+    def remove_file(self, name: str, beside: Storage) -> None:
+        """Remove a file, or what is left of it, that the image in ``beside`` no longer needs."""
+
+    def replaced(self, beside: Storage) -> Storage | None:
+        """The file whose place ``beside`` takes when it is committed, for reading, if any."""

@@ -22,6 +22,8 @@ class Kind(enum.Enum):
     """Reads as zeros, whatever a parent holds."""
     HOLE = "hole"
     """Never written: reads from the parent if there is one, else as zeros."""
+    UNUSED = "unused"
+    """Nothing that counts: no file system uses it. Reads as zeros, whatever is there."""
     BAD = "bad"
     """Could not be read when the image was made; reads as zeros."""
 
@@ -71,6 +73,21 @@ class Extent(NamedTuple):
                 and before.storage_offset + before.length == self.storage_offset
             )
         return self.kind is not Kind.ENCODED or self.storage is before.storage
+
+
+def without_holes(place: Extent) -> Extent:
+    """A ``DATA`` extent as its storage sees it: ``ZERO`` where that is a hole; may be shorter.
+
+    An image that is preallocated is mostly holes after a sparse copy. What lies behind the
+    storage's end stays data, and fails when it is read.
+    """
+    storage = place.storage
+    assert storage is not None
+    inside = min(place.length, storage.size - place.storage_offset)
+    found = next(iter(storage.extents(place.storage_offset, inside)))
+    if found.kind is Kind.HOLE:
+        return Extent(place.offset, found.length, Kind.ZERO)
+    return place if found.length == inside else place._replace(length=found.length)
 
 
 def coalesce(extents: Iterable[Extent]) -> Iterator[Extent]:

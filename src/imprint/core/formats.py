@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from imprint.core.contracts import Encoding, Opener, Reference, Source, Storage, Target
 from imprint.core.errors import UsageError
@@ -237,6 +237,18 @@ class Rebasable(Protocol):
 
     def set_parent(self, storage: Storage, opener: Opener, parent: Reference | None) -> None:
         """Change the name only; the caller has seen to the content."""
+
+
+SizePolicy = Literal["chs", "current"]
+"""Which of two sizes counts: the one of the geometry, or the one that has a field."""
+
+
+@runtime_checkable
+class SizeChoosing(Protocol):
+    """A format whose images say their size twice, and not always the same."""
+
+    def with_size_policy(self, policy: SizePolicy | None) -> Format:
+        """The format for images of which the caller knows what counts; ``None``: it decides."""
 
 
 @runtime_checkable

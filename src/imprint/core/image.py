@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from imprint.core.buffers import ZEROS, fill_zero, is_zero
+from imprint.core.contracts import Finishing
 from imprint.core.errors import CorruptImageError, ReadError
 from imprint.core.extent import Extent, Kind, coalesce
 from imprint.core.limits import DECODE_CACHE_BYTES, SPAN_BYTES
@@ -285,6 +286,8 @@ class WritableImage(Image):
     def commit(self) -> None:
         """Flush, and let the storage take its final name."""
         self._writable.flush()
+        if isinstance(self._writable, Finishing):
+            self._writable.finish()
         for storage in (*self._others, self._storage):
             storage.commit()
 

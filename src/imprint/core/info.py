@@ -57,11 +57,14 @@ class ImageInfo:
         parent_format: format of that, where the image says it.
         data_file: name of the file that holds its data, where that is another one.
         encryption: the method, or ``None``.
+        hashes: of the whole disk, as the image keeps them: hexadecimal digests by name.
         uuid: of the image, where it has one.
         snapshots: internal ones, oldest first.
         bitmaps: persistent dirty bitmaps.
         features: names of the format's feature bits that are set.
         notes: what the user should know, one sentence each.
+        warnings: likewise, what should be known even by those who do not ask: the image may
+            not be what it is taken for.
     """
 
     format: str
@@ -71,8 +74,10 @@ class ImageInfo:
     parent_format: str | None = None
     data_file: str | None = None
     encryption: str | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
     uuid: str | None = None
     snapshots: tuple[SnapshotInfo, ...] = ()
     bitmaps: tuple[BitmapInfo, ...] = ()
     features: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()

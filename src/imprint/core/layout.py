@@ -7,7 +7,8 @@
         image_uuid: bytes = raw(16, at=0x188, doc="of this image")
 
 Fields may stand in any order; gaps are padding that packs as zeros; an overlap, or a field
-behind the end, fails when the class is made. ``unpack`` gives an immutable record.
+behind the end, fails when the class is made. ``unpack`` gives an immutable record. A subclass
+has the fields of its base, so that a structure that comes in both byte orders is declared once.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class Structure:
         super().__init_subclass__()
         fields = {name: value for name, value in vars(cls).items() if isinstance(value, Field)}
         cls.SIZE = size
-        cls.FIELDS = fields
-        in_order = sorted(fields.items(), key=lambda item: item[1].at)
+        cls.FIELDS = {**getattr(cls, "FIELDS", {}), **fields}
+        in_order = sorted(cls.FIELDS.items(), key=lambda item: item[1].at)
         cls._names = tuple(name for name, _ in in_order)
         cls._struct = struct.Struct(endian + _struct_format(cls.__name__, in_order, size))
         for name in fields:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imprint.core.units import KIB, MIB
+from imprint.core.units import GIB, KIB, MIB
 
 SPAN_BYTES: Final = 1 * MIB
 """What a copy moves at a time: large enough that Python's cost per span (15 to 30 µs) vanishes."""
@@ -36,3 +36,15 @@ NAME_BYTES_MAX: Final = 1023
 
 KDF_ITERATIONS_MAX: Final = 50_000_000
 """PBKDF2 rounds that a header may demand: about 20 s; real ones stay below 10 million."""
+
+KDF_MEMORY_BYTES_MAX: Final = 1 * GIB
+"""What Argon2 may ask for: ``cryptsetup`` itself never writes more into a header."""
+
+LVM_METADATA_BYTES_MAX: Final = 4 * MIB
+"""Texts of all physical volumes together: groups of some hundred volumes have below 1 MiB."""
+
+LUKS2_JSON_BYTES_MAX: Final = 4 * MIB
+"""Of a LUKS2 header: the largest that its specification allows."""
+
+VOLUME_PIECES_MAX: Final = 1 << 16
+"""Runs that logical volumes may be scattered over: each costs about 200 bytes here."""

@@ -26,6 +26,12 @@ EntryCode = Literal["H", "I", "Q"]
 PIECE_BYTES: Final = 64 * KIB
 """What :class:`TableCache` reads at a time: who needs one entry should not read megabytes."""
 
+PAGE_BYTES: Final = 4 * KIB
+"""What :class:`PagedTable` writes at least: a page of most file systems."""
+
+WRITE_PAGES_MAX: Final = 256
+"""Pages in one write: 1 MiB, which is copied for it."""
+
 SHORT_RUN: Final = 8
 """Entries that are compared one by one first: most runs are short, or very long."""
 
@@ -104,6 +110,81 @@ def run_length(table: array[int], index: int, limit: int, *, step: int = 0) -> i
     while run < limit and table[index + run] == value:
         run += 1
     return run
+
+
+class PagedTable:
+    """A table that is held whole: looked up and changed in memory, written back by page.
+
+    Attributes:
+        entries: to be looked at; :meth:`set`, :meth:`fill` and :meth:`resize` change them.
+        dirty: numbers of the pages that the file has not, or not yet.
+    """
+
+    def __init__(self, entries: array[int], byteorder: ByteOrder) -> None:
+        self.entries = entries
+        self.dirty: set[int] = set()
+        self._byteorder: ByteOrder = byteorder
+        self._page_entries = PAGE_BYTES // entries.itemsize
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def set(self, index: int, value: int) -> None:
+        """Change one entry."""
+        self.entries[index] = value
+        self.dirty.add(index // self._page_entries)
+
+    def fill(self, index: int, count: int, value: int) -> None:
+        """Change ``count`` entries, at least one, to the same value."""
+        self.entries[index : index + count] = array(self.entries.typecode, [value]) * count
+        self._touch(index, count)
+
+    def resize(self, count: int, value: int) -> None:
+        """Give it ``count`` entries, new ones of ``value``; these are dirty."""
+        old = len(self.entries)
+        del self.entries[count:]
+        if count > old:
+            self.entries.extend(array(self.entries.typecode, [value]) * (count - old))
+            self._touch(old, count - old)
+        self.dirty = {page for page in self.dirty if page * self._page_entries < count}
+
+    def run(self, index: int, limit: int, *, step: int = 0) -> int:
+        """How many entries go on as the first one begins; see :func:`run_length`."""
+        return run_length(self.entries, index, limit, step=step)
+
+    def page(self, number: int) -> memoryview:
+        """A page as it stands in the file, or will; the last one may be shorter."""
+        start = number * self._page_entries
+        return stored(self.entries[start : start + self._page_entries], self._byteorder)
+
+    def write_back(self, storage: Storage, offset: int) -> None:
+        """Write the dirty pages of the table at ``offset``, neighbours at once.
+
+        Not durable until the storage is flushed. After an error, what is left stays dirty.
+        """
+        pages = sorted(self.dirty)
+        while pages:
+            limit = min(len(pages), WRITE_PAGES_MAX)
+            run = 1
+            while run < limit and pages[run] == pages[0] + run:
+                run += 1
+            self._write(storage, offset, pages[0] * self._page_entries, run * self._page_entries)
+            self.dirty.difference_update(pages[:run])
+            del pages[:run]
+
+    def write_all(self, storage: Storage, offset: int, *, start: int = 0) -> None:
+        """Write the entries from ``start`` on of a table at ``offset``, by pieces."""
+        step = WRITE_PAGES_MAX * self._page_entries
+        for first in range(start, len(self.entries), step):
+            self._write(storage, offset, first, step)
+
+    def _write(self, storage: Storage, offset: int, first: int, count: int) -> None:
+        piece = stored(self.entries[first : first + count], self._byteorder)
+        storage.write(piece, offset + first * self.entries.itemsize)
+
+    def _touch(self, index: int, count: int) -> None:
+        last = (index + count - 1) // self._page_entries
+        self.dirty.update(range(index // self._page_entries, last + 1))
 
 
 class TableCache:

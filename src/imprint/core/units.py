@@ -12,7 +12,8 @@ MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 TIB: Final = 1 << 40
 
-_SIZE = re.compile(r"(\d+)(?:\.(\d+))?\s*([KMGTPE]?)(?:I?B)?", re.IGNORECASE)
+# No more digits than any size has: of some thousands, int() refuses to make a number.
+_SIZE = re.compile(r"(\d{1,30})(?:\.(\d{1,30}))?\s*([KMGTPE]?)(?:I?B)?", re.IGNORECASE)
 _UNITS: Final = "KMGTPE"
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imprint import formats
 from imprint.core.contracts import Reference
 from imprint.core.errors import (
     ReferenceRefusedError,
@@ -101,7 +100,7 @@ def commit(
             emptying it would lose.
     """
     name, storage = open_editable_storage(address, access)
-    format_ = formats.get(name)
+    format_ = access.driver(name)
     try:
         overlay = format_.open(storage, access.gate())
     except BaseException:
@@ -155,7 +154,7 @@ def rebase(
     """
     name, storage = open_editable_storage(address, access)
     with closing(storage):
-        format_ = formats.get(name)
+        format_ = access.driver(name)
         if not isinstance(format_, Rebasable):
             raise UnsupportedFeatureError(f"{name} images cannot change their parent", name=address)
         reference, written = None, 0
@@ -243,6 +242,7 @@ def _parent_access(address: str, info: ImageInfo, parent: Image, access: Access)
         format=format_name,
         allowed=access.allowed,
         passphrase=access.passphrase,
+        size_policy=access.size_policy,
         on_event=access.on_event,
     )
 
@@ -310,5 +310,6 @@ def _allowing(access: Access, folder: Path) -> Access:
     return Access(
         allowed=(*access.allowed, folder),
         passphrase=access.passphrase,
+        size_policy=access.size_policy,
         on_event=access.on_event,
     )

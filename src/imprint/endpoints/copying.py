@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+import time
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import ImagingError, RefusedError, UnsupportedFeatureError
+from imprint.core.errors import (
+    ImagingError,
+    RefusedError,
+    UnsupportedFeatureError,
+    UsageError,
+)
 from imprint.core.events import Finding, OnEvent, Severity, ignore
 from imprint.core.formats import Resuming, Streaming
 from imprint.core.image import Image
@@ -20,6 +28,7 @@ from imprint.endpoints.target import (
     resume_target,
     stored_size,
 )
+from imprint.filters.used import UsedOnly
 from imprint.storage.pending import PendingFile, check_replaceable
 from imprint.transfer.compare import compare
 from imprint.transfer.copy import CHECKPOINT_INTERVAL_S, copy
@@ -30,10 +39,16 @@ if TYPE_CHECKING:
     from imprint.core.cancel import CancelToken
     from imprint.core.contracts import Source, Target
     from imprint.core.formats import CreateSpec
+    from imprint.core.runs import Runs
     from imprint.transfer.report import Report
 
 RESUME_OVERLAP: Final = 4 << 20
 """Bytes before the checkpoint that have to be the same in the source still."""
+
+
+_PROOF_SHARE: Final = 0.05
+_PROOF_LEAST_S: Final = 0.1
+"""What a proof may take that nobody has asked for: of the copy's time, and in any case."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +63,8 @@ class CopyRequest:
         hashes: names of hashes to take of the content on the way.
         detect_zeros: look for zeros in the data too.
         salvage: go on past what cannot be read, and keep a map of it.
+        prove: where only what is used is copied: walk the file systems in the finished target,
+            and fail if they reach what was left out. ``None``: if that takes little time.
         resume: ``True``: go on with what an interrupted copy left, and refuse if that was
             another one; ``None``: go on if it was the same; ``False``: start over.
         on_event: told about progress and findings.
@@ -62,6 +79,7 @@ class CopyRequest:
     hashes: tuple[str, ...] = ()
     detect_zeros: bool = True
     salvage: bool = False
+    prove: bool | None = None
     resume: bool | None = None
     on_event: OnEvent = ignore
     cancel: CancelToken | None = None
@@ -76,11 +94,15 @@ class Outcome:
         report: of the copy.
         bytes_stored: what the target takes up; for streams and devices, the disk's size.
         format: of the target.
+        left_out: bytes of the disk that no file system uses; ``None``: all of it was copied.
+        proved: whether it was proved that nothing in use was left out.
     """
 
     report: Report
     bytes_stored: int
     format: str
+    left_out: int | None = None
+    proved: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,10 +151,14 @@ def run(request: CopyRequest) -> Outcome:
     check_not_source(request.target, (request.source,))
     format_ = request.target.chosen_format()
     _check_free(request)
+    if request.prove and request.target.location.where is Where.STREAM:
+        raise UsageError("--prove needs a target that can be read back", name="standard output")
     source = open_source(request.source, request.access)
     try:
         check_not_source(request.target, tuple(files_of(source)))
-        _tell_left_behind(request, source)
+        tell_left_behind(request, source)
+        job = _job(request, source)
+        used = source.used if isinstance(source, UsedOnly) else None
         if request.salvage:
             from imprint.filters.salvage import Salvaging  # only where errors are expected
 
@@ -145,17 +171,43 @@ def run(request: CopyRequest) -> Outcome:
             report = _to_device(request, source)
             stored = source.size
         else:
-            report = _to_file(request, source)
+            report = _to_file(request, source, job)
             stored = stored_size(request.target.location.path)
         if report.bad:
             _keep_map(request, report)
-        return Outcome(report, stored, format_.name)
+        if used is None:
+            return Outcome(report, stored, format_.name)
+        proved = _prove(request, used, report, format_.name)
+        return Outcome(report, stored, format_.name, source.size - used.total, proved)
     finally:
         source.close()
 
 
-def _tell_left_behind(request: CopyRequest, source: Source) -> None:
+def _prove(request: CopyRequest, used: Runs, report: Report, format_name: str) -> bool:
+    """Walk the file systems in what was stored; whether that was done."""
+    target = request.target
+    if request.prove is False or target.location.where is Where.STREAM:
+        return False
+    from imprint.endpoints.hashing import open_written  # only where something is proved
+    from imprint.endpoints.used import check_proof
+
+    limit_s = max(_PROOF_SHARE * report.duration_s, _PROOF_LEAST_S)
+    deadline_s = math.inf if request.prove else time.monotonic() + limit_s
+    access = replace(request.access, format=format_name, snapshot=None, used=None)
+    try:
+        with closing(open_written(target.address, report.size, access)) as disk:
+            check_proof(disk, used, access, deadline_s=deadline_s)
+    except TimeoutError:
+        what = "it takes longer to prove that nothing in use was left out: --prove does it"
+        request.on_event(Finding(Severity.INFO, target.address, what))
+        return False
+    return True
+
+
+def tell_left_behind(request: CopyRequest, source: Source) -> None:
     """What an image holds besides its disk does not come along: nobody should find out later."""
+    if isinstance(source, UsedOnly):
+        source = source.source
     if not isinstance(source, Image) or request.access.snapshot is not None:
         return
     info = source.info()
@@ -197,7 +249,7 @@ def _keep_map(request: CopyRequest, report: Report) -> None:
     request.on_event(Finding(Severity.WARNING, str(path), "lists the areas that were not read"))
 
 
-def _copy(
+def copy_to(
     request: CopyRequest,
     source: Source,
     target: Target,
@@ -206,6 +258,11 @@ def _copy(
     journal: JournalFile | None = None,
     phase: str = "copy",
 ) -> Report:
+    """Copy a disk as the request says, and commit the target.
+
+    Raises:
+        ImagingError: whatever :func:`~imprint.transfer.copy.copy` raises.
+    """
     return copy(
         source,
         target,
@@ -221,15 +278,15 @@ def _copy(
     )
 
 
-def _to_file(request: CopyRequest, source: Source) -> Report:
+def _to_file(request: CopyRequest, source: Source, job: Job) -> Report:
     path = request.target.location.path
     spec = request.target.spec(source.size, request.access)
     format_ = request.target.chosen_format()
     if not isinstance(format_, Resuming):
         target = create_target(request.target, spec)
         _tell_padding(request, source, target)
-        return _copy(request, source, target)
-    journal = JournalFile(path, _job(request, source))
+        return copy_to(request, source, target)
+    journal = JournalFile(path, job)
     start = _resume_at(request, source, spec, journal)
     if start:
         request.on_event(
@@ -241,7 +298,7 @@ def _to_file(request: CopyRequest, source: Source) -> Report:
         journal.discard()
         _tell_padding(request, source, target)
     try:
-        return _copy(request, source, target, start=start, journal=journal)
+        return copy_to(request, source, target, start=start, journal=journal)
     except ImagingError as error:
         if journal.exists and error.advice is None:
             error.advice = "what was copied is kept: the same command goes on from there"
@@ -312,7 +369,9 @@ def _job(request: CopyRequest, source: Source) -> Job:
         mtime_ns = facts.st_mtime_ns if location.where is Where.FILE else None
     format_ = request.target.chosen_format()
     snapshot = {} if request.access.snapshot is None else {"snapshot": request.access.snapshot}
-    return Job(name, source.size, mtime_ns, format_.name, {**request.target.options, **snapshot})
+    used = {"used": source.used.digest()} if isinstance(source, UsedOnly) else {}
+    options = {**request.target.options, **snapshot, **used}
+    return Job(name, source.size, mtime_ns, format_.name, options)
 
 
 def _to_stream(request: CopyRequest, source: Source) -> Report:
@@ -323,17 +382,17 @@ def _to_stream(request: CopyRequest, source: Source) -> Report:
     storage = StreamStorage.output()
     if isinstance(format_, Streaming):
         survey = format_.survey(spec)
-        _copy(request, source, survey, phase="survey")
-        return _copy(request, source, format_.stream(storage, spec, survey))
+        copy_to(request, source, survey, phase="survey")
+        return copy_to(request, source, format_.stream(storage, spec, survey))
     if not format_.support.stream:
         raise UnsupportedFeatureError(
             f"{format_.name} images cannot be written to a stream",
             advice="write a file, or choose raw or qcow2",
         )
-    return _copy(request, source, format_.create(storage, spec))
+    return copy_to(request, source, format_.create(storage, spec))
 
 
 def _to_device(request: CopyRequest, source: Source) -> Report:
     from imprint.endpoints.device import open_device_target  # only for devices
 
-    return _copy(request, source, open_device_target(request.target, source.size))
+    return copy_to(request, source, open_device_target(request.target, source.size))

@@ -6,16 +6,17 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from imprint.core.errors import PassphraseError
+from imprint.core.errors import ImagingError, PassphraseError
 from imprint.core.image import Image
 from imprint.endpoints.gate import Unavailable
 from imprint.endpoints.location import parse
-from imprint.endpoints.open import Access, open_with_storage
+from imprint.endpoints.open import Access, open_image, open_package, open_with_storage
 from imprint.endpoints.survey import Survey, describe, open_partition
 
 if TYPE_CHECKING:
     from imprint.core.contracts import Source
     from imprint.core.info import ImageInfo
+    from imprint.endpoints.appliance.package import PackagedDisk
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,27 @@ class Member:
 
 
 @dataclass(frozen=True)
+class DiskFacts:
+    """One image of a package.
+
+    Attributes:
+        number: by which an address names it, from 1.
+        name: of its file in the package.
+        stored_size: of that file, in bytes.
+        format: its name, or ``None`` if it cannot be opened.
+        size: of its disk, in bytes, or ``None``.
+        problem: why it cannot be opened.
+    """
+
+    number: int
+    name: str
+    stored_size: int
+    format: str | None = None
+    size: int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
 class Description:
     """An image, its parents, and what is on its disk.
 
@@ -46,6 +68,7 @@ class Description:
         stored_size: what it takes up, in bytes; a sparse file takes up less than it is long.
         chain: the image, its parent, and so on.
         survey: what is on the disk; ``None`` if it needs a passphrase that is not there.
+        disks: all those of the package, if the address is one: the image is the first of them.
     """
 
     info: ImageInfo
@@ -54,6 +77,7 @@ class Description:
     stored_size: int
     chain: tuple[Member, ...]
     survey: Survey | None
+    disks: tuple[DiskFacts, ...] = ()
 
     @property
     def problem(self) -> str | None:
@@ -82,8 +106,39 @@ def describe_image(address: str, access: Access) -> Description:
         except PassphraseError:
             pass  # that it is encrypted is said already
         return Description(
-            image.info(), size, storage.size, storage.stored_size, chain_of(image), survey
+            image.info(),
+            size,
+            storage.size,
+            storage.stored_size,
+            chain_of(image),
+            survey,
+            disks_of(address, access),
         )
+
+
+def disks_of(address: str, access: Access) -> tuple[DiskFacts, ...]:
+    """The images of a package; none for an address of something else.
+
+    Raises:
+        ImagingError: if it is a package that is not sound.
+    """
+    storage = open_package(address, access)
+    if storage is None:
+        return ()
+    from imprint.endpoints.appliance import package  # only for packages
+
+    with closing(storage):
+        disks = package.read(storage).disks
+    return tuple(_disk_facts(address, disk, access) for disk in disks)
+
+
+def _disk_facts(address: str, disk: PackagedDisk, access: Access) -> DiskFacts:
+    facts = DiskFacts(disk.number, disk.member.name, disk.member.size)
+    try:
+        with closing(open_image(f"{address}#d{disk.number}", access)) as image:
+            return replace(facts, format=image.info().format, size=image.size)
+    except ImagingError as error:
+        return replace(facts, problem=str(error.args[0]))
 
 
 def chain_of(image: Image) -> tuple[Member, ...]:

@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imprint import formats
-from imprint.core.errors import ImagingError, PassphraseError, ReferenceRefusedError
+from imprint.core.errors import ImagingError, PassphraseError, ReferenceRefusedError, UsageError
 from imprint.core.events import Finding, OnEvent, Severity, ignore
 from imprint.core.limits import CHAIN_DEPTH_MAX
 from imprint.storage.file import FileStorage
+from imprint.storage.pending import PendingFile, partial_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from imprint.core.contracts import Passphrase, Reference, Source, Storage, Traits
     from imprint.core.extent import Extent
+    from imprint.core.formats import SizePolicy
 
 _NOT_A_PATH = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 _SIBLINGS_MAX = 4096
@@ -41,6 +43,7 @@ class FolderGate:
         passphrase: Passphrase | None = None,
         on_event: OnEvent = ignore,
         lenient: bool = False,
+        size_policy: SizePolicy | None = None,
     ) -> None:
         """Args as follows.
 
@@ -50,11 +53,13 @@ class FolderGate:
             on_event: told what is noteworthy about a chain.
             lenient: a parent that cannot be opened fails when it is read, not before;
                 for looking at an image that lies alone.
+            size_policy: which size of a parent counts, if its format says it twice.
         """
         self._allowed = tuple(folder.resolve() for folder in allowed)
         self._passphrase = passphrase
         self._on_event = on_event
         self._lenient = lenient
+        self._size_policy: SizePolicy | None = size_policy
         self._seen: set[tuple[int, int]] = set()
         self._images = 1
 
@@ -83,6 +88,22 @@ class FolderGate:
             raise
         return storage
 
+    def make_file(self, name: str, beside: Storage, *, is_extra: bool = True) -> Storage:
+        """Make a further file of an image that is being changed; none is ever replaced."""
+        del is_extra
+        return PendingFile.create(_neighbour(name, beside), may_replace=False)
+
+    def remove_file(self, name: str, beside: Storage) -> None:
+        """Remove a file beside the image."""
+        path = _neighbour(name, beside)
+        for each in (path, partial_path(path)):
+            each.unlink(missing_ok=True)
+
+    def replaced(self, beside: Storage) -> Storage | None:
+        """Nothing: the image is changed where it is."""
+        del beside
+        return None
+
     def siblings(self, beside: Storage, suffix: str) -> Iterator[Storage]:
         """Other regular files with ``suffix`` in the permitted folders; the caller closes them."""
         if not isinstance(beside, FileStorage):
@@ -91,7 +112,7 @@ class FolderGate:
         for folder in (own.parent, *self._allowed):
             names = sorted(folder.glob(f"*{suffix}"))[:_SIBLINGS_MAX]
             for path in names:
-                if path.resolve() == own or path.is_symlink():
+                if path.is_symlink() or path.resolve() == own:  # of a loop, nothing is resolved
                     continue
                 try:
                     storage = FileStorage.open(path)
@@ -124,7 +145,7 @@ class FolderGate:
                         f"does not say which format its parent {path} has; it looks like {name}",
                     )
                 )
-            return formats.get(name).open(storage, self)
+            return formats.get_for(name, self._size_policy).open(storage, self)
         except BaseException:
             storage.close()
             raise
@@ -140,7 +161,10 @@ class FolderGate:
         if not name or "\0" in name or _NOT_A_PATH.match(name):
             raise refused("expected the path of a file")
         own_folder = beside.path.resolve().parent
-        path = self._find(own_folder, name).resolve()
+        try:
+            path = self._find(own_folder, name).resolve()
+        except (OSError, ValueError, RuntimeError) as failure:  # too long, no text, or a loop
+            raise refused("expected a name that a file can have") from failure
         folders = (own_folder, *self._allowed)
         # Not its subfolders: for an image in / or in a home that would be everything.
         allowed = any(folder in path.parents for folder in self._allowed)
@@ -184,6 +208,17 @@ class FolderGate:
                 f"expected a chain, found a loop through {storage.name}", name=beside.name
             )
         self._seen.add(storage.identity)
+
+
+def _neighbour(name: str, beside: Storage) -> Path:
+    """The path of a file in the folder of an image.
+
+    Raises:
+        UsageError: if the image is no file, or ``name`` not the name of one.
+    """
+    if not isinstance(beside, FileStorage) or Path(name).name != name or "\0" in name:
+        raise UsageError(f"expected the name of a file beside the image, found {name!r}")
+    return beside.path.resolve().parent / name
 
 
 class Unavailable:

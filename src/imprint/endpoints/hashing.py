@@ -13,11 +13,13 @@ from imprint.core.contracts import Traits
 from imprint.core.errors import FormatError, ReadError
 from imprint.core.events import OnEvent, ignore
 from imprint.core.extent import Extent, Kind, coalesce
+from imprint.core.image import Image
 from imprint.endpoints.location import Where, parse
 from imprint.endpoints.open import Access, open_source
+from imprint.filters.over import OverSource
 from imprint.filters.window import Window
 from imprint.transfer.copy import copy
-from imprint.transfer.hashing import HashSet
+from imprint.transfer.hashing import NAMES, HashSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -95,6 +97,13 @@ def hash_disk(
         cancel=cancel,
         phase=phase,
     )
+
+
+def stored_hashes(source: Source) -> dict[str, str]:
+    """Digests that a whole image keeps of its disk, those that can be taken here, by name."""
+    if not isinstance(source, Image):
+        return {}
+    return {name: digest for name, digest in source.info().hashes.items() if name in NAMES}
 
 
 def verify_disk(
@@ -183,29 +192,14 @@ class _Nowhere:
         """Nothing is left."""
 
 
-class _Tolerant:
+class _Tolerant(OverSource):
     """Goes on past what cannot be read or decoded, and remembers it."""
 
     def __init__(self, source: Source) -> None:
-        self._source = source
+        super().__init__(source)
         self._unit = max(_DAMAGE_UNIT, source.traits.grain)
         self._found: dict[int, Damage] = {}
         self._lock = threading.Lock()
-
-    @property
-    def name(self) -> str:
-        """Of the source."""
-        return self._source.name
-
-    @property
-    def size(self) -> int:
-        """Of the source."""
-        return self._source.size
-
-    @property
-    def traits(self) -> Traits:
-        """Of the source."""
-        return self._source.traits
 
     def readinto(self, buffer: memoryview, offset: int) -> None:
         """Fill ``buffer``, with zeros where nothing can be had."""

@@ -28,6 +28,7 @@ from imprint.endpoints.open import (
     open_editable,
     open_editable_storage,
     open_image,
+    open_package,
     open_source,
 )
 from imprint.endpoints.target import (
@@ -249,9 +250,16 @@ def check(address: str, access: Access, *, repair: bool) -> Iterator[Finding]:
         UnsupportedFeatureError: if there is nothing to check, or ``repair`` is not possible.
         FormatError: if it is no image of the format at all.
     """
+    package = None if repair else open_package(address, access)
+    if package is not None:
+        from imprint.endpoints.appliance import checking  # only for packages
+
+        with closing(package):
+            yield from checking.check(address, package, access)
+        return
     if repair:
         name, storage = open_editable_storage(address, access)
-        format_ = formats.get(name)
+        format_ = access.driver(name)
     else:
         format_, storage = detect_format(address, access)
     with closing(storage):
@@ -355,7 +363,10 @@ def _snapshots(format_: Format, address: str) -> SnapshotKeeping:
 
 def _size_of(path: Path, reference: Reference, access: Access) -> int:
     parent_access = Access(
-        format=reference.format, allowed=access.allowed, passphrase=access.passphrase
+        format=reference.format,
+        allowed=access.allowed,
+        passphrase=access.passphrase,
+        size_policy=access.size_policy,
     )
     with closing(open_image(str(path), parent_access)) as image:
         return image.size

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from imprint import formats
@@ -23,9 +24,10 @@ from imprint.core.errors import (
 from imprint.core.events import Severity
 from imprint.core.formats import Checkable
 from imprint.core.units import format_size
+from imprint.endpoints.appliance import kinds
 from imprint.endpoints.gate import Unavailable, UnavailableFile
 from imprint.endpoints.location import parse
-from imprint.endpoints.open import open_storage
+from imprint.endpoints.open import Access, open_inside, open_package, open_storage
 from imprint.endpoints.survey import describe
 from imprint.formats import raw
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imprint.core.contracts import Reference, Source, Storage
+    from imprint.endpoints.location import Location
 
 _FINDINGS_MAX = 20
 
@@ -83,44 +86,93 @@ def inspect(
     Raises:
         ReadError: if the file cannot be read at all.
     """
-    with closing(open_storage(parse(address))) as storage:
-        found = formats.matches(storage)
-        name = found[0] if found else "raw"
-        reasons = list(_formats(found, format_name))
-        if not found:
-            reasons.extend(_foreign(storage))
-        if name != "raw":
-            reasons.extend(_disguise(storage, name))
-        size: int | None = None
-        gate = _DeafGate()
-        try:
-            image = formats.get(name).open(storage, gate)
-            size = image.size
-            reasons.extend(_check(storage, name, gate))
-        except UnsupportedFeatureError as error:
-            reasons.append(Reason("unsupported", str(error.args[0])))
-        except FormatError as error:
-            if not gate.asked:
-                reasons.append(Reason("damaged", str(error.args[0])))
+    location = parse(address)
+    package = open_package(address, Access())
+    if package is not None:
+        with closing(package):
+            return _inspect_package(location, package, format_name, size_max)
+    with closing(open_inside(location)) as storage:
+        return _inspect_image(storage, format_name, size_max)
+
+
+def _inspect_package(
+    location: Location, storage: Storage, format_name: str | None, size_max: int | None
+) -> Verdict:
+    """All files against the descriptor and the manifest, and each disk by itself."""
+    from imprint.endpoints.appliance import checking, package  # only for packages
+
+    kind = kinds.OVA.name
+    reasons = list(_disguise(storage, kind))
+    if format_name is not None and kinds.by_name(format_name) is not kinds.OVA:
+        formats.entry(format_name)  # which refuses a name that is none
+        reasons.append(Reason("several-formats", f"is said to be {format_name}, and is an {kind}"))
+    sizes: list[int | None] = []
+    try:
+        found = package.read(storage)
         reasons.extend(
-            Reason("reference", f"names another file: {asked!r}") for asked in gate.asked
+            Reason("reference", f"names another file: {name!r}") for name in checking.outside(found)
         )
-        if size is not None and size_max is not None and size > size_max:
-            reasons.append(
-                Reason(
-                    "size",
-                    f"expected a disk of at most {format_size(size_max)}, "
-                    f"found {format_size(size)}",
-                )
+        errors = (
+            finding
+            for finding in checking.check_files(storage, found)
+            if finding.severity is Severity.ERROR
+        )
+        reasons.extend(
+            Reason("damaged", f"{finding.where}: {finding.what}")
+            for finding in islice(errors, _FINDINGS_MAX)
+        )
+        for disk in found.disks:
+            with closing(package.slice_of(open_storage(location), disk)) as part:
+                verdict = _inspect_image(part, None, size_max)
+            sizes.append(verdict.size)
+            reasons.extend(
+                Reason(reason.code, f"disk {disk.number}: {reason.what}")
+                for reason in verdict.reasons
             )
-        return Verdict(name, size, tuple(dict.fromkeys(reasons)))
+    except UnsupportedFeatureError as error:
+        reasons.append(Reason("unsupported", str(error.args[0])))
+    except FormatError as error:
+        reasons.append(Reason("damaged", str(error.args[0])))
+    return Verdict(kind, sizes[0] if sizes else None, tuple(dict.fromkeys(reasons)))
+
+
+def _inspect_image(storage: Storage, format_name: str | None, size_max: int | None) -> Verdict:
+    found = formats.matches(storage)
+    name = found[0] if found else "raw"
+    reasons = list(_formats(found, format_name))
+    if not found:
+        reasons.extend(_foreign(storage))
+    if name != "raw":
+        reasons.extend(_disguise(storage, name))
+    size: int | None = None
+    gate = _DeafGate()
+    try:
+        image = formats.get(name).open(storage, gate)
+        size = image.size
+        reasons.extend(_check(storage, name, gate))
+    except UnsupportedFeatureError as error:
+        reasons.append(Reason("unsupported", str(error.args[0])))
+    except FormatError as error:
+        if not gate.asked:
+            reasons.append(Reason("damaged", str(error.args[0])))
+    reasons.extend(Reason("reference", f"names another file: {asked!r}") for asked in gate.asked)
+    if size is not None and size_max is not None and size > size_max:
+        reasons.append(
+            Reason(
+                "size",
+                f"expected a disk of at most {format_size(size_max)}, found {format_size(size)}",
+            )
+        )
+    return Verdict(name, size, tuple(dict.fromkeys(reasons)))
 
 
 def _formats(found: list[str], expected: str | None) -> Iterator[Reason]:
     if len(found) > 1:
         yield Reason("several-formats", f"has the marks of {' and '.join(found)}")
     name = found[0] if found else "raw"
-    if expected is not None and formats.entry(expected).name != name:
+    if expected is None:
+        return
+    if kinds.by_name(expected) is not None or formats.entry(expected).name != name:
         yield Reason("several-formats", f"is said to be {expected}, and looks like {name}")
 
 

@@ -76,7 +76,7 @@ class JournalFile:
             if self._path.stat().st_size > _BYTES_MAX or not partial_path_of(self._path).exists():
                 return None
             content = json.loads(self._path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):  # the last: brackets without end
             return None
         if not isinstance(content, dict) or content.pop("version", None) != VERSION:
             return None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from imprint.core.extent import Extent, Kind
 from imprint.core.image import Image
+from imprint.filters.used import UsedOnly
 from imprint.filters.window import Window
 
 if TYPE_CHECKING:
@@ -38,13 +39,13 @@ class Run(NamedTuple):
 
     def follows(self, before: Run) -> bool:
         """Whether both are one run."""
+        # The kind first: neighbours mostly differ in it.
+        if self.kind is not before.kind or self.depth != before.depth or self[5:] != before[5:]:
+            return False
         expected = before.storage_offset
         if expected is not None:
             expected += before.length
-        return (
-            before._replace(offset=self.offset, length=self.length, storage_offset=expected) == self
-            and before.offset + before.length == self.offset
-        )
+        return self.storage_offset == expected and self.offset == before.offset + before.length
 
 
 def runs(source: Source, offset: int, length: int) -> Iterator[Run]:
@@ -61,6 +62,9 @@ def _runs(source: Source, offset: int, length: int, depth: int) -> Iterator[Run]
         for run in _runs(source.source, source.start + offset, length, depth):
             yield run._replace(offset=run.offset - source.start)
         return
+    if isinstance(source, UsedOnly):
+        yield from _used_runs(source, offset, length, depth)
+        return
     if not isinstance(source, Image):
         for extent in source.extents(offset, length):
             yield _run(extent, depth, is_encrypted=False)
@@ -76,6 +80,15 @@ def _runs(source: Source, offset: int, length: int, depth: int) -> Iterator[Run]
             yield from _runs(parent, extent.offset, inside - extent.offset, depth + 1)
         if extent.end > inside:
             yield Run(inside, extent.end - inside, Kind.HOLE)
+
+
+def _used_runs(source: UsedOnly, offset: int, length: int, depth: int) -> Iterator[Run]:
+    """As the source says where it is used; what nobody has written stays a hole."""
+    for extent in source.extents(offset, length):
+        if extent.kind is Kind.UNUSED:
+            yield Run(extent.offset, extent.length, Kind.UNUSED)
+        else:
+            yield from _runs(source.source, extent.offset, extent.length, depth)
 
 
 def _run(extent: Extent, depth: int, *, is_encrypted: bool) -> Run:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from imprint import formats
 from imprint.core.errors import ReadError, RefusedError, UnsupportedFeatureError, UsageError
-from imprint.core.events import OnEvent, ignore
+from imprint.core.events import Finding, OnEvent, Severity, ignore
 from imprint.core.formats import SnapshotKeeping
 from imprint.core.image import Image
 from imprint.endpoints.gate import FolderGate
 from imprint.endpoints.location import Location, Where, parse
+from imprint.filters.used import UsedOnly
 from imprint.filters.window import Window
 from imprint.storage.file import FileStorage
 
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
     from imprint.core.cancel import CancelToken
     from imprint.core.contracts import Passphrase, Source, Storage
-    from imprint.core.formats import Format
+    from imprint.core.formats import Format, SizePolicy
     from imprint.core.image import WritableImage
+    from imprint.endpoints.used import Policy
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ class Access:
         allowed: folders where parents may live, besides the image's own.
         passphrase: asks for secrets.
         snapshot: name or id of an internal snapshot to read instead of the disk as it is.
+        size_policy: which size of an image counts, if its format says it twice; ``None``: the
+            format decides. Holds for the parents too.
+        used: read only what file systems use, and what may be left out; ``None``: all of it.
         lenient: open the image even if its parent cannot be, for looking at it.
         on_event: told what is noteworthy.
         cancel: stops what takes long already at opening: a pipe has to be read to its end.
@@ -50,6 +55,8 @@ class Access:
     allowed: tuple[Path, ...] = ()
     passphrase: Passphrase | None = None
     snapshot: str | None = None
+    size_policy: SizePolicy | None = None
+    used: Policy | None = None
     lenient: bool = False
     on_event: OnEvent = ignore
     cancel: CancelToken | None = None
@@ -61,7 +68,18 @@ class Access:
             passphrase=self.passphrase,
             on_event=self.on_event,
             lenient=self.lenient,
+            size_policy=self.size_policy,
         )
+
+    def driver(self, name: str) -> Format:
+        """The format of that name, as these images shall be read."""
+        return formats.get_for(name, self.size_policy)
+
+    def tell(self, image: Image) -> None:
+        """Say what makes an image not quite what it is taken for; who looks at it sees it."""
+        if not self.lenient and self.size_policy is None:
+            for warning in image.info().warnings:
+                self.on_event(Finding(Severity.WARNING, image.name, warning))
 
 
 def open_storage(location: Location, cancel: CancelToken | None = None) -> Storage:
@@ -110,23 +128,27 @@ def open_source(address: str, access: Access | None = None) -> Source:
     """
     access = access or Access()
     location = parse(address)
-    image = _open_image(location, access)
-    if location.partition is None:
-        return image
-    from imprint.endpoints.survey import open_partition  # most addresses name no partition
-
+    source: Source = _open_image(location, access)
     try:
-        return open_partition(image, location.partition)
+        if location.partition is not None:
+            from imprint.endpoints.survey import open_partition  # most name no partition
+
+            source = open_partition(source, location.partition)
+        if access.used is not None:
+            from imprint.endpoints.used import used_only  # only where it is asked for
+
+            source = used_only(source, location, access, access.used)
     except BaseException:
-        image.close()
+        source.close()
         raise
+    return source
 
 
 def files_of(source: Source) -> Iterator[str]:
     """Names of all files that a disk is read from: its image, data file, parents."""
     current: Source | None = source
     while current is not None:
-        if isinstance(current, Window):
+        if isinstance(current, Window | UsedOnly):
             current = current.source
             continue
         yield current.name
@@ -149,10 +171,12 @@ def open_editable(address: str, access: Access | None = None) -> WritableImage:
     access = access or Access()
     name, storage = open_editable_storage(address, access)
     try:
-        return formats.get(name).edit(storage, access.gate())
+        image = access.driver(name).edit(storage, access.gate())
     except BaseException:
         storage.close()
         raise
+    access.tell(image)
+    return image
 
 
 def open_editable_storage(address: str, access: Access) -> tuple[str, Storage]:
@@ -162,7 +186,8 @@ def open_editable_storage(address: str, access: Access) -> tuple[str, Storage]:
         RefusedError: as for :func:`open_editable`.
     """
     location = parse(address)
-    if location.where is not Where.FILE or location.partition is not None:
+    is_part = location.partition is not None or location.disk is not None
+    if location.where is not Where.FILE or is_part:
         raise UsageError("only image files can be changed in place", name=address)
     storage = FileStorage.open(location.path, writable=True)
     try:
@@ -189,9 +214,9 @@ def detect_format(address: str, access: Access) -> tuple[Format, Storage]:
         ReadError: if it cannot be opened.
         FormatError: if more than one format claims it.
     """
-    storage = open_storage(parse(address), access.cancel)
+    storage = open_inside(parse(address), access.cancel)
     try:
-        return formats.get(access.format or formats.detect(storage)), storage
+        return access.driver(access.format or formats.detect(storage)), storage
     except BaseException:
         storage.close()
         raise
@@ -203,12 +228,13 @@ def open_with_storage(location: Location, access: Access) -> tuple[Image, Storag
     Raises:
         ImagingError: of the kind that says what is wrong.
     """
-    storage = open_storage(location, access.cancel)
+    storage = open_inside(location, access.cancel)
     try:
-        storage = _inside_package(storage, location)
-        format_ = formats.get(access.format or formats.detect(storage))
+        format_ = access.driver(access.format or formats.detect(storage))
         if access.snapshot is None:
-            return format_.open(storage, access.gate()), storage
+            image = format_.open(storage, access.gate())
+            access.tell(image)
+            return image, storage
         if not isinstance(format_, SnapshotKeeping):
             raise UnsupportedFeatureError(
                 f"{format_.name} images have no internal snapshots", name=location.base
@@ -219,15 +245,58 @@ def open_with_storage(location: Location, access: Access) -> tuple[Image, Storag
         raise
 
 
-def _inside_package(storage: Storage, location: Location) -> Storage:
-    """The image that is meant, where the file is a package of several."""
+def open_package(address: str, access: Access) -> Storage | None:
+    """The package at an address that names no disk of it; ``None`` if there is another thing.
+
+    Raises:
+        ReadError: if it cannot be opened.
+    """
+    location = parse(address)
+    is_remote = location.where is Where.HTTP and location.base.lower().endswith(".ova")
+    is_whole = location.disk is None and location.partition is None
+    if not is_whole or not (location.where is Where.FILE or is_remote):
+        return None
+    storage = open_storage(location, access.cancel)
+    try:
+        if _holds_package(storage):
+            return storage
+    except BaseException:
+        storage.close()
+        raise
+    storage.close()
+    return None
+
+
+def _holds_package(storage: Storage) -> bool:
+    """Whether it is a package of several images."""
     head = bytearray(min(_TAR_HEAD_BYTES, storage.size))
     with contextlib.suppress(ReadError):
         storage.readinto(memoryview(head), 0)
-    if head[257:262] == b"ustar" and b".ovf" in head[:100].lower():
-        from imprint.endpoints import ova  # only for packages
+    return head[257:262] == b"ustar" and b".ovf" in head[:100].lower()
 
-        return ova.open_disk(storage, location.disk or 1)
+
+def open_inside(location: Location, cancel: CancelToken | None = None) -> Storage:
+    """The file of an image, also where it is in a package.
+
+    Raises:
+        ReadError: if it cannot be opened.
+        FormatError: if the package is not sound.
+        UsageError: if there is no such disk in it.
+    """
+    storage = open_storage(location, cancel)
+    try:
+        return _inside_package(storage, location)
+    except BaseException:
+        storage.close()
+        raise
+
+
+def _inside_package(storage: Storage, location: Location) -> Storage:
+    """The image that is meant, where the file is a package of several."""
+    if _holds_package(storage):
+        from imprint.endpoints.appliance import package  # only for packages
+
+        return package.open_disk(storage, location.disk or 1)
     if location.disk is not None:
         raise UsageError("is no OVA: it has no disks to choose from", name=location.text)
     return storage

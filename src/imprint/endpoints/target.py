@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from imprint import formats
 from imprint.core.errors import RefusedError, UnsupportedFeatureError, UsageError
 from imprint.core.formats import CreateSpec, Resuming, parse_options
+from imprint.endpoints.appliance import kinds
 from imprint.endpoints.location import Location, Where, parse
 from imprint.endpoints.open import Access, open_image
 from imprint.storage.file import FileStorage
-from imprint.storage.pending import PendingFile
+from imprint.storage.pending import PendingFile, partial_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +56,8 @@ class TargetRequest:
             UsageError: if it cannot be a target.
         """
         location = parse(self.address)
-        if location.partition is not None or location.where is Where.HTTP:
+        is_part = location.partition is not None or location.disk is not None
+        if is_part or location.where is Where.HTTP:
             raise UsageError("expected a file, a device or - as target", name=self.address)
         return location
 
@@ -63,8 +65,11 @@ class TargetRequest:
         """The format that it will be in.
 
         Raises:
-            UsageError: if neither ``format`` nor the suffix says it.
+            UsageError: if neither ``format`` nor the suffix says it, or it is a package.
         """
+        kind = kinds.chosen(self)
+        if kind is not None:
+            raise UsageError(f"{kind.name}: only convert makes packages", name=self.address)
         if self.format is not None:
             return formats.get(self.format)
         location = self.location
@@ -94,7 +99,7 @@ class TargetRequest:
             options.setdefault("uuid", self.uuid)
         return CreateSpec(
             size,
-            TargetGate(access, self.location),
+            TargetGate(access, self.location, may_replace=self.force),
             parse_options(format_.name, format_.options, options),
             parent,
             parent_source,
@@ -105,9 +110,11 @@ class TargetRequest:
 class TargetGate:
     """What a new image may have from outside: a passphrase, and its own data file."""
 
-    def __init__(self, access: Access, location: Location) -> None:
+    def __init__(self, access: Access, location: Location, *, may_replace: bool = False) -> None:
+        """``may_replace``: the user permits to replace an image that exists, with its files."""
         self._gate = access.gate()
         self._location = location
+        self._may_replace = may_replace
 
     def parent(self, reference: Reference, beside: Storage) -> Source:
         """As for reading."""
@@ -129,13 +136,34 @@ class TargetGate:
             UsageError: if it would lie in another folder.
         """
         del beside
-        name = reference.name or ""
+        return PendingFile.create(self._beside(reference.name or ""), may_replace=False)
+
+    def make_file(self, name: str, beside: Storage, *, is_extra: bool) -> Storage:
+        """Make a further file of the image, in the place of an old one if the user permits."""
+        del beside
+        may_replace = self._may_replace and not is_extra
+        return PendingFile.create(self._beside(name), may_replace=may_replace)
+
+    def remove_file(self, name: str, beside: Storage) -> None:
+        """Remove a file of the image that was replaced."""
+        del beside
+        path = self._beside(name)
+        for each in (path, partial_path(path)):
+            each.unlink(missing_ok=True)
+
+    def replaced(self, beside: Storage) -> Storage | None:
+        """The old image, if it may be replaced."""
+        del beside
+        path = self._location.path
+        return FileStorage.open(path) if self._may_replace and path.is_file() else None
+
+    def _beside(self, name: str) -> Path:
         path = Path(name)
         if path.name != name:
             raise UsageError(
                 f"the data file lies beside the image: expected a name, found {name!r}"
             )
-        return PendingFile.create(self._location.path.with_name(name), may_replace=False)
+        return self._location.path.with_name(name)
 
 
 def create_target(request: TargetRequest, spec: CreateSpec) -> Target:

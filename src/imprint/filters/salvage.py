@@ -8,38 +8,24 @@ from typing import TYPE_CHECKING
 from imprint.core.buffers import fill_zero
 from imprint.core.errors import ReadError
 from imprint.core.extent import Extent, Kind, coalesce
+from imprint.filters.over import OverSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from imprint.core.contracts import Source, Traits
+    from imprint.core.contracts import Source
 
 
-class Salvaging:
+class Salvaging(OverSource):
     """Reads ``source`` to the sector: a range that fails is halved until single sectors do.
 
     A failing read is tried once at each size, so a sector that can be read at all is read.
     """
 
     def __init__(self, source: Source) -> None:
-        self._source = source
+        super().__init__(source)
         self._bad: set[tuple[int, int]] = set()
         self._lock = threading.Lock()
-
-    @property
-    def name(self) -> str:
-        """Of the source."""
-        return self._source.name
-
-    @property
-    def size(self) -> int:
-        """Of the source."""
-        return self._source.size
-
-    @property
-    def traits(self) -> Traits:
-        """Of the source."""
-        return self._source.traits
 
     def readinto(self, buffer: memoryview, offset: int) -> None:
         """Fill ``buffer``, with zeros where the source cannot be read."""

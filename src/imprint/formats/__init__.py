@@ -11,12 +11,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import FormatError, ReadError, UnsupportedFeatureError, UsageError
-from imprint.core.formats import Match
+from imprint.core.formats import Match, SizeChoosing
 from imprint.core.limits import PROBE_BYTES
 
 if TYPE_CHECKING:
     from imprint.core.contracts import Storage
-    from imprint.core.formats import Format
+    from imprint.core.formats import Format, SizePolicy
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,17 @@ TABLE: Final = (
         ((0, b"WithoutFreeSpace"), (0, b"WithouFreSpacExt"), (0, b"<?xml")),
     ),
     Entry("bochs", "bochs", (".bochs",), ((0, b"Bochs Virtual HD Image"),)),
-    Entry("cloop", "cloop", (".cloop",), ((0, b"#!/bin/sh\n#V2.0 Format\n"),)),
+    Entry(
+        "cloop",
+        "cloop",
+        (".cloop",),
+        # Version 4 may have its header at the end.
+        (
+            (0, b"#!/bin/sh\n#V2.0 Format\n"),
+            (0, b"#!/bin/sh\n#V4.0 Format\n"),
+            (-0x88, b"#!/bin/sh\n#V4.0 Format\n"),
+        ),
+    ),
     Entry(
         "vhd",
         "vhd",
@@ -75,6 +85,7 @@ TABLE: Final = (
         ),
     ),
     Entry("chd", "chd", (".chd",), ((0, b"MComprHD"),)),
+    Entry("asif", "asif", (".asif",), ((0, b"shdw"),)),
     Entry("raw", "raw", (".raw", ".img", ".dd", ".bin", ".ima"), ()),
 )
 
@@ -88,7 +99,6 @@ FOREIGN: Final = (
     ("EnCase L01", ((0, b"LVF\x09\r\n\xff\0"),)),
     ("AFF", ((0, b"AFF10\r\n\0"),)),
     ("WIM", ((0, b"MSWIM\0\0\0"),)),
-    ("ASIF", ((0, b"shdw"),)),
 )
 
 
@@ -118,6 +128,18 @@ def get(name: str) -> Format:
     """
     module = importlib.import_module(f"imprint.formats.{entry(name).module}")
     format_: Format = module.FORMAT
+    return format_
+
+
+def get_for(name: str, size_policy: SizePolicy | None) -> Format:
+    """The same, reading sizes as ``size_policy`` says, if images of the format have two.
+
+    Raises:
+        UsageError: as of :func:`get`.
+    """
+    format_ = get(name)
+    if size_policy is not None and isinstance(format_, SizeChoosing):
+        return format_.with_size_policy(size_policy)
     return format_
 
 

@@ -1,4 +1,4 @@
-"""Growing images ("redologs") of the Bochs emulator, version 1 and 2. Only read.
+"""Images ("redologs") of the Bochs emulator, version 1 and 2. Only read.
 
 ::
 
@@ -6,35 +6,48 @@
     header_size   catalog: one 32-bit number of an extent for each part of the disk
     …             extents: a bitmap in whole sectors, then the sectors it speaks of
 
-All integers are little-endian. There is no specification.
+Growing images stand alone. Undoable and volatile ones have what was written over another image,
+which only their own file's name tells: ``disk.img.redolog`` is of ``disk.img``, as is
+``disk.img.`` with six random letters. All integers are little-endian. There is no specification.
 
-Source: Bochs ``iodev/hdimage/hdimage.h`` (``redolog_header_t``); QEMU ``block/bochs.c``.
+Source: Bochs ``iodev/hdimage/hdimage.h`` (``redolog_header_t``) and ``hdimage.cc``
+(``undoable_image_t``, ``volatile_image_t``); QEMU ``block/bochs.c``.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from pathlib import PurePath
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from imprint.core.contracts import Traits
-from imprint.core.errors import TruncatedImageError, UnsupportedFeatureError
+from imprint.core.contracts import Reference, Traits
+from imprint.core.errors import (
+    ReferenceRefusedError,
+    TruncatedImageError,
+    UnsupportedFeatureError,
+)
 from imprint.core.extent import Extent, Kind
-from imprint.core.formats import Match
+from imprint.core.formats import Match, Support
 from imprint.core.image import Image
 from imprint.core.info import ImageInfo
 from imprint.core.layout import Structure, raw, uint
 from imprint.core.readonly import ReadOnlyFormat
 from imprint.core.tables import read_table, run_length
 from imprint.core.units import MIB, align_up, div_up
+from imprint.core.usage import findings
 
 if TYPE_CHECKING:
     from array import array
+    from collections.abc import Iterator
 
     from imprint.core.contracts import Opener, Storage
+    from imprint.core.events import Finding
+    from imprint.core.info import Value
 
 MAGIC: Final = b"Bochs Virtual HD Image"
 TYPE_REDOLOG: Final = b"Redolog"
 SUBTYPE_GROWING: Final = b"Growing"
+SUBTYPES: Final = (SUBTYPE_GROWING, b"Undoable", b"Volatile")
 VERSIONS: Final = (0x00010000, 0x00020000)
 ABSENT: Final = 0xFFFFFFFF
 SECTOR_BYTES: Final = 512
@@ -49,7 +62,7 @@ class Header(Structure, size=0x60, endian="<"):
 
     magic: bytes = raw(32, at=0x00, doc="MAGIC, padded with zeros")
     kind: bytes = raw(16, at=0x20, doc="TYPE_REDOLOG, padded")
-    subtype: bytes = raw(16, at=0x30, doc="Growing; Undoable and Volatile have a base image")
+    subtype: bytes = raw(16, at=0x30, doc="one of SUBTYPES; all but the first have a base")
     version: int = uint(4, at=0x40, doc="one of VERSIONS")
     header_size: int = uint(4, at=0x44, doc="in bytes; the catalog follows")
     catalog_entries: int = uint(4, at=0x48, doc="of the catalog")
@@ -62,6 +75,11 @@ class Header(Structure, size=0x60, endian="<"):
         """In bytes."""
         start = 0 if self.version == VERSIONS[0] else 4
         return int.from_bytes(self.tail[start : start + 8], "little")
+
+    @property
+    def has_base(self) -> bool:
+        """Whether what was never written is in another image."""
+        return self.subtype.rstrip(b"\0") != SUBTYPE_GROWING
 
     @property
     def data_offset(self) -> int:
@@ -93,8 +111,7 @@ def read_header(storage: Storage) -> Header:
     lacking = partial(need, error=UnsupportedFeatureError)
     need("magic", header.magic.rstrip(b"\0") == MAGIC, repr(MAGIC))
     lacking("kind", header.kind.rstrip(b"\0") == TYPE_REDOLOG, repr(TYPE_REDOLOG))
-    is_growing = header.subtype.rstrip(b"\0") == SUBTYPE_GROWING
-    lacking("subtype", is_growing, f"{SUBTYPE_GROWING!r}; others need an image that is not named")
+    lacking("subtype", header.subtype.rstrip(b"\0") in SUBTYPES, "Growing, Undoable or Volatile")
     lacking("version", header.version in VERSIONS, "0x10000 or 0x20000")
     need("header_size", header.header_size >= Header.SIZE, f"at least 0x{Header.SIZE:x}")
     size = header.extent_size
@@ -114,7 +131,11 @@ def read_header(storage: Storage) -> Header:
 class BochsLayer:
     """A growing image opened for reading; see :class:`~imprint.core.contracts.Layer`."""
 
-    def __init__(self, storage: Storage, header: Header, catalog: array[int]) -> None:
+    def __init__(
+        self, storage: Storage, header: Header, catalog: array[int], base: str | None = None
+    ) -> None:
+        """``base`` is the name of the image below, for :meth:`info`."""
+        self._base = base
         self._storage = storage
         self._header = header
         self._catalog = catalog
@@ -170,8 +191,15 @@ class BochsLayer:
     def info(self) -> ImageInfo:
         """What the header says."""
         header = self._header
-        options = {"version": header.version >> 16, "extent_size": header.extent_size}
-        return ImageInfo("bochs", header.disk_size, options=options)
+        options: dict[str, Value] = {
+            "version": header.version >> 16,
+            "subtype": header.subtype.rstrip(b"\0").decode("ascii").lower(),
+            "extent_size": header.extent_size,
+        }
+        notes: tuple[str, ...] = ()
+        if self._base is not None:
+            notes = ("The image below is known by the file's name only.",)
+        return ImageInfo("bochs", header.disk_size, options=options, parent=self._base, notes=notes)
 
     def close(self) -> None:
         """Close the storage."""
@@ -207,7 +235,8 @@ class BochsFormat(ReadOnlyFormat):
     """The format's line in the table; see :class:`~imprint.core.formats.Format`."""
 
     name = "bochs"
-    title = "Bochs growing image"
+    title = "Bochs redolog"
+    support: ClassVar = Support(check=True)
 
     def probe(self, storage: Storage) -> Match:
         """The magic."""
@@ -216,12 +245,61 @@ class BochsFormat(ReadOnlyFormat):
         return Match.STRONG if head.rstrip(b"\0") == MAGIC else Match.NO
 
     def open(self, storage: Storage, opener: Opener) -> Image:
-        """Open for reading."""
-        del opener
-        header = read_header(storage)
-        count = header.catalog_entries
-        catalog = read_table(storage, header.header_size, count, "I", "little")
-        return Image(BochsLayer(storage, header, catalog), name=storage.name)
+        """Open for reading, with the base of an undoable or volatile image.
+
+        Raises:
+            ReferenceRefusedError: if it is not there, or may not be opened.
+        """
+        header, catalog = _read(storage)
+        if not header.has_base:
+            return Image(BochsLayer(storage, header, catalog), name=storage.name)
+        base = _base_name(storage)
+        parent = opener.parent(Reference(base), storage)
+        layer = BochsLayer(storage, header, catalog, base)
+        return Image(layer, name=storage.name, parent=parent)
+
+    def check(self, storage: Storage, opener: Opener, *, repair: bool) -> Iterator[Finding]:
+        """Compare the catalog with itself and the file; nothing is repaired."""
+        del opener, repair
+        return findings(_problems(*_read(storage), storage.size))
+
+
+def _read(storage: Storage) -> tuple[Header, array[int]]:
+    header = read_header(storage)
+    count = header.catalog_entries
+    return header, read_table(storage, header.header_size, count, "I", "little")
+
+
+def _base_name(storage: Storage) -> str:
+    """The image's own name without its last suffix.
+
+    Raises:
+        ReferenceRefusedError: if it has none.
+    """
+    path = PurePath(storage.name)
+    if not path.suffix:
+        raise ReferenceRefusedError(
+            "builds upon an image that only its name could tell: expected NAME.redolog, "
+            f"found {path.name!r}",
+            name=storage.name,
+        )
+    return path.stem
+
+
+def _problems(header: Header, catalog: array[int], file_size: int) -> Iterator[tuple[str, str]]:
+    seen: set[int] = set()
+    for index, number in enumerate(catalog):
+        if number == ABSENT:
+            continue
+        end = header.data_offset + (number + 1) * header.stride
+        what = None
+        if number in seen:
+            what = f"expected an extent of its own, found {number}, which is used twice"
+        elif end > file_size:
+            what = f"expected extent {number} to end inside the file, found 0x{end:x}"
+        seen.add(number)
+        if what is not None:
+            yield f"catalog entry {index}", what
 
 
 FORMAT: Final = BochsFormat()

@@ -30,6 +30,7 @@ from imprint.core.errors import (
 from imprint.core.extent import Extent, Kind
 from imprint.core.units import MIB, align_down, align_up
 from imprint.storage import linux
+from imprint.storage.descriptor import DescriptorStorage
 from imprint.storage.device_facts import System
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ _ZERO_CHUNK_BYTES: Final = 128 * MIB
 _log = logging.getLogger(__name__)
 
 
-class DeviceStorage:
+class DeviceStorage(DescriptorStorage):
     """A block device.
 
     Buffers that begin at a multiple of the sector in memory, as those of a copy do, are read
@@ -56,12 +57,8 @@ class DeviceStorage:
 
     def __init__(self, path: Path, fd: int, *, is_writable: bool) -> None:
         """Takes over ``fd``; use :meth:`open`."""
-        self._path = path
-        self._fd = fd
-        self._is_writable = is_writable
-        self._is_closed = False
         # The same number as BLKGETSIZE64 gives.
-        self._size = os.lseek(fd, 0, os.SEEK_END)
+        super().__init__(path, fd, os.lseek(fd, 0, os.SEEK_END), is_writable=is_writable)
         self._sector, self._physical_sector = linux.sector_sizes(fd)
         self._direct_fd = _open_direct(fd, is_writable=is_writable)
         self._zeros: memoryview | None = None
@@ -112,21 +109,6 @@ class DeviceStorage:
         return device
 
     @property
-    def path(self) -> Path:
-        """As it was given."""
-        return self._path
-
-    @property
-    def name(self) -> str:
-        """The path."""
-        return str(self._path)
-
-    @property
-    def size(self) -> int:
-        """Of the device, in bytes."""
-        return self._size
-
-    @property
     def traits(self) -> Traits:
         """Sectors as the device reports them."""
         return Traits(
@@ -134,11 +116,6 @@ class DeviceStorage:
             logical_sector=self._sector,
             physical_sector=self._physical_sector,
         )
-
-    @property
-    def is_writable(self) -> bool:
-        """Whether it was opened for writing."""
-        return self._is_writable
 
     @property
     def is_direct(self) -> bool:
@@ -149,10 +126,6 @@ class DeviceStorage:
     def stored_size(self) -> int:
         """All of it."""
         return self._size
-
-    def fileno(self) -> int:
-        """The file descriptor of cached access, for system calls that take one."""
-        return self._fd
 
     def readinto(self, buffer: memoryview, offset: int) -> None:
         """Fill ``buffer``; see :class:`~imprint.core.contracts.Source`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -20,6 +21,7 @@ from imprint.core.errors import (
 )
 from imprint.core.extent import Extent, Kind
 from imprint.storage import linux
+from imprint.storage.descriptor import DescriptorStorage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,16 +35,12 @@ _QEMU_LOCK_START: Final = 100
 _QEMU_LOCK_LENGTH: Final = 200
 
 
-class FileStorage:
+class FileStorage(DescriptorStorage):
     """A regular file that exists."""
 
     def __init__(self, path: Path, fd: int, *, is_writable: bool) -> None:
         """Takes over ``fd``; use :meth:`open`."""
-        self._path = path
-        self._fd = fd
-        self._is_writable = is_writable
-        self._is_closed = False
-        self._size = os.fstat(fd).st_size
+        super().__init__(path, fd, os.fstat(fd).st_size, is_writable=is_writable)
 
     @classmethod
     def open(cls, path: Path, *, writable: bool = False) -> Self:
@@ -69,29 +67,9 @@ class FileStorage:
         return cls(path, fd, is_writable=writable)
 
     @property
-    def path(self) -> Path:
-        """As it was given."""
-        return self._path
-
-    @property
-    def name(self) -> str:
-        """The path."""
-        return str(self._path)
-
-    @property
-    def size(self) -> int:
-        """Of the file, in bytes."""
-        return self._size
-
-    @property
     def traits(self) -> Traits:
         """A file is worth cutting at the blocks of its file system."""
         return Traits(grain=4096)
-
-    @property
-    def is_writable(self) -> bool:
-        """Whether it was opened for writing."""
-        return self._is_writable
 
     @property
     def stored_size(self) -> int:
@@ -103,10 +81,6 @@ class FileStorage:
         """Device and inode: the same for every name of the file."""
         facts = os.fstat(self._fd)
         return facts.st_dev, facts.st_ino
-
-    def fileno(self) -> int:
-        """The file descriptor, for system calls that take one."""
-        return self._fd
 
     def readinto(self, buffer: memoryview, offset: int) -> None:
         """Fill ``buffer``; see :class:`~imprint.core.contracts.Source`."""
@@ -169,6 +143,30 @@ class FileStorage:
         except OSError as failure:
             raise self._write_error(failure, size) from failure
         self._size = size
+
+    def replace(self, content: memoryview) -> None:
+        """Exchange the content by a new file that takes the name; owner and mode stay."""
+        from imprint.storage.pending import PendingFile  # which is one of these
+
+        pending = PendingFile.create(self._path.resolve(), may_replace=True)
+        try:
+            facts = os.fstat(self._fd)
+            os.fchmod(pending.fileno(), facts.st_mode & 0o7777)
+            with contextlib.suppress(PermissionError):
+                os.fchown(pending.fileno(), facts.st_uid, facts.st_gid)
+            pending.write(content, 0)
+            fd = os.dup(pending.fileno())  # which keeps its lock
+        except BaseException:
+            pending.abort()
+            raise
+        try:
+            pending.commit()
+        except BaseException:
+            os.close(fd)
+            pending.abort()
+            raise
+        os.close(self._fd)
+        self._fd, self._size = fd, len(content)
 
     def can_offload(self, source: Storage) -> bool:
         """Whether ``source`` is a file on the same file system."""

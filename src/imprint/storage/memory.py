@@ -72,7 +72,9 @@ class MemoryStorage:
             yield Extent(offset, length, Kind.DATA, self, offset)
 
     def write(self, data: memoryview, offset: int) -> None:
-        """Store, growing."""
+        """Store, growing; nothing makes it no longer, as with a file."""
+        if not data:
+            return
         if offset > len(self.content):
             self.resize(offset)
         self.content[offset : offset + len(data)] = data

@@ -67,6 +67,12 @@ class PendingFile(FileStorage):
             fd = os.open(partial, flags, 0o666)
             try:
                 _claim(fd, partial)
+                if truncate and os.fstat(fd).st_nlink > 1:
+                    # It was finished, and killed before it lost this name: empty another one.
+                    partial.unlink()
+                    finished, fd = fd, os.open(partial, flags | os.O_EXCL, 0o666)
+                    os.close(finished)
+                    _claim(fd, partial)
                 if truncate:
                     os.ftruncate(fd, 0)
             except BaseException:

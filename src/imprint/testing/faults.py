@@ -6,6 +6,7 @@ All of them wrap another storage and behave as it does, but for what they are th
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import threading
 from contextlib import contextmanager
@@ -350,6 +351,17 @@ class CountingStorage(WrappedStorage):
             self.reads += 1
             self.bytes_read += len(buffer)
             self.ranges.append((offset, len(buffer)))
+
+
+def is_unseen(storage: MemoryStorage, seen: set[bytes]) -> bool:
+    """Whether a content is not in ``seen`` yet, where it is now.
+
+    Many cuts leave the same behind, and a judge that is another program need not be asked twice.
+    """
+    digest = hashlib.sha256(storage.content).digest()
+    is_new = digest not in seen
+    seen.add(digest)
+    return is_new
 
 
 def _torn_bytes(offset: int, length: int) -> int:

@@ -79,6 +79,19 @@ class History:
         """From now on, a write may show. Call it before writing."""
         self._begin(offset, length, byte, len(self.disk))
 
+    def change(self, image: WritableImage, offset: int, length: int, byte: int) -> None:
+        """Write ``length`` times ``byte`` to the image, or zero the range for 0."""
+        self.write(offset, length, byte)
+        if byte:
+            image.write(memoryview(bytes([byte]) * length), offset)
+        else:
+            image.zero(offset, length)
+
+    def flush(self, image: WritableImage) -> None:
+        """Make it all durable."""
+        image.flush()
+        self.flushed()
+
     def resize(self, size: int) -> None:
         """From now on, the disk may have that size."""
         self._begin(size, max(0, len(self.disk) - size), 0, size)
@@ -200,14 +213,8 @@ class FaultContract(FormatCase):
         )
         for operations in rounds:
             for offset, length, byte in operations:
-                inside = min(length, image.size - offset)
-                history.write(offset, inside, byte)
-                if byte:
-                    image.write(memoryview(bytes([byte]) * inside), offset)
-                else:
-                    image.zero(offset, inside)
-            image.flush()
-            history.flushed()
+                history.change(image, offset, min(length, image.size - offset), byte)
+            history.flush(image)
         for size in self._sizes(unit):
             history.resize(size)
             image.resize(size)

@@ -7,6 +7,7 @@ format can.
 from __future__ import annotations
 
 import binascii
+import lzma
 import struct
 import zlib
 from typing import TYPE_CHECKING, Final
@@ -91,8 +92,14 @@ def qed(disk: bytes, *, table_size: int = 1, zeros: bool = False, name: str = ""
     return bytes(content)
 
 
-def bochs(disk: bytes, *, extent_size: int = 4096, version: int = 0x20000) -> bytes:
-    """A growing image whose extents are stored last first."""
+def bochs(
+    disk: bytes,
+    *,
+    extent_size: int = 4096,
+    version: int = 0x20000,
+    subtype: bytes = b"Growing",
+) -> bytes:
+    """An image whose extents are stored last first; sectors of zeros are left out."""
     sectors = extent_size // SECTOR_BYTES
     bitmap_size = -(-sectors // 8)
     used = [(index, unit) for index, unit in _units(disk, extent_size) if any(unit)]
@@ -107,7 +114,7 @@ def bochs(disk: bytes, *, extent_size: int = 4096, version: int = 0x20000) -> by
         body += bitmap.ljust(-(-bitmap_size // SECTOR_BYTES) * SECTOR_BYTES, b"\0") + unit
     head = struct.pack(
         "<32s16s16sIIIII",
-        *(b"Bochs Virtual HD Image", b"Redolog", b"Growing", version),
+        *(b"Bochs Virtual HD Image", b"Redolog", subtype, version),
         *(SECTOR_BYTES, len(catalog), bitmap_size, extent_size),
     )
     head += struct.pack("<Q" if version == 0x10000 else "<4xQ", len(disk))
@@ -124,6 +131,21 @@ def cloop(disk: bytes, *, block_size: int = SECTOR_BYTES) -> bytes:
     preamble = b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0\n".ljust(128, b"\0")
     head = struct.pack(f">II{len(offsets)}Q", block_size, len(blocks), *offsets)
     return preamble + head + b"".join(blocks)
+
+
+def cloop4(disk: bytes, *, block_size: int = SECTOR_BYTES, header_last: bool = False) -> bytes:
+    """Version 4: blocks are in turn deflated, as they are, and in xz."""
+    encode = (zlib.compress, bytes, lzma.compress)
+    blocks = [encode[number % 3](unit) for number, unit in _units(disk, block_size)]
+    position = 0 if header_last else 136 + 8 * (len(blocks) + 1)
+    offsets = []
+    for number, block in enumerate(blocks):
+        offsets.append(number % 3 << 60 | position)
+        position += len(block)
+    table = struct.pack(f">{len(blocks) + 1}Q", *offsets, position)
+    head = b"#!/bin/sh\n#V4.0 Format\nmodprobe cloop file=$0\n".ljust(128, b"\0")
+    head += struct.pack(">II", block_size, len(blocks))
+    return b"".join((*blocks, table, head) if header_last else (head, table, *blocks))
 
 
 def chd(disk: bytes, *, hunk_size: int = 4096, compress: bool = False) -> bytes:

@@ -9,15 +9,20 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from imprint.core.extent import Kind
+from imprint.storage.file import FileStorage
+from imprint.testing.opener import DictOpener
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from imprint.core.contracts import Source
+    from imprint.core.formats import Format
+    from imprint.core.image import WritableImage
 
 TIMEOUT_S: Final = 60.0
 """How long a tool may take; tests use small disks, so that longer means it hangs."""
@@ -82,6 +87,42 @@ def run(*command: str | Path, accept: Sequence[int] = (0,), stdin: bytes = b"") 
 def qemu_img(*arguments: str | Path, accept: Sequence[int] = (0,)) -> Result:
     """``qemu-img ARGUMENTS``."""
     return run("qemu-img", *arguments, accept=accept)
+
+
+def qemu_img_with_luks(*arguments: str | Path) -> None:
+    """``qemu-img ARGUMENTS`` that make a LUKS header: again until QEMU has measured its speed.
+
+    It gives up when its first rounds took less than a tick of the kernel's accounting, which
+    is rare with SHA-512. The measurement takes it seconds, whatever ``iter-time`` is. Skips
+    the test where it never succeeds.
+    """
+    for _ in range(10):
+        result = qemu_img(*arguments, accept=(0, 1))
+        if result.exit_code == 0:
+            return
+        if "Unable to get accurate CPU usage" not in result.stderr:
+            raise OracleError(result.stderr)
+    import pytest  # of the test that calls
+
+    pytest.skip("qemu-img cannot measure CPU time here")
+
+
+@contextmanager
+def edited(format_: Format, path: Path) -> Iterator[WritableImage]:
+    """An image of ours, opened to be changed in place; committed at the end, and closed."""
+    image = format_.edit(FileStorage.open(path, writable=True), DictOpener())
+    with image:
+        yield image
+        image.commit()
+
+
+def write_all(image: WritableImage, changes: Iterable[tuple[int, int, int]]) -> None:
+    """Do writes of ``(offset, length, byte)`` to an image of ours; byte 0 zeroes the range."""
+    for offset, length, byte in changes:
+        if byte:
+            image.write(memoryview(bytes([byte]) * length), offset)
+        else:
+            image.zero(offset, length)
 
 
 def qemu_io(path: Path, format_name: str, *commands: str, writable: bool = True) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Final, Protocol
 
 from imprint.core.buffers import ZEROS
@@ -66,4 +65,6 @@ def _new(name: str) -> Hasher:
         from blake3 import blake3  # a compiled module that most runs do not need
 
         return blake3()
+    import hashlib  # OpenSSL costs 3 ms, and most copies do not hash
+
     return hashlib.new(name, usedforsecurity=False)

@@ -10,9 +10,11 @@ from imprint import formats
 from imprint.core.errors import (
     CorruptImageError,
     FormatError,
+    ReferenceRefusedError,
     TruncatedImageError,
     UnsupportedFeatureError,
 )
+from imprint.core.formats import Checkable
 from imprint.core.units import MIB
 from imprint.storage.memory import MemoryStorage
 from imprint.testing import old_formats
@@ -35,8 +37,7 @@ def patched(at: int, code: str, value: int | bytes) -> MemoryStorage:
     [
         (0x00, "I", 0, CorruptImageError, "magic at 0x0"),
         (0x20, "16s", b"Sparse", UnsupportedFeatureError, "kind at 0x20"),
-        (0x30, "16s", b"Undoable", UnsupportedFeatureError, "subtype at 0x30"),
-        (0x30, "16s", b"Volatile", UnsupportedFeatureError, "subtype at 0x30"),
+        (0x30, "16s", b"Sparse", UnsupportedFeatureError, "subtype at 0x30"),
         (0x40, "I", 0x30000, UnsupportedFeatureError, "version at 0x40"),
         (0x44, "I", 0, CorruptImageError, "header_size at 0x44"),
         (0x44, "I", 0xFFFFFFFF, TruncatedImageError, "table at"),
@@ -68,3 +69,32 @@ def test_an_extent_behind_the_end_is_an_error(value: int) -> None:
     with pytest.raises(TruncatedImageError, match=f"extent {value}"):
         image.read_at(0, 4096)
     assert image.read_at(4096, 8192) == DISK[4096:]
+
+
+def problems(storage: MemoryStorage) -> list[str]:
+    assert isinstance(BOCHS, Checkable)
+    return [found.where for found in BOCHS.check(storage, OPENER, repair=False)]
+
+
+def test_check_finds_extents_that_lie() -> None:
+    """Fails if a place outside the file, or one of two extents, is not seen."""
+    assert problems(MemoryStorage(old_formats.bochs(DISK))) == []
+    assert problems(patched(512, "I", 2)) == ["catalog entry 0"]
+    assert problems(patched(512 + 4, "I", 0)) == ["catalog entry 2"]
+
+
+@pytest.mark.parametrize(
+    ("subtype", "name"), [(b"Undoable", "disk.img.redolog"), (b"Volatile", "disk.img.Ab3dEf")]
+)
+def test_the_image_below_is_known_by_the_name(subtype: bytes, name: str) -> None:
+    """Fails if anything but the opener is asked for it, or it is not looked for."""
+    content = old_formats.bochs(DISK, subtype=subtype)
+    below = MemoryStorage(b"\x07" * len(DISK), name="disk.img")
+    with BOCHS.open(
+        MemoryStorage(content, name=name), DictOpener(files={"disk.img": below})
+    ) as image:
+        assert image.read_at(0, len(DISK)) == DISK[:4096] + b"\x07" * 4096 + DISK[8192:]
+        assert image.info().parent == "disk.img"
+    for wrong in ("redolog", "other.redolog", ""):
+        with pytest.raises(ReferenceRefusedError):
+            BOCHS.open(MemoryStorage(content, name=wrong), DictOpener(files={"disk.img": below}))

@@ -15,7 +15,7 @@ from imprint.core.errors import (
     UnsupportedFeatureError,
     UsageError,
 )
-from imprint.core.formats import CreateSpec, Match
+from imprint.core.formats import Checkable, CreateSpec, Match
 from imprint.core.units import MIB
 from imprint.storage.memory import MemoryStorage
 from imprint.testing import old_formats
@@ -120,3 +120,19 @@ def test_writing_is_refused_by_name() -> None:
         QCOW.create(MemoryStorage(), CreateSpec(MIB, OPENER))
     with pytest.raises(UnsupportedFeatureError, match="only read"):
         QCOW.measure(MemoryStorage(), CreateSpec(MIB, OPENER))
+
+
+def problems(storage: MemoryStorage) -> list[str]:
+    assert isinstance(QCOW, Checkable)
+    return [found.where for found in QCOW.check(storage, OPENER, repair=False)]
+
+
+def test_check_finds_entries_that_lie() -> None:
+    """Fails if a place outside the file, or one of two clusters, is not seen."""
+    for compress in (False, True):
+        content = old_formats.qcow(DISK, cluster_bits=12, l2_bits=9, compress=compress)
+        assert problems(MemoryStorage(content)) == []
+    for value in (0, 4097, 1 << 40, (1 << 63) - 1):
+        assert problems(patched(48, "Q", value)) == ["L1 entry 0"] * bool(value)
+    for value in (4097, 1 << 40, 4096, 1 << 63 | 4000 << 51 | 8 * MIB, 1 << 63 | 4096):
+        assert problems(patched(4096 + 16, "Q", value)) == ["cluster 2 of the disk"]

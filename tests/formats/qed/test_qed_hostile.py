@@ -13,6 +13,7 @@ from imprint.core.errors import (
     TruncatedImageError,
     UnsupportedFeatureError,
 )
+from imprint.core.formats import Checkable
 from imprint.core.units import MIB
 from imprint.storage.memory import MemoryStorage
 from imprint.testing import old_formats
@@ -92,3 +93,36 @@ def test_a_backing_file_is_only_opened_through_the_gate() -> None:
     content = bytearray(old_formats.qed(DISK, name="base.img", zeros=True))
     image = QED.open(MemoryStorage(bytes(content)), opener)
     assert image.read_at(0, 12288) == DISK
+
+
+def problems(storage: MemoryStorage, *, repair: bool = False) -> list[str]:
+    assert isinstance(QED, Checkable)
+    return [found.where for found in QED.check(storage, OPENER, repair=repair)]
+
+
+def test_check_finds_entries_that_lie() -> None:
+    """Fails if a place outside the file, or one of two clusters, is not seen."""
+    content = old_formats.qed(DISK)
+    assert problems(MemoryStorage(content)) == []
+    assert problems(MemoryStorage(old_formats.qed(DISK, zeros=True))) == []
+    for value in (4097, 1 << 40, 4096):
+        assert problems(patched(4096, "Q", value)) == ["L1 entry 0"]
+    (first,) = struct.unpack_from("<Q", content, 8192)
+    for value in (4097, 1 << 40, first, 0x2000):
+        assert problems(patched(8192 + 16, "Q", value)) == ["cluster 2 of the disk"]
+    assert problems(MemoryStorage(content + bytes(4096))) == ["the file"]
+
+
+def test_repair_clears_the_mark_of_a_sound_image_only() -> None:
+    """Fails if the mark stays, or goes where the tables are wrong."""
+    mark = ["Header.features at 0x10"]
+    storage = patched(0x10, "Q", 2)
+    assert problems(storage) == problems(storage, repair=True) == mark
+    assert problems(storage) == []
+    assert bytes(storage.content) == old_formats.qed(DISK)
+    content = bytearray(old_formats.qed(DISK))
+    struct.pack_into("<Q", content, 0x10, 2)
+    struct.pack_into("<Q", content, 8192, 1 << 40)
+    storage = MemoryStorage(bytes(content))
+    assert problems(storage, repair=True) == ["cluster 0 of the disk", *mark]
+    assert bytes(storage.content) == content

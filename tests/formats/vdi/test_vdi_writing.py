@@ -15,7 +15,6 @@ from imprint.core.extent import Kind
 from imprint.core.formats import CreateSpec, Resuming, parse_options
 from imprint.core.image import WritableImage
 from imprint.core.units import KIB, MIB, TIB
-from imprint.formats.vdi.blockmap import BlockMap
 from imprint.storage.memory import MemoryStorage
 from imprint.storage.pending import PendingFile
 from imprint.testing.faults import CHANGES, CountingStorage, FaultyStorage
@@ -310,20 +309,6 @@ def test_only_changed_pages_of_the_map_are_written() -> None:
     reopened = VDI.open(storage, OPENER)
     for number, index in enumerate(places, 1):
         assert reopened.read_at(index * 512, 512) == bytes([number]) * 512
-
-
-def test_pages_that_could_not_be_written_are_written_again() -> None:
-    """Fails if an error between two pages of the map lets the second be forgotten."""
-    storage = MemoryStorage()
-    blocks = BlockMap.absent(5000)
-    for index in (0, 2048, 4999):
-        blocks.set(index, index)
-    with pytest.raises(TargetError):
-        blocks.write_back(FaultyStorage(storage, fail_at=1, lasting=False), 0)
-    blocks.write_back(storage, 0)
-    found = struct.unpack_from("<5000I", storage.content)
-    assert [found[index] for index in (0, 2048, 4999)] == [0, 2048, 4999]
-    assert not blocks.is_dirty
 
 
 @pytest.mark.parametrize("step", range(4))

@@ -84,7 +84,7 @@ def test_the_image_of_virtual_pc_has_both_sizes(corpus: Path) -> None:
     with VHD.open(FileStorage.open(path), FolderGate()) as image:
         assert image.size == 136_363_130_880  # by geometry, as qemu-img has it
         assert any("136365211648" in note for note in image.info().notes)
-    opened = FORMAT.open(FileStorage.open(path), FolderGate(), size_policy="current")
+    opened = FORMAT.with_size_policy("current").open(FileStorage.open(path), FolderGate())
     with opened as image:  # as libvhdi and dissect have it
         expected = "eb1c6b490c3a319eeb65b08316e92a9807afa3ff3e4073f452240b5c73e6d545"
         assert nonzero_digest(image) == expected

@@ -25,12 +25,14 @@ from imprint.formats.vhd import FORMAT as VHD
 from imprint.storage.file import FileStorage
 from imprint.storage.memory import MemoryStorage
 from imprint.storage.pending import PendingFile
+from imprint.testing.faults import RecordingStorage
 from imprint.testing.opener import DictOpener
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from imprint.core.events import Finding
+    from imprint.core.formats import SizePolicy
 
 OPENER = DictOpener()
 CHS = (4, 4, 17)  # 139264 bytes
@@ -118,11 +120,14 @@ def test_the_creator_decides_which_size_counts(creator: bytes, is_chs: bool) -> 
 
 
 @pytest.mark.parametrize(("policy", "size"), [("chs", CHS_SIZE), ("current", 200 * KIB)])
-def test_the_policy_can_be_chosen(policy: str, size: int) -> None:
+def test_the_policy_can_be_chosen(policy: SizePolicy, size: int) -> None:
     """Fails if a user who knows better cannot say so."""
     for creator in (b"vpc ", b"win "):
         storage = MemoryStorage(bytes(200 * KIB) + footer(creator=creator))
-        assert VHD.open(storage, OPENER, size_policy=policy).size == size
+        image = VHD.with_size_policy(policy).open(storage, OPENER)
+        assert image.size == size
+        assert image.info().options["size_reason"] == "asked for"
+        assert image.info().warnings == ()  # whoever has chosen need not be told to
 
 
 @pytest.mark.parametrize("chs", [(65535, 16, 255), (0, 0, 0), (9999, 16, 63)])
@@ -300,11 +305,65 @@ def test_2040_gib_are_the_limit(tmp_path: Path, subformat: str) -> None:
         assert len(kinds) <= 3
 
 
-def test_a_fixed_image_is_not_resized() -> None:
-    """Fails if a cut at a bad moment could leave a file without any footer."""
-    image = VHD.edit(made(subformat="fixed"), OPENER)
-    with pytest.raises(UnsupportedFeatureError):
-        image.resize(MIB)
+@pytest.mark.parametrize("size", [512, 100 * KIB, 200 * KIB + 512, 5 * MIB])
+@pytest.mark.parametrize("cut", [512, 511])
+def test_a_fixed_image_that_is_resized_is_a_disk_and_a_footer(cut: int, size: int) -> None:
+    """Fails if the footer is not all that follows the disk, or shows in what is new."""
+    disk = random.Random(4).randbytes(200 * KIB)
+    storage = MemoryStorage(disk + footer()[:cut])
+    VHD.edit(storage, OPENER).resize(size)
+    assert storage.content[:size] == disk[:size].ljust(size, b"\0")
+    assert storage.size == size + 512
+    last = bytes(storage.content[size:])
+    assert last[:8] == b"conectix"
+    assert struct.unpack_from(">QQ", last, 40) == (200 * KIB, size)  # original and current size
+    assert found(storage) == []
+
+
+@pytest.mark.parametrize("odd", [1, 200, 511])
+def test_a_footer_between_sectors_is_moved_to_one(odd: int) -> None:
+    """Fails if a footer that two sectors share is overwritten: a cut could tear it."""
+    disk = random.Random(4).randbytes(200 * KIB) + b"\x77" * odd
+    for size in (100 * KIB, 200 * KIB + 512, 300 * KIB):
+        storage = RecordingStorage(disk + footer())
+        VHD.edit(storage, OPENER).resize(size)
+        for _, survived in storage.crashes(random.Random(5)):
+            assert formats.detect(survived) in ("vhd", "raw")  # the odd one is no strong sign
+            with VHD.open(survived, OPENER) as image:
+                assert image.size in (200 * KIB, size)
+                expected = disk[: min(size, 200 * KIB)].ljust(image.size, b"\0")
+                assert image.read_at(0, size) == expected[: min(size, image.size)]
+        assert storage.size == size + 512
+
+
+@pytest.mark.parametrize("size", [50 * KIB, 700 * KIB])
+def test_a_resize_that_was_killed_is_still_known_and_can_be_finished(size: int) -> None:
+    """Fails if a fixed image between two sizes is taken for raw, or cannot be put right."""
+    disk = random.Random(6).randbytes(200 * KIB)
+    storage = RecordingStorage(disk + footer())
+    VHD.edit(storage, OPENER).resize(size)
+    between = 0
+    for _, survived in storage.crashes(random.Random(7)):
+        assert formats.detect(survived) == "vhd"
+        with VHD.open(survived, OPENER) as image:
+            before = image.read_at(0, image.size)
+            assert before in (disk, disk[:size].ljust(size, b"\0"))
+        wrong = found(survived, repair=True)
+        between += bool(wrong)
+        assert all(finding.repaired for finding in wrong)
+        assert found(survived) == []
+        assert survived.content[:-512] == before
+    assert between
+
+
+def test_the_sizes_of_a_fixed_image_have_limits() -> None:
+    """Fails if a size that VHD cannot have changes the file."""
+    storage = made(subformat="fixed")
+    content = bytes(storage.content)
+    for size in (513, 2041 * GIB):
+        with pytest.raises(UsageError):
+            VHD.edit(storage, OPENER).resize(size)
+    assert storage.content == content
 
 
 def test_resizing_settles_which_size_counts() -> None:

@@ -225,6 +225,46 @@ def _walk(content: bytes, disk: bytes) -> None:
     assert seen == disk
 
 
+def test_a_stream_is_what_vmwares_own_reader_demands() -> None:
+    """Fails if VMware refuses it: what its reader (open-vmdk, ``vmdk/sparse.c``) asks for."""
+    size = 65 * MIB + 3 * 512
+    storage = MemoryStorage(name="disk.vmdk")
+    target = VMDK.create(storage, spec(size, subformat="streamOptimized"))
+    target.write(memoryview(random.Random(8).randbytes(300_000)), 40 * MIB)
+    target.write(memoryview(b"\x01" * 512), size - 512)
+    target.commit()
+    content = bytes(storage.content)
+    # The footer is taken only from here, and only behind this marker; it counts, not the header.
+    marker, footer = len(content) - 3 * SECTOR, len(content) - 2 * SECTOR
+    assert struct.unpack_from("<QII", content, marker) == (1, 0, 3)
+    assert content[-SECTOR:] == bytes(SECTOR)
+    assert content[footer : footer + 4] == b"KDMV"
+    assert u32(content, footer + 4) <= 3
+    flags = u32(content, footer + 8)
+    assert flags & 0xFFFF0000 & ~0x30000 == 0
+    assert flags & 0x10000
+    assert content[footer + 73 : footer + 77] == b"\n \r\n"
+    grain, per_table = u64(content, footer + 20), u32(content, footer + 44)
+    assert (grain, per_table) == (128, 512)  # a power of two up to 128; at least 128
+    count = -(-u64(content, footer + 12) // grain)
+    directory = u64(content, footer + 56) * SECTOR
+    sectors = []
+    for index in range(count):
+        table = u32(content, directory + 4 * (index // per_table)) * SECTOR
+        entry = u32(content, table + 4 * (index % per_table)) if table else 0
+        if entry <= 1:
+            continue
+        sectors.append(entry)
+        sector, length = struct.unpack_from("<QI", content, entry * SECTOR)
+        assert sector == index * grain
+        assert length <= (grain + 1) * SECTOR - 12
+        start = entry * SECTOR + 12
+        assert len(zlib.decompress(content[start : start + length])) == grain * SECTOR
+    assert sectors == sorted(sectors)
+    assert len(sectors) == 6  # 300 000 bytes from 40 MiB on, and the last grain
+    assert 'createType="streamOptimized"' in content[SECTOR : 21 * SECTOR].decode()
+
+
 def test_a_stream_goes_to_a_pipe_in_one_pass(tmp_path: Path) -> None:
     """Fails if anything is written twice, or a pipe gets another subformat by default."""
     path = tmp_path / "out"
@@ -444,13 +484,28 @@ def test_a_file_that_was_transferred_as_text_is_refused() -> None:
         VMDK.open(storage, OPENER)
 
 
-def test_split_images_keep_their_size(tmp_path: Path) -> None:
-    """Fails if a disk in several files is resized in part."""
+def test_a_disk_of_uneven_files_keeps_its_size() -> None:
+    """Fails if a disk whose files are none of those of 2 GiB is resized in part."""
+    text = "# Disk DescriptorFile\nversion=1\nCID=00000001\nparentCID=ffffffff\n"
+    disk = MemoryStorage((text + 'RW 8 FLAT "a" 0\nRW 8 FLAT "b" 0\n').encode())
+    files = {name: MemoryStorage(bytes(4096)) for name in ("a", "b")}
+    image = VMDK.edit(disk, DictOpener(files=files))
+    for size in (512, 1 * MIB):
+        with pytest.raises(UnsupportedFeatureError):
+            image.resize(size)
+
+
+def test_a_split_disk_grows_only_by_files_that_can_be_made(tmp_path: Path) -> None:
+    """Fails if the last file has grown although the disk could not."""
     in_folder(tmp_path, 3 * GIB, subformat="twoGbMaxExtentFlat").commit()
-    storage = FileStorage.open(tmp_path / "disk.vmdk", writable=True)
-    image = VMDK.edit(storage, FolderGate())
+    storage = MemoryStorage((tmp_path / "disk.vmdk").read_bytes())
+    names = ("disk-f001.vmdk", "disk-f002.vmdk")
+    files = {name: FileStorage.open(tmp_path / name, writable=True) for name in names}
+    sizes = [file.size for file in files.values()]
+    image = VMDK.edit(storage, DictOpener(files=files))
     with pytest.raises(UnsupportedFeatureError):
-        image.resize(4 * GIB)
+        image.resize(20 * GIB)
+    assert [file.size for file in files.values()] == sizes
     image.close()
 
 

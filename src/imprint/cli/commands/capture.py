@@ -37,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="read the finished target back and compare its hashes with those of the source",
     )
     copying.add_arguments(parser)
+    options.add_used(parser, prove=True)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

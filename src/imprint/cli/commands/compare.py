@@ -37,6 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--snapshot", metavar="NAME", help="internal snapshot of A to read")
     parser.add_argument("--other-snapshot", metavar="NAME", help="internal snapshot of B to read")
+    options.add_size_policy(parser, whose="A")
+    options.add_size_policy(parser, "--other-size-policy", whose="B")
     options.add_trust(parser)
     options.add_workers(parser)
     options.add_output(parser)

@@ -121,8 +121,9 @@ def _zsh(parsers: dict[str, Parser]) -> Iterator[str]:
         for action in _positionals(parser):
             values = _values(action)
             source = f"({' '.join(values)})" if values else "_files"
+            many = "*" if action.nargs == "+" else ""
             optional = ":" if action.nargs == "?" else ""
-            yield f"            {shlex.quote(f':{optional}{action.dest}:{source}')} \\"
+            yield f"            {shlex.quote(f'{many}:{optional}{action.dest}:{source}')} \\"
         yield "            ;;"
     yield "    esac"
     yield "}"

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from imprint import formats
 from imprint.cli.console import format_value
 from imprint.cli.options import add_json
+from imprint.endpoints.appliance import kinds
 
 if TYPE_CHECKING:
     import argparse
 
     from imprint.cli.console import Console
     from imprint.core.formats import Format, Option
+    from imprint.endpoints.appliance.kinds import PackageKind
 
 EXAMPLES = """\
   imprint formats
@@ -30,28 +32,37 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     """List."""
     if args.name is not None:
-        format_ = formats.get(args.name)
+        format_ = kinds.by_name(args.name) or formats.get(args.name)
         _print_one(format_, console)
         console.result(**_json(format_), options=[_option_json(item) for item in format_.options])
         return 0
-    known = [formats.get(name) for name in formats.names()]
+    known: list[Format | PackageKind] = [formats.get(name) for name in formats.names()]
+    known += kinds.KINDS
     abilities = list(asdict(known[0].support))
     rows = [("format", "suffixes", *abilities)]
     for format_ in known:
         marks = ["yes" if able else "-" for able in asdict(format_.support).values()]
-        rows.append((format_.name, " ".join(formats.entry(format_.name).suffixes), *marks))
+        rows.append((format_.name, " ".join(_words(format_)[0]), *marks))
     console.table(rows)
     console.result(formats=[_json(format_) for format_ in known])
     return 0
 
 
-def _json(format_: Format) -> dict[str, object]:
+def _words(format_: Format | PackageKind) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Suffixes and aliases."""
+    if isinstance(format_, kinds.PackageKind):
+        return format_.suffixes, ()
     entry = formats.entry(format_.name)
+    return entry.suffixes, entry.aliases
+
+
+def _json(format_: Format | PackageKind) -> dict[str, object]:
+    suffixes, aliases = _words(format_)
     return {
         "name": format_.name,
         "title": format_.title,
-        "suffixes": list(entry.suffixes),
-        "aliases": list(entry.aliases),
+        "suffixes": list(suffixes),
+        "aliases": list(aliases),
         **asdict(format_.support),
     }
 
@@ -66,14 +77,14 @@ def _option_json(item: Option) -> dict[str, object]:
     }
 
 
-def _print_one(format_: Format, console: Console) -> None:
-    entry = formats.entry(format_.name)
+def _print_one(format_: Format | PackageKind, console: Console) -> None:
+    suffixes, aliases = _words(format_)
     able = [name for name, is_able in asdict(format_.support).items() if is_able]
     console.print(f"{format_.name}: {format_.title}")
     console.facts(
         [
-            ("suffixes", " ".join(entry.suffixes)),
-            ("aliases", " ".join(entry.aliases)),
+            ("suffixes", " ".join(suffixes)),
+            ("aliases", " ".join(aliases)),
             ("can", ", ".join(able)),
         ]
     )

@@ -25,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", help="image, device or URL, or - for standard input")
     options.add_hashes(parser)
     options.add_access(parser)
+    options.add_used(parser)
     options.add_workers(parser)
     options.add_output(parser)
 

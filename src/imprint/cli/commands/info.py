@@ -59,11 +59,13 @@ def _json(found: Description) -> dict[str, object]:
         "data_file": info.data_file,
         "encryption": info.encryption,
         "uuid": info.uuid,
+        "hashes": dict(info.hashes),
         "options": dict(info.options),
         "features": list(info.features),
         "snapshots": [snapshot_json(item) for item in info.snapshots],
         "bitmaps": [asdict(item) for item in info.bitmaps],
         "notes": list(info.notes),
+        "disks": [asdict(disk) for disk in found.disks],
         **survey,
     }
 
@@ -98,6 +100,7 @@ def _print(address: str, found: Description, console: Console) -> None:
             ("uuid", info.uuid or ""),
             *[(name, format_value(value)) for name, value in info.options.items()],
             ("features", ", ".join(info.features)),
+            *info.hashes.items(),
         ]
     )
     if found.problem is not None:
@@ -105,6 +108,7 @@ def _print(address: str, found: Description, console: Console) -> None:
     for note in info.notes:
         console.print(f"  {note}")
     _print_lists(info, console)
+    _print_disks(found, console)
     if found.survey is not None:
         _print_survey(found.survey, console, is_whole=found.problem is None)
 
@@ -128,6 +132,24 @@ def _print_lists(info: ImageInfo, console: Console) -> None:
                 for item in info.bitmaps
             ]
         )
+
+
+def _print_disks(found: Description, console: Console) -> None:
+    """Those of a package."""
+    if found.disks:
+        console.print("disks of the package, of which the first one is shown")
+        rows = [("  ", "format", "size", "stored", "file")]
+        rows += [
+            (
+                f"  #d{disk.number}",
+                disk.format or "-",
+                "-" if disk.size is None else format_size(disk.size),
+                format_size(disk.stored_size),
+                disk.name if disk.problem is None else f"{disk.name}: {disk.problem}",
+            )
+            for disk in found.disks
+        ]
+        console.table(rows, right=(2, 3))
 
 
 def snapshot_rows(snapshots: tuple[SnapshotInfo, ...]) -> list[tuple[str, ...]]:

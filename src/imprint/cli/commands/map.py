@@ -33,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--picture", action="store_true", help="draw the disk: partitions, and where data is"
     )
     options.add_access(parser)
+    options.add_used(parser)
     options.add_output(parser, lines=True)
 
 
@@ -48,19 +49,18 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def _list(source: Source, console: Console) -> None:
     console.print(f"{'offset':>{_OFFSET_WIDTH}}  {'length':>{_OFFSET_WIDTH}}  kind")
-    show = _show_json if console.is_json else _show
-    for item in runs(source, 0, source.size):
-        show(console, item)
+    items = runs(source, 0, source.size)
+    if console.is_json:
+        console.json_lines(map(_json, items))
+        return
+    for item in items:
+        _show(console, item)
 
 
 def _show(console: Console, item: Run) -> None:
     console.print(
         f"{item.offset:>#{_OFFSET_WIDTH}x}  {item.length:>#{_OFFSET_WIDTH}x}  {_words(item)}"
     )
-
-
-def _show_json(console: Console, item: Run) -> None:
-    console.result(**_json(item))
 
 
 def _words(item: Run) -> str:
@@ -74,21 +74,19 @@ def _words(item: Run) -> str:
     return ", ".join(words)
 
 
-def _json(item: Run) -> dict[str, object]:
-    values: dict[str, object] = {
-        "offset": item.offset,
-        "length": item.length,
-        "kind": item.kind.value,
-    }
-    if item.depth is not None:
-        values["depth"] = item.depth
-    if item.storage_offset is not None:
-        values["storage_offset"] = item.storage_offset
-    if item.is_compressed:
-        values["compressed"] = True
-    if item.is_encrypted:
-        values["encrypted"] = True
-    return values
+def _json(item: Run) -> str:
+    """A run as JSON, put together by hand: a map has millions of them."""
+    offset, length, kind, depth, storage_offset, is_compressed, is_encrypted = item
+    text = f'{{"offset": {offset}, "length": {length}, "kind": "{kind.value}"'
+    if depth is not None:
+        text += f', "depth": {depth}'
+    if storage_offset is not None:
+        text += f', "storage_offset": {storage_offset}'
+    if is_compressed:
+        text += ', "compressed": true'
+    if is_encrypted:
+        text += ', "encrypted": true'
+    return f"{text}}}\n"
 
 
 def _draw(source: Source, console: Console) -> None:

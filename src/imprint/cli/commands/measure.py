@@ -34,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     options.add_target_options(parser)
     options.add_access(parser)
+    options.add_used(parser)
     options.add_output(parser)
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from imprint.cli import options
 from imprint.cli.console import exact
 from imprint.core.errors import UsageError
-from imprint.endpoints.hashing import verify_disk
-from imprint.endpoints.open import open_source
+from imprint.endpoints.hashing import stored_hashes, verify_disk
+from imprint.endpoints.open import open_package, open_source
 
 if TYPE_CHECKING:
     from imprint.cli.console import Console
+    from imprint.core.contracts import Storage
     from imprint.endpoints.hashing import Verification
+    from imprint.endpoints.open import Access
 
 EXAMPLES = """\
   imprint verify disk.qcow2
@@ -50,7 +53,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
         if expected.setdefault(name, digest) != digest:
             raise UsageError(f"expected one value for {name}, found two")
     access = options.access(args, console)
+    package = open_package(args.image, access)
+    if package is not None:
+        with closing(package):
+            return _run_package(args, console, access, package, expected)
     with console.stopping(), closing(open_source(args.image, access)) as source:
+        for name, digest in stored_hashes(source).items():
+            expected.setdefault(name, digest)
         found = verify_disk(
             source,
             args.hash,
@@ -59,25 +68,82 @@ def run(args: argparse.Namespace, console: Console) -> int:
             on_event=console.on_event,
             cancel=console.cancel,
         )
-    for item in found.damage:
-        console.print(f"damaged: {exact(item.length)} at {item.offset}: {item.what}")
-    for name, digest in found.hashes.items():
-        verdict = "as expected" if name in expected else ""
-        if name in found.wrong:
-            verdict = f"expected {found.wrong[name]}"
-        console.print(f"{name}  {digest}  {verdict}".rstrip())
+    _print_disk("", found, expected, console)
     console.print(f"{args.image}: {_verdict(found)}")
     console.result(
         ok=found.ok,
         size=found.size,
         hashes=found.hashes,
         expected=expected,
-        damage=[
-            {"offset": item.offset, "length": item.length, "what": item.what}
-            for item in found.damage
-        ],
+        damage=_damage_json(found),
     )
     return 0 if found.ok else _DAMAGED_EXIT
+
+
+def _run_package(
+    args: argparse.Namespace,
+    console: Console,
+    access: Access,
+    storage: Storage,
+    expected: dict[str, str],
+) -> int:
+    """Verify a package: its files by their hashes, and all of its disks by reading them."""
+    from imprint.endpoints.appliance import checking, package  # only for packages
+
+    with console.stopping():
+        content = package.read(storage)
+        members = checking.digests(
+            storage, content, on_event=console.on_event, cancel=console.cancel
+        )
+        disks = checking.verify_disks(
+            args.image,
+            content,
+            args.hash,
+            expected,
+            access,
+            workers=args.workers,
+        )
+    for member in members:
+        found = member.found or "no such file"
+        verdict = "as expected" if member.ok else f"expected {member.expected}"
+        console.print(f"{member.name}: {member.algorithm}  {found}  {verdict}")
+    if not members:
+        console.print("no manifest: there are no hashes of the files")
+    for number, disk in enumerate(disks, 1):
+        _print_disk(f"#d{number} ", disk, expected if number == 1 else {}, console)
+    ok = all(member.ok for member in members) and all(disk.ok for disk in disks)
+    console.print(f"{args.image}: {'all is as expected' if ok else 'damaged'}")
+    console.result(
+        ok=ok,
+        size=disks[0].size if disks else 0,
+        hashes=disks[0].hashes if disks else {},
+        expected=expected,
+        damage=[item for disk in disks for item in _damage_json(disk)],
+        members=[{**asdict(member), "ok": member.ok} for member in members],
+        disks=[
+            {"number": number, "size": disk.size, "hashes": disk.hashes, "ok": disk.ok}
+            for number, disk in enumerate(disks, 1)
+        ],
+    )
+    return 0 if ok else _DAMAGED_EXIT
+
+
+def _print_disk(
+    prefix: str, found: Verification, expected: dict[str, str], console: Console
+) -> None:
+    for item in found.damage:
+        console.print(f"{prefix}damaged: {exact(item.length)} at {item.offset}: {item.what}")
+    for name, digest in found.hashes.items():
+        verdict = "as expected" if name in expected else ""
+        if name in found.wrong:
+            verdict = f"expected {found.wrong[name]}"
+        console.print(f"{prefix}{name}  {digest}  {verdict}".rstrip())
+
+
+def _damage_json(found: Verification) -> list[dict[str, object]]:
+    return [
+        {"offset": item.offset, "length": item.length, "what": item.what} for item in found.damage
+    ]
 
 
 def _verdict(found: Verification) -> str:

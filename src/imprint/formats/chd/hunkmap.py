@@ -3,7 +3,10 @@
 The map of a compressed image is compressed itself: first the kind of every hunk by Huffman
 codes, then, for each hunk, what its kind needs: a length, a checksum, another hunk's number.
 
-Source: MAME ``src/lib/util/chd.cpp`` (``chd_file::decompress_v5_map``).
+Older maps are plain rows: 16 bytes a hunk in versions 3 and 4, 8 bytes in 1 and 2.
+
+Source: MAME ``src/lib/util/chd.cpp`` (``chd_file::decompress_v5_map``, ``read_hunk``); for
+versions 1 and 2 its release 0.145 (``map_extract_old``).
 """
 
 from __future__ import annotations
@@ -17,9 +20,8 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError
 from imprint.core.layout import Structure, raw, uint
-from imprint.core.tables import read_table
+from imprint.core.tables import read_table, stored
 from imprint.formats.chd.huffman import BitReader, read_tree_rle
-from imprint.formats.chd.layout import NO_CODEC
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,21 +35,41 @@ PLAIN: Final = 4
 SELF: Final = 5
 """The same as another hunk of the image."""
 PARENT: Final = 6
+"""The same as a place in the parent."""
+# Not in the map of version 5, but in those of others:
 HOLE: Final = 7
-"""Only in the map of an image without compression: never written. (Here, not in a file.)"""
+"""Never written, in an image without compression: as in the parent, or zeros."""
+MINI: Final = 8
+"""Eight bytes again and again: what would be the offset."""
+UNKNOWN: Final = 9
+
+UNCHECKED: Final = 1
+"""In old versions, codec 0 is of hunks with a CRC-32, codec 1 of those without any."""
 
 # What else stands for a kind in a compressed map.
 _RUN_SHORT: Final = 7
 _RUN_LONG: Final = 8
 _SELF_SAME: Final = 9
 _SELF_NEXT: Final = 10
+_PARENT_HERE: Final = 11
+_PARENT_SAME: Final = 12
+_PARENT_NEXT: Final = 13
+
+# How versions 3 and 4 call their kinds; bit 4 says that there is no checksum.
+_V3_KINDS: Final = {1: 0, 2: PLAIN, 3: MINI, 4: SELF, 5: PARENT, 17: UNCHECKED}
+_V3_KINDS.update({16 + kind: _V3_KINDS[kind] for kind in (2, 3, 4, 5)})
+_KINDS_OF_V3: Final = bytes(_V3_KINDS.get(kind, UNKNOWN) for kind in range(256))
+_V1_OFFSET_BITS: Final = 44
 
 _KIND_CODES: Final = 16
 _KIND_BITS_MAX: Final = 8
 _CHUNK: Final = 1 << 16
 _ALIKE: Final = re.compile(rb"(?s)(.)\1*")
 _KINDS_STORED: Final = bytes(
-    SELF if kind in (_SELF_SAME, _SELF_NEXT) else kind for kind in range(256)
+    {_SELF_SAME: SELF, _SELF_NEXT: SELF}.get(
+        kind, PARENT if _PARENT_HERE <= kind <= _PARENT_NEXT else kind
+    )
+    for kind in range(256)
 )
 _BITS_MAX: Final = 40
 
@@ -68,10 +90,11 @@ class HunkMap:
     """Columns, a row for each hunk.
 
     Attributes:
-        kinds: a codec's number, ``PLAIN``, ``SELF`` or ``HOLE``.
-        offsets: in the file; for ``SELF``, the other hunk's number.
+        kinds: a codec's number, ``PLAIN``, ``SELF``, ``PARENT``, ``HOLE`` or ``MINI``.
+        offsets: in the file; for ``SELF``, the other hunk's number; for ``PARENT``, the place
+            in the parent, in its units.
         lengths: of what is stored, in bytes.
-        crcs: CRC-16 of the hunk; empty where the image has none.
+        crcs: of the hunk: CRC-16, in old versions CRC-32; empty where the image has none.
     """
 
     kinds: bytearray
@@ -86,7 +109,11 @@ def read_map(storage: Storage, header: Header) -> HunkMap:
     Raises:
         CorruptImageError: if it makes no sense, or its checksum differs.
     """
-    if header.codec_0 == NO_CODEC:
+    if header.version < 3:
+        return _map_v1(storage, header)
+    if header.version < 5:
+        return _map_v3(storage, header)
+    if not header.codecs:
         return _plain_map(storage, header)
     head = bytearray(max(0, min(MapHeader.SIZE, storage.size - header.map_offset)))
     storage.readinto(memoryview(head), min(header.map_offset, storage.size))
@@ -99,7 +126,7 @@ def read_map(storage: Storage, header: Header) -> HunkMap:
         where=storage.name,
         at=header.map_offset,
     )
-    for field in ("length_bits", "self_bits"):
+    for field in ("length_bits", "self_bits", "parent_bits"):
         value = getattr(map_header, field)
         within = value <= _BITS_MAX
         map_header.require(
@@ -127,6 +154,54 @@ def _plain_map(storage: Storage, header: Header) -> HunkMap:
     return HunkMap(kinds, offsets, array("I"), array("H"))
 
 
+def _map_v3(storage: Storage, header: Header) -> HunkMap:
+    """Rows of 16 bytes: offset, CRC-32, the length's lower 16 bits and its upper 8, kind."""
+    found = _empty_map(header.hunk_count)
+    for first in range(0, header.hunk_count, _CHUNK):
+        stop = min(first + _CHUNK, header.hunk_count)
+        count = stop - first
+        rows = read_table(storage, header.map_offset + 16 * first, 2 * count, "Q", "big")
+        found.offsets[first:stop] = rows[0::2]
+        packed = stored(rows, "big").tobytes()
+        found.kinds[first:stop] = packed[15::16].translate(_KINDS_OF_V3)
+        crcs, lengths = bytearray(4 * count), bytearray(4 * count)
+        for byte in range(4):
+            crcs[byte::4] = packed[8 + byte :: 16]
+        for byte, at in ((1, 14), (2, 12), (3, 13)):
+            lengths[byte::4] = packed[at::16]
+        found.crcs[first:stop] = _numbers(crcs)
+        found.lengths[first:stop] = _numbers(lengths)
+    return found
+
+
+def _map_v1(storage: Storage, header: Header) -> HunkMap:
+    """Rows of 8 bytes: the length in 20 bits, the offset in 44. Nothing has a checksum."""
+    found = _empty_map(header.hunk_count)
+    size, mask = header.hunk_size, (1 << _V1_OFFSET_BITS) - 1
+    for first in range(0, header.hunk_count, _CHUNK):
+        stop = min(first + _CHUNK, header.hunk_count)
+        rows = read_table(storage, header.map_offset + 8 * first, stop - first, "Q", "big")
+        lengths = array("I", [row >> _V1_OFFSET_BITS for row in rows])
+        found.lengths[first:stop] = lengths
+        found.kinds[first:stop] = bytes(
+            [PLAIN if length == size else UNCHECKED for length in lengths]
+        )
+        found.offsets[first:stop] = array("Q", [row & mask for row in rows])
+    return found
+
+
+def _empty_map(count: int) -> HunkMap:
+    numbers = array("I", [0]) * count
+    return HunkMap(bytearray(count), array("Q", [0]) * count, numbers, numbers[:])
+
+
+def _numbers(big: bytearray) -> array[int]:
+    found = array("I", bytes(big))
+    if sys.byteorder == "little":
+        found.byteswap()
+    return found
+
+
 def _unpacked(packed: bytes, header: Header, map_header: MapHeader) -> HunkMap:
     """Spread out a compressed map."""
     bits = BitReader(packed)
@@ -135,9 +210,9 @@ def _unpacked(packed: bytes, header: Header, map_header: MapHeader) -> HunkMap:
     found = HunkMap(
         kinds, array("Q", [0]) * count, array("I", [0]) * count, array("H", [0]) * count
     )
-    length_bits, self_bits = map_header.length_bits, map_header.self_bits
+    length_bits = map_header.length_bits
     position = int.from_bytes(map_header.data_offset, "big")
-    last_self = 0
+    references = _References(bits, header, map_header)
     for kind, index, stop in _runs(kinds):
         run = stop - index
         if kind < CODEC_COUNT:
@@ -155,19 +230,57 @@ def _unpacked(packed: bytes, header: Header, map_header: MapHeader) -> HunkMap:
                 found.lengths[at] = header.hunk_size
                 found.crcs[at] = bits.read(16)
                 position += header.hunk_size
-        elif kind == SELF:
-            bits.need(run * self_bits)
-            for at in range(index, stop):
-                found.offsets[at] = last_self = bits.read(self_bits)
-        elif kind == _SELF_SAME:
-            found.offsets[index:stop] = array("Q", [last_self]) * run
-        elif kind == _SELF_NEXT:
-            found.offsets[index:stop] = array("Q", range(last_self + 1, last_self + run + 1))
-            last_self += run
+        elif kind in (PARENT, _PARENT_HERE, _PARENT_SAME, _PARENT_NEXT):
+            found.offsets[index:stop] = references.to_parent(kind, index, run)
         else:
-            raise CorruptImageError(f"expected a kind of hunk without a parent, found {kind}")
+            found.offsets[index:stop] = references.to_self(kind, run)
     found.kinds = kinds.translate(_KINDS_STORED)
     return found
+
+
+class _References:
+    """Places of hunks that are not stored; most are told by the one before."""
+
+    def __init__(self, bits: BitReader, header: Header, map_header: MapHeader) -> None:
+        self._bits = bits
+        self._self_bits = map_header.self_bits
+        self._parent_bits = map_header.parent_bits
+        self._hunk, self._unit = header.hunk_size, header.parent_unit
+        self._last_self = 0
+        self._last_parent = 0
+
+    def to_self(self, kind: int, run: int) -> array[int]:
+        """Numbers of other hunks."""
+        last = self._last_self
+        if kind == SELF:
+            places = self._read(run, self._self_bits)
+        elif kind == _SELF_SAME:
+            places = array("Q", [last]) * run
+        elif kind == _SELF_NEXT:
+            places = array("Q", range(last + 1, last + run + 1))
+        else:
+            raise CorruptImageError(f"expected a kind of hunk, found {kind}")
+        self._last_self = places[-1]
+        return places
+
+    def to_parent(self, kind: int, index: int, run: int) -> array[int]:
+        """Units of the parent, for hunks from ``index`` on."""
+        last, step = self._last_parent, self._hunk // self._unit
+        if kind == PARENT:
+            places = self._read(run, self._parent_bits)
+        elif kind == _PARENT_HERE:
+            at = range(index, index + run)
+            places = array("Q", (number * self._hunk // self._unit for number in at))
+        elif kind == _PARENT_SAME:
+            places = array("Q", [last]) * run
+        else:
+            places = array("Q", range(last + step, last + step * run + 1, step))
+        self._last_parent = places[-1]
+        return places
+
+    def _read(self, run: int, width: int) -> array[int]:
+        self._bits.need(run * width)
+        return array("Q", (self._bits.read(width) for _ in range(run)))
 
 
 def _runs(kinds: bytearray) -> Iterator[tuple[int, int, int]]:
@@ -216,6 +329,6 @@ def _fill(rows: bytearray, column: array[int], *, at: int, width: int) -> None:
     """Put a column into rows, its low ``width`` bytes, the highest first."""
     if sys.byteorder == "little":
         column.byteswap()
-    stored, size = column.tobytes(), column.itemsize
+    content, size = column.tobytes(), column.itemsize
     for byte in range(width):
-        rows[at + byte :: 12] = stored[size - width + byte :: size]
+        rows[at + byte :: 12] = content[size - width + byte :: size]

@@ -1,19 +1,22 @@
-"""CHD version 5: header and metadata, and what has to hold of them.
+"""CHD: headers of all versions, metadata, and what has to hold of them.
 
 ::
 
-    0x00  header, 124 bytes
-    map_offset   where each hunk of the disk is: plain or compressed
+    0x00  header, 76 to 124 bytes
+    map_offset   where each hunk of the disk is: plain or compressed; of old versions, behind
+                 the header
     meta_offset  a linked list of metadata
     …            hunks
 
 All integers are big-endian, sizes are in bytes.
 
-Source: MAME ``src/lib/util/chd.h`` (the comment on version 5) and ``chd.cpp``.
+Source: MAME ``src/lib/util/chd.h`` (the comment on versions; up to release 0.145 with versions
+1 and 2) and ``chd.cpp``.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -23,10 +26,11 @@ from imprint.core.limits import DISK_SIZE_MAX
 from imprint.core.units import MIB, div_up
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from imprint.core.contracts import Storage
 
 TAG: Final = b"MComprHD"
-VERSION: Final = 5
 
 HUNK_BYTES_MAX: Final = 1 * MIB
 """Hunks are decoded whole; chdman makes 4 KiB for hard disks, and never more than this."""
@@ -45,16 +49,74 @@ TAGS_OF_OTHERS: Final = {
 }
 """Their hunks hold more than a disk's sectors."""
 
+FLAG_PARENT: Final = 1
+"""Of versions 1 to 4: the image needs a parent."""
+OLD_CODECS: Final = (0, 1, 2)
+"""Of versions 1 to 4: none, deflate, deflate by a better encoder; 3 is for laser discs."""
+
 _METADATA_COUNT_MAX: Final = 256
 _TEXT_BYTES_MAX: Final = 256
+_SECTOR_BYTES: Final = 512
 
 
-class Header(Structure, size=124, endian=">"):
+class HeaderV1(Structure, size=76, endian=">"):
+    """The file's first 76 bytes; version 2 has four more."""
+
+    tag: bytes = raw(8, at=0, doc="TAG")
+    length: int = uint(4, at=8, doc="of the header")
+    version: int = uint(4, at=12, doc="1 or 2")
+    flags: int = uint(4, at=16, doc="FLAG_…")
+    codec: int = uint(4, at=20, doc="one of OLD_CODECS")
+    hunk_sectors: int = uint(4, at=24, doc="of a hunk")
+    hunk_count: int = uint(4, at=28, doc="of the disk")
+    cylinders: int = uint(4, at=32, doc="of the disk")
+    heads: int = uint(4, at=36, doc="of the disk")
+    sectors: int = uint(4, at=40, doc="of a track")
+    md5: bytes = raw(16, at=44, doc="of the disk")
+    parent_md5: bytes = raw(16, at=60, doc="of the parent's disk")
+
+
+class HeaderV3(Structure, size=120, endian=">"):
+    """The file's first 120 bytes."""
+
+    tag: bytes = raw(8, at=0, doc="TAG")
+    length: int = uint(4, at=8, doc="of the header")
+    version: int = uint(4, at=12, doc="3")
+    flags: int = uint(4, at=16, doc="FLAG_…")
+    codec: int = uint(4, at=20, doc="one of OLD_CODECS")
+    hunk_count: int = uint(4, at=24, doc="of the disk")
+    disk_size: int = uint(8, at=28, doc="of the disk")
+    meta_offset: int = uint(8, at=36, doc="of the first metadata; 0: there are none")
+    md5: bytes = raw(16, at=44, doc="of the disk")
+    parent_md5: bytes = raw(16, at=60, doc="of the parent's disk")
+    hunk_size: int = uint(4, at=76, doc="of a hunk of the disk")
+    sha1: bytes = raw(20, at=80, doc="of the disk")
+    parent_sha1: bytes = raw(20, at=100, doc="of the parent's disk")
+
+
+class HeaderV4(Structure, size=108, endian=">"):
+    """The file's first 108 bytes."""
+
+    tag: bytes = raw(8, at=0, doc="TAG")
+    length: int = uint(4, at=8, doc="of the header")
+    version: int = uint(4, at=12, doc="4")
+    flags: int = uint(4, at=16, doc="FLAG_…")
+    codec: int = uint(4, at=20, doc="one of OLD_CODECS")
+    hunk_count: int = uint(4, at=24, doc="of the disk")
+    disk_size: int = uint(8, at=28, doc="of the disk")
+    meta_offset: int = uint(8, at=36, doc="of the first metadata; 0: there are none")
+    hunk_size: int = uint(4, at=44, doc="of a hunk of the disk")
+    sha1: bytes = raw(20, at=48, doc="of the disk and its metadata")
+    parent_sha1: bytes = raw(20, at=68, doc="the same of the parent")
+    raw_sha1: bytes = raw(20, at=88, doc="of the disk")
+
+
+class HeaderV5(Structure, size=124, endian=">"):
     """The file's first 124 bytes."""
 
     tag: bytes = raw(8, at=0, doc="TAG")
     length: int = uint(4, at=8, doc="of the header")
-    version: int = uint(4, at=12, doc="VERSION")
+    version: int = uint(4, at=12, doc="5")
     codec_0: bytes = raw(4, at=16, doc="four letters; NO_CODEC: nothing is compressed")
     codec_1: bytes = raw(4, at=20, doc="likewise")
     codec_2: bytes = raw(4, at=24, doc="likewise")
@@ -66,12 +128,37 @@ class Header(Structure, size=124, endian=">"):
     unit_size: int = uint(4, at=60, doc="of a sector")
     raw_sha1: bytes = raw(20, at=64, doc="of the disk")
     sha1: bytes = raw(20, at=84, doc="of the disk and its metadata")
-    parent_sha1: bytes = raw(20, at=104, doc="of the parent; zeros: there is none")
+    parent_sha1: bytes = raw(20, at=104, doc="the same of the parent; zeros: there is none")
 
-    @property
-    def codecs(self) -> tuple[bytes, ...]:
-        """All four."""
-        return (self.codec_0, self.codec_1, self.codec_2, self.codec_3)
+
+@dataclass(frozen=True)
+class Header:
+    """What the headers of all versions say. Sizes and offsets are in bytes.
+
+    Attributes:
+        version: 1 to 5.
+        codecs: what a kind of hunk below ``CODEC_COUNT`` is compressed with; old versions
+            have the same one with and without checksums. Empty if nothing is compressed.
+        disk_size: of the disk.
+        hunk_size: of a hunk of the disk.
+        parent_unit: what places in the parent are counted in: sectors, once hunks.
+        map_offset: of the map.
+        meta_offset: of the first metadata, or 0.
+        hashes: of the disk, in hexadecimal, by name.
+        ids: digests by which children know the image, in hexadecimal.
+        parent_ids: those of the parent; empty if there is none.
+    """
+
+    version: int
+    codecs: tuple[bytes, ...]
+    disk_size: int
+    hunk_size: int
+    parent_unit: int
+    map_offset: int
+    meta_offset: int
+    hashes: Mapping[str, str]
+    ids: tuple[str, ...]
+    parent_ids: tuple[str, ...]
 
     @property
     def hunk_count(self) -> int:
@@ -92,32 +179,157 @@ def read_header(storage: Storage) -> Header:
 
     Raises:
         CorruptImageError: if a field contradicts the format.
-        UnsupportedFeatureError: for another version, a parent, or a disk that is too large.
+        UnsupportedFeatureError: for another version, or a disk that is too large.
     """
-    head = bytearray(min(Header.SIZE, storage.size))
+    head = bytearray(min(HeaderV5.SIZE, storage.size))
     storage.readinto(memoryview(head), 0)
-    if len(head) >= 16 and head.startswith(TAG):
-        version = int.from_bytes(head[12:16], "big")
-        if version != VERSION:  # other versions have another layout, and shorter headers
-            raise UnsupportedFeatureError(
-                f"expected a CHD of version {VERSION}, found version {version}",
-                name=storage.name,
-                advice="chdman copy makes a new one of an old one",
-            )
-    header = Header.unpack(head, where=storage.name)
-    need = partial(header.require, where=storage.name)
+    version = int.from_bytes(head[12:16], "big")
+    if head.startswith(TAG) and version not in _READERS:
+        raise UnsupportedFeatureError(
+            f"expected a CHD of version 1 to 5, found version {version}", name=storage.name
+        )
+    return _READERS.get(version, _from_v5)(head, storage.name)
+
+
+def _from_v5(head: bytearray, name: str) -> Header:
+    found = HeaderV5.unpack(head, where=name)
+    _check(found, name)
+    found.require(
+        "unit_size", 0 < found.unit_size <= found.hunk_size, "1 to the size of a hunk", where=name
+    )
+    codecs = (found.codec_0, found.codec_1, found.codec_2, found.codec_3)
+    return Header(
+        version=5,
+        codecs=() if found.codec_0 == NO_CODEC else codecs,
+        disk_size=found.disk_size,
+        hunk_size=found.hunk_size,
+        parent_unit=found.unit_size,
+        map_offset=found.map_offset,
+        meta_offset=found.meta_offset,
+        hashes=_named(sha1=found.raw_sha1),
+        ids=_digests(found.sha1),
+        parent_ids=_digests(found.parent_sha1),
+    )
+
+
+def _from_v4(head: bytearray, name: str) -> Header:
+    found = HeaderV4.unpack(head, where=name)
+    return _from_old(found, name, hashes=_named(sha1=found.raw_sha1), ids=_digests(found.sha1))
+
+
+def _from_v3(head: bytearray, name: str) -> Header:
+    found = HeaderV3.unpack(head, where=name)
+    hashes = _named(md5=found.md5, sha1=found.sha1)
+    return _from_old(found, name, hashes=hashes, ids=_digests(found.sha1, found.md5))
+
+
+def _from_old(
+    found: HeaderV3 | HeaderV4, name: str, *, hashes: dict[str, str], ids: tuple[str, ...]
+) -> Header:
+    _check(found, name)
+    codecs = _old_codecs(found, name)
+    least = div_up(found.disk_size, found.hunk_size)
+    found.require("hunk_count", found.hunk_count >= least, f"at least {least}", where=name)
+    parents = (found.parent_sha1, *([found.parent_md5] if isinstance(found, HeaderV3) else ()))
+    return Header(
+        version=found.version,
+        codecs=codecs,
+        disk_size=found.disk_size,
+        hunk_size=found.hunk_size,
+        parent_unit=found.hunk_size,
+        map_offset=found.SIZE,
+        meta_offset=found.meta_offset,
+        hashes=hashes,
+        ids=ids,
+        parent_ids=_old_parents(found, name, parents),
+    )
+
+
+def _from_v1(head: bytearray, name: str) -> Header:
+    found = HeaderV1.unpack(head, where=name)
+    need = partial(found.require, where=name)
+    size = HeaderV1.SIZE + 4 * (found.version - 1)
+    sector = _SECTOR_BYTES
+    if found.version > 1:
+        sector = int.from_bytes(head[HeaderV1.SIZE : HeaderV1.SIZE + 4], "big")
+        need("version", sector > 0, "a version 2 with the size of a sector")
+    need("tag", found.tag == TAG, repr(TAG))
+    need("length", found.length == size, str(size))
+    hunk_size = found.hunk_sectors * sector
+    need("hunk_sectors", hunk_size > 0, "at least 1")
     lacking = partial(need, error=UnsupportedFeatureError)
-    need("tag", header.tag == TAG, repr(TAG))
-    need("length", header.length == Header.SIZE, str(Header.SIZE))
-    size = header.hunk_size
+    lacking("hunk_sectors", hunk_size <= HUNK_BYTES_MAX, f"at most {HUNK_BYTES_MAX} bytes")
+    # How these say that a hunk is in the parent is not known.
+    lacking("flags", not found.flags & FLAG_PARENT, "no parent")
+    lacking("hunk_count", found.hunk_count <= HUNK_COUNT_MAX, f"at most {HUNK_COUNT_MAX}")
+    disk_size = found.cylinders * found.heads * found.sectors * sector
+    limit = found.hunk_count * hunk_size
+    need("cylinders", disk_size <= limit, f"a disk of at most {limit} bytes in its hunks")
+    return Header(
+        version=found.version,
+        codecs=_old_codecs(found, name),
+        disk_size=disk_size,
+        hunk_size=hunk_size,
+        parent_unit=hunk_size,
+        map_offset=size,
+        meta_offset=0,
+        hashes=_named(md5=found.md5),
+        ids=_digests(found.md5),
+        parent_ids=(),
+    )
+
+
+_READERS: Final[dict[int, Callable[[bytearray, str], Header]]] = {
+    1: _from_v1,
+    2: _from_v1,
+    3: _from_v3,
+    4: _from_v4,
+    5: _from_v5,
+}
+
+
+def _check(found: HeaderV3 | HeaderV4 | HeaderV5, name: str) -> None:
+    """What has to hold of versions 3 to 5."""
+    need = partial(found.require, where=name)
+    lacking = partial(need, error=UnsupportedFeatureError)
+    need("tag", found.tag == TAG, repr(TAG))
+    need("length", found.length == found.SIZE, str(found.SIZE))
+    size = found.hunk_size
     need("hunk_size", size > 0, "at least 1")
     lacking("hunk_size", size <= HUNK_BYTES_MAX, f"at most {HUNK_BYTES_MAX}")
-    need("unit_size", 0 < header.unit_size <= size, "1 to the size of a hunk")
-    need("disk_size", header.disk_size <= DISK_SIZE_MAX, f"at most 0x{DISK_SIZE_MAX:x}")
+    need("disk_size", found.disk_size <= DISK_SIZE_MAX, f"at most 0x{DISK_SIZE_MAX:x}")
     limit = HUNK_COUNT_MAX * size
-    lacking("disk_size", header.disk_size <= limit, f"at most 0x{limit:x} in hunks of {size}")
-    lacking("parent_sha1", not any(header.parent_sha1), "no parent")
-    return header
+    lacking("disk_size", found.disk_size <= limit, f"at most 0x{limit:x} in hunks of {size}")
+
+
+def _old_codecs(found: HeaderV1 | HeaderV3 | HeaderV4, name: str) -> tuple[bytes, ...]:
+    found.require(
+        "codec",
+        found.codec in OLD_CODECS,
+        "0, 1 or 2; others are for laser discs",
+        where=name,
+        error=UnsupportedFeatureError,
+    )
+    return (b"zlib", b"zlib") if found.codec else ()
+
+
+def _old_parents(
+    found: HeaderV3 | HeaderV4, name: str, stored: tuple[bytes, ...]
+) -> tuple[str, ...]:
+    if not found.flags & FLAG_PARENT:
+        return ()
+    digests = _digests(*stored)
+    found.require("flags", bool(digests), "no parent where there is no digest of it", where=name)
+    return digests
+
+
+def _named(**stored: bytes) -> dict[str, str]:
+    """Digests that are there: images that are not compressed have zeros."""
+    return {name: digest.hex() for name, digest in stored.items() if any(digest)}
+
+
+def _digests(*stored: bytes) -> tuple[str, ...]:
+    return tuple(digest.hex() for digest in stored if any(digest))
 
 
 def read_metadata(storage: Storage, header: Header) -> str | None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
+from imprint.core.errors import UnsupportedFeatureError
 from imprint.core.formats import Match, Support
-from imprint.core.image import Image, WritableImage
+from imprint.core.image import Image
+from imprint.core.opening import editable_image, new_image, opened_image, resumed_image
 from imprint.core.units import align_up
 from imprint.formats.parallels.bundle import is_descriptor, open_bundle
 from imprint.formats.parallels.create import OPTIONS, create_layer, measure
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from imprint.core.contracts import Opener, Source, Storage
     from imprint.core.events import Finding
     from imprint.core.formats import CreateSpec, Measure
+    from imprint.core.image import WritableImage
 
 
 class ParallelsFormat:
@@ -48,7 +50,7 @@ class ParallelsFormat:
         """Open for reading: an image, or all files that a bundle's descriptor names."""
         if is_descriptor(storage):
             return Image(open_bundle(storage, opener), name=storage.name)
-        return Image(ParallelsLayer(storage, *read_image(storage)), name=storage.name)
+        return opened_image(lambda: ParallelsLayer(storage, *read_image(storage)), storage, None)
 
     def edit(self, storage: Storage, opener: Opener) -> WritableImage:
         """Open for writing in place.
@@ -63,12 +65,11 @@ class ParallelsFormat:
                 name=storage.name,
                 advice="convert it, or change its files one by one",
             )
-        return WritableImage(edit_layer(storage), storage, name=storage.name)
+        return editable_image(lambda: edit_layer(storage), storage, None)
 
     def create(self, storage: Storage, spec: CreateSpec) -> WritableImage:
         """Lay out an empty disk."""
-        layer = create_layer(storage, spec)
-        return WritableImage(layer, storage, name=storage.name, is_fresh=True)
+        return new_image(create_layer(storage, spec), storage, spec)
 
     def resume(self, storage: Storage, spec: CreateSpec) -> WritableImage:
         """Take up an unfinished image; see :class:`~imprint.core.formats.Resuming`.
@@ -76,14 +77,8 @@ class ParallelsFormat:
         Raises:
             CorruptImageError: if it is not the image that ``spec`` asks for.
         """
-        layer = edit_layer(storage)
         size = align_up(spec.size, SECTOR_BYTES)
-        if layer.size != size:
-            raise CorruptImageError(
-                f"expected an unfinished image of {size} bytes, found {layer.size}",
-                name=storage.name,
-            )
-        return WritableImage(layer, storage, name=storage.name)
+        return resumed_image(edit_layer(storage), storage, spec, size=size)
 
     def measure(self, source: Source, spec: CreateSpec) -> Measure:
         """Whole clusters for all data, and what lies before them."""

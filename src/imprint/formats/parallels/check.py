@@ -27,7 +27,7 @@ def check(storage: Storage, *, repair: bool) -> Iterator[Finding]:
     header, bat = read_image(storage)
     slots = Slots(storage, header)
     wrong = 0
-    for index, problem in slots.take_all(bat):
+    for index, problem in slots.take_all(bat.entries):
         wrong += 1
         if wrong <= FINDINGS_MAX:
             where = f"cluster {index}, table entry at 0x{Header.SIZE + 4 * index:x}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from imprint.core.errors import UsageError
 from imprint.core.extent import Kind
 from imprint.core.formats import Measure, Option, OptionKind
+from imprint.core.tables import PagedTable
 from imprint.core.units import MIB, align_up, div_up
 from imprint.formats.parallels.layout import MAGIC_V2, SECTOR_BYTES, Header
 from imprint.formats.parallels.slots import Slots
@@ -64,7 +65,7 @@ def create_layer(storage: Storage, spec: CreateSpec) -> WritableParallelsLayer:
     header = plan(spec)
     storage.resize(header.data_offset)  # the table is zeros
     storage.write(memoryview(header.pack()), 0)
-    bat = array("I", [0]) * header.bat_entries
+    bat = PagedTable(array("I", [0]) * header.bat_entries, "little")
     return WritableParallelsLayer(storage, header, bat, Slots(storage, header))
 
 

@@ -8,20 +8,18 @@ from imprint.core.contracts import Traits
 from imprint.core.errors import CorruptImageError, TruncatedImageError
 from imprint.core.extent import Extent, Kind
 from imprint.core.info import ImageInfo
-from imprint.core.tables import read_table, run_length
+from imprint.core.tables import PagedTable, read_table
 from imprint.core.units import div_up
 from imprint.formats.parallels.layout import IN_USE, Header, read_header
 
 if TYPE_CHECKING:
-    from array import array
-
     from imprint.core.contracts import Storage
 
 
 class ParallelsLayer:
     """An image opened for reading; see :class:`~imprint.core.contracts.Layer`."""
 
-    def __init__(self, storage: Storage, header: Header, bat: array[int]) -> None:
+    def __init__(self, storage: Storage, header: Header, bat: PagedTable) -> None:
         self._storage = storage
         self._header = header
         self._bat = bat
@@ -49,7 +47,7 @@ class ParallelsLayer:
             TruncatedImageError: if its cluster begins behind the end of the file.
         """
         index, within = divmod(offset, self._header.cluster_size)
-        entry = self._bat[index]
+        entry = self._bat.entries[index]
         if entry == 0:
             return Extent(offset, self._run_bytes(index, within, length, step=0), Kind.HOLE)
         place = self._place(offset, length, index, within)
@@ -105,16 +103,16 @@ class ParallelsLayer:
         # Entries of version 1 go up by a cluster's sectors, those of version 2 by one.
         step = header.cluster_sectors // header.unit_sectors
         run = self._run_bytes(index, within, length, step=step)
-        position = self._bat[index] * header.unit_bytes + within
+        position = self._bat.entries[index] * header.unit_bytes + within
         return Extent(offset, run, Kind.DATA, self._storage, position)
 
     def _run_bytes(self, index: int, within: int, length: int, *, step: int) -> int:
         size = self._header.cluster_size
-        run = run_length(self._bat, index, div_up(within + length, size), step=step)
+        run = self._bat.run(index, div_up(within + length, size), step=step)
         return min(length, run * size - within)
 
 
-def read_image(storage: Storage) -> tuple[Header, array[int]]:
+def read_image(storage: Storage) -> tuple[Header, PagedTable]:
     """Header and table.
 
     Raises:
@@ -122,4 +120,5 @@ def read_image(storage: Storage) -> tuple[Header, array[int]]:
         UnsupportedFeatureError: see :func:`~imprint.formats.parallels.layout.read_header`.
     """
     header = read_header(storage)
-    return header, read_table(storage, Header.SIZE, header.bat_entries, "I", "little")
+    bat = read_table(storage, Header.SIZE, header.bat_entries, "I", "little")
+    return header, PagedTable(bat, "little")

@@ -24,7 +24,7 @@ from imprint.core.errors import (
     UsageError,
 )
 from imprint.core.extent import Extent, Kind
-from imprint.core.tables import run_length, stored
+from imprint.core.tables import PagedTable, stored
 from imprint.core.units import align_up, div_up
 from imprint.formats.parallels.layer import ParallelsLayer, read_image
 from imprint.formats.parallels.layout import (
@@ -38,7 +38,6 @@ from imprint.formats.parallels.slots import Slots, table_room
 if TYPE_CHECKING:
     from imprint.core.contracts import Storage
 
-PAGE_ENTRIES: Final = 1024
 FLAG_EMPTY: Final = 1
 _ENTRY_MAX: Final = 0xFFFFFFFF
 
@@ -46,18 +45,17 @@ _ENTRY_MAX: Final = 0xFFFFFFFF
 class WritableParallelsLayer(ParallelsLayer):
     """An image opened for writing; see :class:`~imprint.core.contracts.WritableLayer`."""
 
-    def __init__(self, storage: Storage, header: Header, bat: array[int], slots: Slots) -> None:
+    def __init__(self, storage: Storage, header: Header, bat: PagedTable, slots: Slots) -> None:
         """``slots`` has taken what ``bat`` names."""
         super().__init__(storage, header, bat)
         self._slots = slots
-        self._dirty: set[int] = set()
         self._freed: list[int] = []
         self._stored: Header | None = header  # None: unknown, a write of it has failed
 
     def place(self, offset: int, length: int) -> Extent | None:
         """Where bytes may be overwritten; they may lie in more than one cluster."""
         index, within = divmod(offset, self._header.cluster_size)
-        if self._bat[index] == 0:
+        if self._bat.entries[index] == 0:
             return None
         return self._place(offset, length, index, within)
 
@@ -69,7 +67,7 @@ class WritableParallelsLayer(ParallelsLayer):
         """
         size = self._header.cluster_size
         index = offset // size
-        wanted = run_length(self._bat, index, div_up(length, size))
+        wanted = self._bat.run(index, div_up(length, size))
         slot, count = self._slots.reserve(wanted)
         if self._slots.entry(slot + count - 1) > _ENTRY_MAX:
             raise TargetError("has no place left that its table can name", name=self._storage.name)
@@ -81,19 +79,19 @@ class WritableParallelsLayer(ParallelsLayer):
         index = extent.offset // self._header.cluster_size
         slot = (extent.storage_offset - self._slots.base) // self._header.cluster_size
         for step in range(div_up(extent.length, self._header.cluster_size)):
-            self._set(index + step, self._slots.entry(slot + step))
+            self._bat.set(index + step, self._slots.entry(slot + step))
 
     def zero(self, offset: int, length: int) -> None:
         """Take clusters out of the table."""
         size = self._header.cluster_size
         index, end = offset // size, div_up(offset + length, size)
         while index < end:
-            entry = self._bat[index]
+            entry = self._bat.entries[index]
             if entry == 0:
-                index += run_length(self._bat, index, end - index)
+                index += self._bat.run(index, end - index)
                 continue
             self._freed.append(self._slots.slot(entry))
-            self._set(index, 0)
+            self._bat.set(index, 0)
             index += 1
 
     def flush(self) -> None:
@@ -102,8 +100,8 @@ class WritableParallelsLayer(ParallelsLayer):
         if self._header != self._stored:
             self._write_header(self._header)
         self._storage.flush()
-        if self._dirty:
-            self._write_bat()
+        if self._bat.dirty:
+            self._bat.write_back(self._storage, Header.SIZE)
             self._storage.flush()
         self._release()
 
@@ -125,21 +123,10 @@ class WritableParallelsLayer(ParallelsLayer):
         """From the next flush on, the header no longer calls the disk empty."""
         self._header = self._header.replace(flags=self._header.flags & ~FLAG_EMPTY)
 
-    def _set(self, index: int, entry: int) -> None:
-        self._bat[index] = entry
-        self._dirty.add(index // PAGE_ENTRIES)
-
     def _complete_last_slot(self) -> None:
         """Let the file reach the last slot's end: a disk's last cluster may be written in part."""
         if self._storage.size < self._slots.end and self._slots.taken:
             self._storage.resize(self._slots.end)
-
-    def _write_bat(self) -> None:
-        for page in sorted(self._dirty):
-            start = page * PAGE_ENTRIES
-            piece = stored(self._bat[start : start + PAGE_ENTRIES], "little")
-            self._storage.write(piece, Header.SIZE + 4 * start)
-            self._dirty.discard(page)
 
     def _write_header(self, header: Header) -> None:
         """One sector, or a part of it: old or new."""
@@ -160,8 +147,8 @@ class WritableParallelsLayer(ParallelsLayer):
     def _shrink(self, size: int) -> None:
         """The header first: clusters behind the end may go only when it no longer counts them."""
         header = self._sized(size)
-        gone = self._bat[header.bat_entries :]
-        self._switch(header, self._bat[: header.bat_entries])
+        gone = self._bat.entries[header.bat_entries :]
+        self._switch(header, self._bat.entries[: header.bat_entries])
         self._freed += [self._slots.slot(entry) for entry in gone if entry]
         self._release()
 
@@ -177,8 +164,8 @@ class WritableParallelsLayer(ParallelsLayer):
         self._clear_tail()
         old_count = div_up(self.size, self._header.cluster_size)
         # A table may have more entries than the disk has clusters; they are forgotten here.
-        gone = self._bat[old_count:]
-        bat = self._bat[:old_count]
+        gone = self._bat.entries[old_count:]
+        bat = self._bat.entries[:old_count]
         bat.extend(array("I", [0]) * (header.bat_entries - old_count))
         # Behind what the old header counts, so that nobody sees it before the new one.
         self._storage.write(stored(bat[old_count:], "little"), Header.SIZE + 4 * old_count)
@@ -189,7 +176,7 @@ class WritableParallelsLayer(ParallelsLayer):
 
     def _switch(self, header: Header, bat: array[int]) -> None:
         self._write_header(header)
-        self._bat = bat
+        self._bat = PagedTable(bat, "little")
         self._storage.flush()
 
     def _sized(self, size: int) -> Header:
@@ -199,14 +186,14 @@ class WritableParallelsLayer(ParallelsLayer):
             cylinders=cylinders(sector_count),
             bat_entries=div_up(size, self._header.cluster_size),
             # It would be computed from the table's length if it were 0.
-            data_sector=self._slots.base // SECTOR_BYTES,
+            data_sector=self._header.data_sector or self._slots.base // SECTOR_BYTES,
         )
 
     def _clear_tail(self) -> None:
         """Zero what the last cluster has behind the disk's end: it becomes part of the disk."""
         index, within = divmod(self.size, self._header.cluster_size)
-        if within and self._bat[index]:
-            start = self._bat[index] * self._header.unit_bytes
+        if within and self._bat.entries[index]:
+            start = self._bat.entries[index] * self._header.unit_bytes
             self._storage.zero(start + within, self._header.cluster_size - within)
 
 
@@ -258,7 +245,7 @@ def edit_layer(storage: Storage) -> WritableParallelsLayer:
             advice="convert it into a new image",
         )
     slots = Slots(storage, header)
-    for index, problem in slots.take_all(bat):
+    for index, problem in slots.take_all(bat.entries):
         raise CorruptImageError(
             f"cluster {index}: {problem}",
             name=storage.name,

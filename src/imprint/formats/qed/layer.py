@@ -19,6 +19,8 @@ from imprint.formats.qed.layout import (
 )
 
 if TYPE_CHECKING:
+    from array import array
+
     from imprint.core.contracts import Storage
 
 
@@ -54,11 +56,11 @@ class QedLayer:
         cluster, within = divmod(offset, size)
         l1_index, index = divmod(cluster, count)
         wanted = div_up(within + length, size)
-        table, at = self._tables.find(header.l1_table_offset, count, l1_index)
+        table, at = self._find(header.l1_table_offset, l1_index)
         if table[at] == ENTRY_ABSENT:
             run = run_length(table, at, div_up(index + wanted, count))
             return Extent(offset, min(length, (run * count - index) * size - within), Kind.HOLE)
-        table, at = self._tables.find(self._checked(table[at]), count, index)
+        table, at = self._find(self._checked(table[at]), index)
         entry = table[at]
         is_data = entry not in (ENTRY_ABSENT, ENTRY_ZERO)
         run = run_length(table, at, wanted, step=size if is_data else 0)
@@ -98,6 +100,10 @@ class QedLayer:
     def close(self) -> None:
         """Close the storage."""
         self._storage.close()
+
+    def _find(self, offset: int, index: int) -> tuple[array[int], int]:
+        """The table at ``offset``, or a piece of it, and where in that an entry is."""
+        return self._tables.find(offset, self._header.table_count, index)
 
     def _checked(self, offset: int) -> int:
         """The offset of a table or cluster, if it can be one."""

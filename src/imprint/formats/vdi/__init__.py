@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import CorruptImageError, UnsupportedFeatureError, UsageError
+from imprint.core.errors import UnsupportedFeatureError, UsageError
 from imprint.core.formats import Match, Support
-from imprint.core.image import Image, WritableImage
+from imprint.core.opening import editable_image, new_image, opened_image, resumed_image
 from imprint.core.units import align_up
 from imprint.formats.vdi.create import OPTIONS, ParentLink, create_layer, measure, parent_link
 from imprint.formats.vdi.layer import open_layer
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from imprint.core.contracts import Opener, Reference, Source, Storage
     from imprint.core.events import Finding
     from imprint.core.formats import CreateSpec, Measure
+    from imprint.core.image import Image, WritableImage
 
 
 class VdiFormat:
@@ -58,28 +59,16 @@ class VdiFormat:
     def open(self, storage: Storage, opener: Opener) -> Image:
         """Open for reading, with all parents."""
         parent, notes = self._parent(storage, opener)
-        try:
-            return Image(open_layer(storage, notes=notes), name=storage.name, parent=parent)
-        except BaseException:
-            _close(parent)
-            raise
+        return opened_image(lambda: open_layer(storage, notes=notes), storage, parent)
 
     def edit(self, storage: Storage, opener: Opener) -> WritableImage:
         """Open for writing; parents are only read."""
         parent, notes = self._parent(storage, opener)
-        try:
-            layer = edit_layer(storage, notes=notes)
-        except BaseException:
-            _close(parent)
-            raise
-        return WritableImage(layer, storage, name=storage.name, parent=parent)
+        return editable_image(lambda: edit_layer(storage, notes=notes), storage, parent)
 
     def create(self, storage: Storage, spec: CreateSpec) -> WritableImage:
         """Lay out an empty disk; with a parent, a differencing image."""
-        layer = create_layer(storage, spec)
-        return WritableImage(
-            layer, storage, name=storage.name, parent=spec.parent_source, is_fresh=True
-        )
+        return new_image(create_layer(storage, spec), storage, spec)
 
     def resume(self, storage: Storage, spec: CreateSpec) -> WritableImage:
         """Take up an unfinished image; see :class:`~imprint.core.formats.Resuming`.
@@ -88,13 +77,9 @@ class VdiFormat:
             CorruptImageError: if it is not the image that ``spec`` asks for.
         """
         layer = edit_layer(storage)
-        wanted = align_up(spec.size, SECTOR_BYTES)
-        if layer.size != wanted or layer.header.has_parent != (spec.parent is not None):
-            raise CorruptImageError(
-                f"expected an unfinished image of {wanted} bytes, found {layer.size}",
-                name=storage.name,
-            )
-        return WritableImage(layer, storage, name=storage.name, parent=spec.parent_source)
+        is_same = layer.header.has_parent == (spec.parent is not None)
+        size = align_up(spec.size, SECTOR_BYTES)
+        return resumed_image(layer, storage, spec, size=size, is_same=is_same)
 
     def measure(self, source: Source, spec: CreateSpec) -> Measure:
         """Whole blocks for all data, and what lies before them."""
@@ -139,11 +124,6 @@ class VdiFormat:
     def _parent(self, storage: Storage, opener: Opener) -> tuple[Source | None, tuple[str, ...]]:
         header = read_header(storage)
         return open_parent(storage, header, opener) if header.has_parent else (None, ())
-
-
-def _close(source: Source | None) -> None:
-    if source is not None:
-        source.close()
 
 
 FORMAT: Final = VdiFormat()

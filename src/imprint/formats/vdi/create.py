@@ -12,7 +12,7 @@ from imprint.core.extent import Kind
 from imprint.core.formats import Measure, Option, OptionKind
 from imprint.core.image import Image
 from imprint.core.units import MIB, align_up, div_up
-from imprint.formats.vdi.blockmap import BlockMap, to_disk
+from imprint.formats.vdi.blockmap import BlockMap
 from imprint.formats.vdi.layout import (
     BLOCK_ABSENT,
     BLOCK_SIZE_MAX,
@@ -52,7 +52,6 @@ DATA_ALIGNMENT: Final = 1 * MIB
 """As VirtualBox does; it also leaves the map of a small disk room to grow to 255 GiB."""
 
 _TEXT: Final = b"<<< imprint virtual disk image >>>\n"
-_WRITE_ENTRIES: Final = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -113,11 +112,10 @@ def create_layer(storage: Storage, spec: CreateSpec) -> WritableVdiLayer:
     else:
         slots = array("I", [BLOCK_ABSENT]) * header.block_count
     storage.write(memoryview((header.pack() + Geometry().pack()).ljust(SECTOR_BYTES, b"\0")), 0)
-    for at in range(0, len(slots), _WRITE_ENTRIES):
-        piece = to_disk(slots[at : at + _WRITE_ENTRIES])
-        storage.write(piece, header.map_offset + 4 * at)
+    blocks = BlockMap(slots)
+    blocks.write_all(storage, header.map_offset)
     storage.resize(header.slot_offset(header.blocks_allocated))
-    return WritableVdiLayer(storage, header, BlockMap(slots), is_fresh=True)
+    return WritableVdiLayer(storage, header, blocks, is_fresh=True)
 
 
 def measure(source: Source, spec: CreateSpec) -> Measure:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.contracts import Traits
 from imprint.core.errors import TruncatedImageError
-from imprint.core.extent import Extent, Kind
+from imprint.core.extent import Extent, Kind, without_holes
 from imprint.core.info import ImageInfo
 from imprint.core.units import div_up
 from imprint.formats.vdi.blockmap import BlockMap
@@ -67,7 +67,7 @@ class VdiLayer:
             TruncatedImageError: if its block begins behind the end of the file.
         """
         index, within = divmod(offset, self._header.block_size)
-        slot = self._blocks.slots[index]
+        slot = self._blocks.entries[index]
         if slot >= BLOCK_ZERO:
             length = min(length, self._run_bytes(index, within, length))
             return Extent(offset, length, Kind.HOLE if slot == BLOCK_ABSENT else Kind.ZERO)
@@ -81,7 +81,7 @@ class VdiLayer:
             )
         place = self._place(offset, length, index, within)
         if self._header.image_type == TYPE_FIXED:
-            return self._without_holes(place)
+            return without_holes(place)
         return place
 
     def unit(self, offset: int) -> Extent:
@@ -133,8 +133,8 @@ class VdiLayer:
     def _run_bytes(self, index: int, within: int, length: int) -> int:
         """Bytes from ``within`` block ``index`` on that lie alike, not much over ``length``."""
         size = self._header.block_size
-        limit = min(len(self._blocks.slots) - index, div_up(within + length, size))
-        return self._blocks.run(index, limit) * size - within
+        limit = min(len(self._blocks.entries) - index, div_up(within + length, size))
+        return self._blocks.alike(index, limit) * size - within
 
     def _place(self, offset: int, length: int, index: int, within: int) -> Extent:
         """The ``DATA`` extent of a block that has a slot, and those that follow it in the file."""
@@ -142,18 +142,8 @@ class VdiLayer:
             run = self._header.block_size - within
         else:
             run = self._run_bytes(index, within, length)
-        position = self._position(self._blocks.slots[index]) + within
+        position = self._position(self._blocks.entries[index]) + within
         return Extent(offset, min(length, run), Kind.DATA, self._storage, position)
-
-    def _without_holes(self, place: Extent) -> Extent:
-        """What the file system says of it: a fixed image is mostly holes after a sparse copy."""
-        inside = min(place.length, self._storage.size - place.storage_offset)
-        found = next(iter(self._storage.extents(place.storage_offset, inside)))
-        if found.kind is Kind.HOLE:
-            return Extent(place.offset, found.length, Kind.ZERO)
-        if found.length == inside:  # what lies behind the end of the file fails when it is read
-            return place
-        return place._replace(length=found.length)
 
 
 def open_layer(storage: Storage, *, notes: tuple[str, ...] = ()) -> VdiLayer:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import UsageError
 from imprint.core.units import align_up, div_up
-from imprint.formats.vdi.blockmap import BlockMap, to_disk
+from imprint.formats.vdi.blockmap import BlockMap
 from imprint.formats.vdi.layout import (
     BLOCK_ABSENT,
     BLOCK_COUNT_MAX,
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from imprint.formats.vdi.writer import WritableVdiLayer
 
 _OFFSET_MAX: Final = 0xFFFFFFFF  # of map and data: the header has 32 bits for them
-_WRITE_ENTRIES: Final = 1 << 18  # 1 MiB, which is copied for each write
 
 
 def check_size(size: int, block_size: int) -> None:
@@ -67,7 +66,7 @@ def resize(layer: WritableVdiLayer, size: int) -> None:
 def _shrink(layer: WritableVdiLayer, size: int) -> None:
     """The header first: blocks behind the end may go only when it no longer counts them."""
     count = div_up(size, layer.header.block_size)
-    blocks = BlockMap(layer.blocks.slots[:count])
+    blocks = BlockMap(layer.blocks.entries[:count])
     header = layer.header.replace(disk_size=size, block_count=count)
     layer.switch(header, blocks, next_slot=layer.next_slot)
 
@@ -80,7 +79,7 @@ def _grow(layer: WritableVdiLayer, size: int) -> None:
     if evicted:
         _evict(layer, evicted)
     # A map may have more entries than the disk has blocks; they are forgotten here.
-    slots = layer.blocks.slots[:old_count]
+    slots = layer.blocks.entries[:old_count]
     next_slot = layer.next_slot
     if layer.header.image_type == TYPE_FIXED:
         first, next_slot = next_slot, next_slot + count - old_count
@@ -95,8 +94,8 @@ def _grow(layer: WritableVdiLayer, size: int) -> None:
         slots = array("I", (slot - evicted if slot < BLOCK_ZERO else slot for slot in slots))
     # In its old place the map changes only behind what the old header counts.
     start = old_count if map_offset == layer.header.map_offset else 0
-    for at in range(start, count, _WRITE_ENTRIES):
-        layer.storage.write(to_disk(slots[at : at + _WRITE_ENTRIES]), map_offset + 4 * at)
+    blocks = BlockMap(slots)
+    blocks.write_all(layer.storage, map_offset, start=start)
     layer.storage.flush()
     header = layer.header.replace(
         disk_size=size,
@@ -104,15 +103,15 @@ def _grow(layer: WritableVdiLayer, size: int) -> None:
         map_offset=map_offset,
         data_offset=layer.header.slot_offset(evicted),
     )
-    layer.switch(header, BlockMap(slots), next_slot=max(0, next_slot - evicted))
+    layer.switch(header, blocks, next_slot=max(0, next_slot - evicted))
 
 
 def _clear_tail(layer: WritableVdiLayer) -> None:
     """Zero what the last block has behind the disk's end: it becomes part of the disk."""
     header = layer.header
     index, within = divmod(header.disk_size, header.block_size)
-    if within and layer.blocks.slots[index] < BLOCK_ZERO:
-        start = header.slot_offset(layer.blocks.slots[index]) + header.block_extra
+    if within and layer.blocks.entries[index] < BLOCK_ZERO:
+        start = header.slot_offset(layer.blocks.entries[index]) + header.block_extra
         layer.storage.zero(start + within, header.block_size - within)
 
 

@@ -66,7 +66,7 @@ class WritableVdiLayer(VdiLayer):
     def place(self, offset: int, length: int) -> Extent | None:
         """Where bytes may be overwritten; they may lie in more than one block."""
         index, within = divmod(offset, self._header.block_size)
-        if self._blocks.slots[index] >= BLOCK_ZERO:
+        if self._blocks.entries[index] >= BLOCK_ZERO:
             return None
         self._is_changed = True
         return self._place(offset, length, index, within)
@@ -75,11 +75,11 @@ class WritableVdiLayer(VdiLayer):
         """Slots behind the last one, for blocks that have none."""
         size = self._header.block_size
         index = offset // size
-        run = min(div_up(length, size), len(self._blocks.slots) - index)
+        run = min(div_up(length, size), len(self._blocks.entries) - index)
         if self._header.block_extra:
             run = 1
         count = 1
-        while count < run and self._blocks.slots[index + count] >= BLOCK_ZERO:
+        while count < run and self._blocks.entries[index + count] >= BLOCK_ZERO:
             count += 1
         if self._next_slot + count > BLOCK_ZERO:
             raise TargetError("has no slot number left", name=self._storage.name)
@@ -102,9 +102,9 @@ class WritableVdiLayer(VdiLayer):
         size = self._header.block_size
         index, end = offset // size, div_up(offset + length, size)
         while index < end:
-            slot = self._blocks.slots[index]
+            slot = self._blocks.entries[index]
             if slot >= BLOCK_ZERO:
-                run = self._blocks.run(index, end - index)
+                run = self._blocks.alike(index, end - index)
                 if slot == BLOCK_ABSENT and self._header.has_parent:
                     self._set_all(index, run, BLOCK_ZERO)
                 index += run
@@ -141,7 +141,7 @@ class WritableVdiLayer(VdiLayer):
             allocated = max(self._header.blocks_allocated, self._next_slot)
             self._write_header(self._marked(self._header.replace(blocks_allocated=allocated)))
         self._storage.flush()
-        if self._blocks.is_dirty:
+        if self._blocks.dirty:
             self._blocks.write_back(self._storage, self._header.map_offset)
             self._storage.flush()
         if self._is_changed and self._header.blocks_allocated != self._next_slot:
@@ -180,7 +180,7 @@ class WritableVdiLayer(VdiLayer):
         """Copy blocks into other slots, durably, and enter these into the map."""
         header = self._header
         for index, slot in zip(indexes, slots, strict=True):
-            old = header.slot_offset(self._blocks.slots[index])
+            old = header.slot_offset(self._blocks.entries[index])
             new = header.slot_offset(slot)
             self._storage.copy_range(self._storage, old, new, header.stride)
             self._next_slot = max(self._next_slot, slot + 1)

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import CorruptImageError, ImagingError
+from imprint.core.errors import ImagingError
 from imprint.core.formats import Match, Support
-from imprint.core.image import Image, WritableImage
+from imprint.core.opening import editable_image, new_image, opened_image, resumed_image
 from imprint.formats.vhd.create import OPTIONS, create_layer, measure, parent_size, plan
-from imprint.formats.vhd.layer import VhdLayer, read_state
+from imprint.formats.vhd.layer import State, VhdLayer, read_state
 from imprint.formats.vhd.layout import read_footers
 from imprint.formats.vhd.parent import open_parent
 from imprint.formats.vhd.writer import WritableVhdLayer, edit_layer
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from imprint.core.contracts import Opener, Reference, Source, Storage
     from imprint.core.events import Finding
-    from imprint.core.formats import CreateSpec, Measure
+    from imprint.core.formats import CreateSpec, Measure, SizePolicy
+    from imprint.core.image import Image, WritableImage
 
 
 class VhdFormat:
@@ -36,6 +37,14 @@ class VhdFormat:
     title = "Virtual PC and Hyper-V disk image"
     support = Support(write=True, edit=True, check=True, repair=True, parent=True)
     options = OPTIONS
+
+    def __init__(self, size_policy: SizePolicy | None = None) -> None:
+        """``size_policy``: which size of an image counts; by default its creator decides."""
+        self._policy = size_policy
+
+    def with_size_policy(self, policy: SizePolicy | None) -> VhdFormat:
+        """The same, for images whose size is known to be the one or the other."""
+        return VhdFormat(policy)
 
     def probe(self, storage: Storage) -> Match:
         """A footer, and for a fixed image one that stands where the disk ends.
@@ -47,40 +56,27 @@ class VhdFormat:
         except ImagingError:
             return Match.NO
         footer = footers.active
-        if not footer.is_fixed or footers.tail_offset in (
-            footer.current_size,
-            footer.geometry.size,
-        ):
+        sizes = (footer.current_size, footer.geometry.size)
+        if not footer.is_fixed or footers.tail_offset in sizes or footer.is_resizing:
             return Match.STRONG
         return Match.WEAK
 
-    def open(self, storage: Storage, opener: Opener, *, size_policy: str | None = None) -> Image:
-        """Open for reading, with all parents.
-
-        ``size_policy``: ``chs`` or ``current`` is the size; by default its creator decides.
-        """
-        state = read_state(storage, policy=size_policy)
-        parent = open_parent(storage, state, opener) if state.footers.active.has_parent else None
-        return Image(VhdLayer(storage, state), name=storage.name, parent=parent)
+    def open(self, storage: Storage, opener: Opener) -> Image:
+        """Open for reading, with all parents."""
+        state, parent = self._read(storage, opener)
+        return opened_image(lambda: VhdLayer(storage, state), storage, parent)
 
     def edit(self, storage: Storage, opener: Opener) -> WritableImage:
         """Open for writing; parents are only read."""
-        state = read_state(storage)
-        parent = open_parent(storage, state, opener) if state.footers.active.has_parent else None
-        try:
-            layer = WritableVhdLayer(storage, state, parent_size=parent_size(parent))
-        except BaseException:
-            if parent is not None:
-                parent.close()
-            raise
-        return WritableImage(layer, storage, name=storage.name, parent=parent)
+        state, parent = self._read(storage, opener)
+        size = parent_size(parent)
+        return editable_image(
+            lambda: WritableVhdLayer(storage, state, parent_size=size), storage, parent
+        )
 
     def create(self, storage: Storage, spec: CreateSpec) -> WritableImage:
         """Lay out an empty disk; with a parent, a differencing image."""
-        layer = create_layer(storage, spec)
-        return WritableImage(
-            layer, storage, name=storage.name, parent=spec.parent_source, is_fresh=True
-        )
+        return new_image(create_layer(storage, spec), storage, spec)
 
     def resume(self, storage: Storage, spec: CreateSpec) -> WritableImage:
         """Take up an unfinished image; see :class:`~imprint.core.formats.Resuming`.
@@ -90,12 +86,8 @@ class VhdFormat:
         """
         layer = edit_layer(storage, parent_size=parent_size(spec.parent_source))
         wanted = plan(spec)
-        if layer.size != wanted.size or layer.footer.disk_type != wanted.footer.disk_type:
-            raise CorruptImageError(
-                f"expected an unfinished image of {wanted.size} bytes, found {layer.size}",
-                name=storage.name,
-            )
-        return WritableImage(layer, storage, name=storage.name, parent=spec.parent_source)
+        is_same = layer.footer.disk_type == wanted.footer.disk_type
+        return resumed_image(layer, storage, spec, size=wanted.size, is_same=is_same)
 
     def measure(self, source: Source, spec: CreateSpec) -> Measure:
         """Whole blocks for all data, and what lies around them."""
@@ -106,13 +98,19 @@ class VhdFormat:
         from imprint.formats.vhd.check import check  # not needed for anything else
 
         del opener
-        return check(storage, repair=repair)
+        return check(storage, repair=repair, policy=self._policy)
 
     def set_parent(self, storage: Storage, opener: Opener, parent: Reference | None) -> None:
         """Name another parent, or none at all; see :mod:`imprint.formats.vhd.rebase`."""
         from imprint.formats.vhd.rebase import set_parent  # rarely needed
 
         set_parent(storage, opener, parent)
+
+    def _read(self, storage: Storage, opener: Opener) -> tuple[State, Source | None]:
+        """What the file says, and the parent, opened."""
+        state = read_state(storage, policy=self._policy)
+        has_parent = state.footers.active.has_parent
+        return state, open_parent(storage, state, opener) if has_parent else None
 
 
 FORMAT: Final = VhdFormat()

@@ -15,18 +15,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imprint.core.contracts import Storage
+    from imprint.core.formats import SizePolicy
 
 FINDINGS_MAX: Final = 1000
 """Blocks that are named one by one; a table of garbage would name millions."""
 
 
-def check(storage: Storage, *, repair: bool) -> Iterator[Finding]:
+def check(storage: Storage, *, repair: bool, policy: SizePolicy | None = None) -> Iterator[Finding]:
     """Everything that can be wrong with an image that can be opened.
 
     ``repair`` writes footers and checksums again, and nothing else: which of two blocks owns a
     sector cannot be known. It does nothing where blocks are wrong.
     """
-    state = read_state(storage)
+    state = read_state(storage, policy=policy)
     if state.header is None:
         yield from _check_fixed(storage, state, repair=repair)
         return
@@ -60,8 +61,11 @@ def _check_fixed(storage: Storage, state: State, *, repair: bool) -> Iterator[Fi
         yield Finding(Severity.WARNING, where, what, repaired=repair)
     size = footers.active.current_size
     if size != footers.tail_offset:
+        is_repaired = repair and footers.active.is_resizing
+        if is_repaired:  # a resize that was killed has left it so
+            WritableVhdLayer(storage, state).resize(state.size)
         what = f"expected a disk of {footers.tail_offset} bytes before it, found {size}"
-        yield Finding(Severity.WARNING, where, what)
+        yield Finding(Severity.WARNING, where, what, repaired=is_repaired)
 
 
 def _check_footers(state: State) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from imprint.formats.vhd import bitmaps
 from imprint.formats.vhd.bitmaps import BitmapCache
 from imprint.formats.vhd.blocktable import BlockTable
 from imprint.formats.vhd.layout import (
+    ASKED,
     EPOCH_S,
     SECTOR_BYTES,
     SUBFORMATS,
@@ -28,12 +29,17 @@ from imprint.formats.vhd.locators import parent_names, uuid_text
 
 if TYPE_CHECKING:
     from imprint.core.contracts import Storage
+    from imprint.core.formats import SizePolicy
     from imprint.core.info import Value
 
 OWN_GRAIN: Final = 8 * SECTOR_BYTES
 """What a differencing image takes over from its parent at a time. Bytes of a bitmap that are
 neither all set nor all clear are read rightly here, but not everywhere: libvhdi counts the
 sectors behind the last one that is set as the image's own."""
+
+
+MADE: Final = "its size was set here"
+"""Why the size is what it is, of an image that was just made or resized."""
 
 
 @dataclass
@@ -46,6 +52,7 @@ class State:
         table: empty in a fixed image.
         size: of the disk, in bytes.
         is_chs: whether that is the geometry's.
+        reason: why it is that one.
         names: the parent's, best first.
         notes: for the user.
     """
@@ -55,11 +62,12 @@ class State:
     table: BlockTable
     size: int
     is_chs: bool = False
+    reason: str = MADE
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
 
 
-def read_state(storage: Storage, *, policy: str | None = None) -> State:
+def read_state(storage: Storage, *, policy: SizePolicy | None = None) -> State:
     """Read and check footers, header and block table.
 
     ``policy`` says which size counts, ``chs`` or ``current``, whoever made the image.
@@ -71,15 +79,15 @@ def read_state(storage: Storage, *, policy: str | None = None) -> State:
     footers = read_footers(storage)
     footer, notes = footers.active, footers.notes()
     if footer.is_fixed:
-        size, is_chs = disk_size(footers, None, storage, policy=policy)
-        return State(footers, None, BlockTable.absent(0), size, is_chs, notes=notes)
+        found = disk_size(footers, None, storage, policy=policy)
+        return State(footers, None, BlockTable.absent(0), *found, notes=notes)
     header = read_header(storage, footer)
     if not header.is_sound:
         notes += ("The header's checksum is wrong.",)
-    size, is_chs = disk_size(footers, header, storage, policy=policy)
+    found = disk_size(footers, header, storage, policy=policy)
     names = parent_names(storage, header) if footer.has_parent else ()
     table = BlockTable.load(storage, header)
-    return State(footers, header, table, size, is_chs, names, notes)
+    return State(footers, header, table, *found, names, notes)
 
 
 class VhdLayer:
@@ -125,10 +133,8 @@ class VhdLayer:
         index, within = divmod(offset, header.block_size)
         start = self._state.table.start(index)
         if start is None:
-            limit = min(
-                len(self._state.table.sectors) - index, div_up(within + length, header.block_size)
-            )
-            run = self._state.table.absent_run(index, limit) * header.block_size - within
+            limit = min(len(self._state.table) - index, div_up(within + length, header.block_size))
+            run = self._state.table.run(index, limit) * header.block_size - within
             return Extent(offset, min(length, run), Kind.HOLE)
         length = min(length, header.block_size - within)
         if self.footer.has_parent:
@@ -156,20 +162,27 @@ class VhdLayer:
     def info(self) -> ImageInfo:
         """What footer and header say."""
         state, footer, header = self._state, self.footer, self._state.header
+        chs, current = footer.geometry.size, footer.current_size
         options: dict[str, Value] = {
             "subformat": SUBFORMATS[footer.disk_type],
             "size_policy": "chs" if state.is_chs else "current",
-            "creator": footer.creator_app.decode("latin-1").strip("\0 "),
+            "size_reason": state.reason,
+            "size_chs": chs,
+            "size_current": current,
+            "creator": footer.creator,
             "timestamp": EPOCH_S + footer.timestamp,
         }
-        notes = (*self._notes, *state.notes)
-        chs, current = footer.geometry.size, footer.current_size
-        if state.is_chs and chs != current:
-            size_note = f"The size is that of the geometry: {current} bytes by the field for it."
-            notes = (*notes, size_note)
-        elif chs != current and footer.has_geometry() and not footer.wants_current():
-            size_note = f"The size is that of the field for it: {chs} bytes by the geometry."
-            notes = (*notes, size_note)
+        notes, warnings = (*self._notes, *state.notes), tuple[str, ...]()
+        # Images of Hyper-V have a smaller geometry, which nobody takes for their size.
+        is_settled = footer.wants_current() and not state.is_chs
+        if chs != current and footer.has_geometry() and not is_settled:
+            taken, other = f"field for it, {current}", f"geometry, {chs}"
+            if state.is_chs:
+                taken, other = other, taken
+            note = f"The size is that of the {taken} bytes ({state.reason}); not the {other}."
+            notes = (*notes, note)
+            if state.reason != ASKED:
+                warnings = (f"{note} --size-policy chooses.",)
         parent = parent_format = None
         if header is not None:
             options["block_size"] = header.block_size
@@ -185,6 +198,7 @@ class VhdLayer:
             parent_format=parent_format,
             uuid=uuid_text(footer.uuid),
             notes=notes,
+            warnings=warnings,
         )
 
     def close(self) -> None:

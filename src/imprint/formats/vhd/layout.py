@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.core.errors import CorruptImageError, TruncatedImageError, UnsupportedFeatureError
 from imprint.core.layout import Structure, raw, uint
@@ -29,6 +29,7 @@ from imprint.formats.vhd.geometry import CHS_MAX, Geometry
 
 if TYPE_CHECKING:
     from imprint.core.contracts import Storage
+    from imprint.core.formats import SizePolicy
 
 SECTOR_BYTES: Final = 512
 FOOTER_COOKIE: Final = b"conectix"
@@ -54,6 +55,13 @@ BLOCK_COUNT_MAX: Final = 1 << 22
 """A table of 16 MiB, 2 TiB in blocks of 512 KiB: refuse more before allocating it."""
 DISK_SIZE_MAX: Final = 2040 * GIB
 """Beyond it, the sector number of a block would not fit into the table's 32 bits."""
+
+RESIZING: Final = b"resizing"
+"""In the reserved bytes of a fixed image's footer, as long as it stands too far away: after a
+kill, that it is farther away than its disk goes is no sign of a raw disk with a copied end."""
+
+ASKED: Final = "asked for"
+"""Why a size is the geometry's or not, where the caller has said it."""
 
 CHS_CREATORS: Final = (b"vpc ", b"qemu")
 """Programs that show a guest as many sectors as the geometry has, whatever the size is."""
@@ -106,6 +114,26 @@ class Footer(Structure, size=512, endian=">"):
     def sealed(self) -> Footer:
         """With the right checksum."""
         return self.replace(checksum=checksum(self.pack(), 64))
+
+    @property
+    def is_resizing(self) -> bool:
+        """Whether a resize of a fixed image was killed between two steps."""
+        return self.is_fixed and self.reserved.startswith(RESIZING)
+
+    def waiting(self) -> Footer:
+        """The same, for a fixed image whose footer is too far away for now."""
+        return self.replace(reserved=RESIZING + self.reserved[len(RESIZING) :]).sealed()
+
+    def settled(self) -> Footer:
+        """The same, where it belongs."""
+        if not self.is_resizing:
+            return self.sealed()
+        return self.replace(reserved=bytes(len(RESIZING)) + self.reserved[len(RESIZING) :]).sealed()
+
+    @property
+    def creator(self) -> str:
+        """The program's name, as text."""
+        return self.creator_app.decode("latin-1").strip("\0 ")
 
     def wants_chs(self) -> bool:
         """Whether its creator takes the size from the geometry; not from the largest one."""
@@ -266,18 +294,30 @@ def read_header(storage: Storage, footer: Footer, *, at: int = 0) -> Header:
     return header
 
 
-def disk_size(
-    footers: Footers, header: Header | None, storage: Storage, *, policy: str | None = None
-) -> tuple[int, bool]:
-    """The disk's size, and whether it is that of the geometry.
+class DiskSize(NamedTuple):
+    """What the disk's size is taken to be.
 
-    By the geometry if its creator counts so and the image has as much, else ``current_size``.
+    Attributes:
+        size: in bytes.
+        is_chs: whether it is that of the geometry.
+        reason: why.
+    """
+
+    size: int
+    is_chs: bool
+    reason: str
+
+
+def disk_size(
+    footers: Footers, header: Header | None, storage: Storage, *, policy: SizePolicy | None = None
+) -> DiskSize:
+    """The disk's size: ``current_size``, or the geometry's if its creator counts so.
 
     Args:
         footers: of the image.
         header: ``None`` if it is fixed.
         storage: the file.
-        policy: ``chs`` or ``current`` decides, whoever made the image.
+        policy: decides, whoever made the image; but the largest geometry is never a size.
 
     Raises:
         TruncatedImageError: if a fixed image is shorter than that.
@@ -285,30 +325,45 @@ def disk_size(
         UnsupportedFeatureError: if the disk is larger than 2040 GiB, and not fixed.
     """
     footer = footers.active
-    is_chs = footer.wants_chs() if policy is None else policy == "chs" and footer.has_geometry()
+    is_chs, reason = _chosen(footer, policy)
+    room = footers.tail_offset if header is None else header.table_entries * header.block_size
+    if is_chs and policy is None and footer.geometry.size > room:
+        is_chs, reason = False, "the image is too short for its geometry"
+    size = footer.geometry.size if is_chs else footer.current_size
     if header is None:
-        if is_chs and footer.geometry.size <= footers.tail_offset:
-            return footer.geometry.size, True
-        if footer.current_size > footers.tail_offset:
+        if size > room:
             raise TruncatedImageError(
-                f"expected a disk of {footer.current_size} bytes before the footer, "
-                f"found {footers.tail_offset}",
+                f"expected a disk of {size} bytes before the footer, found {room}",
                 name=storage.name,
-                offset=footers.tail_offset,
+                offset=room,
             )
-        return footer.current_size, False
-    limit = header.table_entries * header.block_size
-    if is_chs and footer.geometry.size <= limit:
-        return footer.geometry.size, True
-    size = footer.current_size
-    needed, is_enough = div_up(size, header.block_size), size <= limit
-    at = footer.data_offset
-    header.require("table_entries", is_enough, f"at least 0x{needed:x}", where=storage.name, at=at)
+        return DiskSize(size, is_chs, reason)
+    needed, at = div_up(size, header.block_size), footer.data_offset
+    header.require(
+        "table_entries", size <= room, f"at least 0x{needed:x}", where=storage.name, at=at
+    )
     if size > DISK_SIZE_MAX:
         raise UnsupportedFeatureError(
             f"expected a disk of at most 2040 GiB, found {size} bytes", name=storage.name
         )
-    return size, False
+    return DiskSize(size, is_chs, reason)
+
+
+def _chosen(footer: Footer, policy: SizePolicy | None) -> tuple[bool, str]:
+    """Whether the geometry counts, and why."""
+    if policy == "current":
+        return False, ASKED
+    if not footer.has_geometry():
+        kind = "none" if footer.geometry.size == 0 else "the largest one, which says nothing"
+        return False, f"its geometry is {kind}"
+    if policy == "chs":
+        return True, ASKED
+    creator = repr(footer.creator)
+    if footer.wants_chs():
+        return True, f"its creator {creator} goes by the geometry"
+    if footer.wants_current():
+        return False, f"its creator {creator} goes by the field"
+    return False, f"its creator {creator} is not known to go by the geometry"
 
 
 def _footer_at(storage: Storage, offset: int) -> Footer | None:

@@ -1,7 +1,8 @@
 """Changing the size of a VHD's disk.
 
 The footer's copy at the file's start is one sector and is written last: it decides between old
-and new. A table that outgrows its place moves to the end of the file before that.
+and new. A table that outgrows its place moves to the end of the file before that. A fixed image
+has no copy: there, it is the footer at the end.
 """
 
 from __future__ import annotations
@@ -9,19 +10,22 @@ from __future__ import annotations
 import bisect
 from typing import TYPE_CHECKING
 
-from imprint.core.errors import UnsupportedFeatureError, UsageError
+from imprint.core.errors import UsageError
 from imprint.core.units import align_up, div_up
 from imprint.formats.vhd import geometry
 from imprint.formats.vhd.layout import (
+    BLOCK_ABSENT,
     BLOCK_COUNT_MAX,
     CHS_CREATORS,
     DISK_SIZE_MAX,
     SECTOR_BYTES,
     Footer,
+    read_footers,
 )
 from imprint.formats.vhd.room import metadata
 
 if TYPE_CHECKING:
+    from imprint.core.contracts import Storage
     from imprint.formats.vhd.writer import WritableVhdLayer
 
 CREATOR_CURRENT = b"qem2"
@@ -70,15 +74,11 @@ def resize(layer: WritableVhdLayer, size: int) -> None:
 
     Raises:
         UsageError: if VHD cannot hold a disk of that size.
-        UnsupportedFeatureError: if the image is fixed: its footer would have to move in one
-            step with the file's end, which nothing can promise.
     """
     if layer.footer.is_fixed:
-        raise UnsupportedFeatureError(
-            "the size of a fixed vhd cannot be changed in place",
-            name=layer.storage.name,
-            advice="convert it, or make it dynamic first",
-        )
+        check_size(size, None)
+        _resize_fixed(layer, size)
+        return
     check_size(size, layer.header.block_size)
     layer.flush()
     if size > layer.size:
@@ -89,11 +89,45 @@ def resize(layer: WritableVhdLayer, size: int) -> None:
     layer.flush()
 
 
+def _resize_fixed(layer: WritableVhdLayer, size: int) -> None:
+    """Move the footer of a fixed image; nothing but one sector decides between old and new.
+
+    A footer may say that the disk is shorter than what lies before it. So one that still says
+    the old size goes to the file's new end first, if that is behind the old one; what is to
+    become part of the disk is cleared; and the same sector is written again, with the new
+    size. If the file is too long then, a footer goes to where it shall end, into what is no
+    part of the disk any more, and the rest is cut off.
+    """
+    storage, old = layer.storage, layer.footer.settled()
+    found = read_footers(storage)  # an attempt that has failed may have moved it already
+    length, place = storage.size, max(size, found.tail_offset)
+    if place % SECTOR_BYTES:
+        place = align_up(max(size, length), SECTOR_BYTES)
+    new = resized(old, size).sealed()
+    if place != found.tail_offset:
+        _write_footer(storage, old.waiting(), place)
+    stale = min(length, size)
+    if stale > layer.size:
+        storage.zero(layer.size, stale - layer.size)
+        storage.flush()
+    layer.move_footer(new if place == size else new.waiting(), place, size=size)
+    if place != size:
+        _write_footer(storage, new, size)
+        storage.resize(size + Footer.SIZE)
+        storage.flush()
+        layer.move_footer(new, size, size=size)
+
+
+def _write_footer(storage: Storage, footer: Footer, at: int) -> None:
+    storage.write(memoryview(footer.pack()), at)
+    storage.flush()
+
+
 def _grow(layer: WritableVhdLayer, size: int) -> None:
     block_size, old = layer.header.block_size, layer.size
     _forget_behind(layer, old)
     count = div_up(size, block_size)
-    if count > len(layer.table.sectors):
+    if count > len(layer.table):
         _enlarge_table(layer, count)
     index, within = divmod(old, block_size)
     start = layer.table.start(index) if within else None
@@ -112,7 +146,7 @@ def _grow(layer: WritableVhdLayer, size: int) -> None:
 def _forget_behind(layer: WritableVhdLayer, size: int) -> None:
     """Free the blocks that lie wholly behind the disk's end."""
     first = div_up(size, layer.header.block_size)
-    for index in range(first, len(layer.table.sectors)):
+    for index in range(first, len(layer.table)):
         if layer.table.start(index) is not None:
             layer.free_block(index)
 
@@ -122,13 +156,13 @@ def _enlarge_table(layer: WritableVhdLayer, count: int) -> None:
     header, length = layer.header, 4 * count
     layer.flush()
     if header.table_offset + length <= _next_use(layer):
-        layer.table.resize(count)
+        layer.table.resize(count, BLOCK_ABSENT)
         layer.table.write_back(layer.storage, header.table_offset)
         layer.storage.flush()
         layer.switch_header(header.replace(table_entries=count))
         return
     place = layer.reserve(length)
-    layer.table.resize(count)
+    layer.table.resize(count, BLOCK_ABSENT)
     layer.table.write_all(layer.storage, place)
     layer.storage.flush()
     layer.switch_header(header.replace(table_offset=place, table_entries=count))

@@ -21,7 +21,7 @@ from imprint.core.extent import Extent, Kind
 from imprint.core.limits import DIRTY_TABLE_BYTES_MAX
 from imprint.core.units import MIB, align_up, div_up
 from imprint.formats.vhd import bitmaps
-from imprint.formats.vhd.layer import State, VhdLayer, read_state
+from imprint.formats.vhd.layer import MADE, State, VhdLayer, read_state
 from imprint.formats.vhd.layout import (
     BLOCK_ABSENT,
     SECTOR_BYTES,
@@ -114,7 +114,7 @@ class WritableVhdLayer(VhdLayer):
         index, within = divmod(extent.offset, header.block_size)
         bits = self._own_bitmap(index)
         if self._state.table.start(index) is None:
-            self._state.table.set(index, self._reserved.pop(index))
+            self._state.table.set_start(index, self._reserved.pop(index))
             if not self.footer.has_parent:
                 bitmaps.mark(bits, 0, header.block_size // SECTOR_BYTES)
         if self.footer.has_parent:
@@ -140,10 +140,10 @@ class WritableVhdLayer(VhdLayer):
                 step = self._store_zeros(position, step)
             elif start is None:
                 limit = min(
-                    len(self._state.table.sectors) - index,
+                    len(self._state.table) - index,
                     div_up(end - index * header.block_size, header.block_size),
                 )
-                run = self._state.table.absent_run(index, limit)
+                run = self._state.table.run(index, limit)
                 step = min(end, (index + run) * header.block_size) - position
             else:
                 self.free_block(index)
@@ -154,7 +154,6 @@ class WritableVhdLayer(VhdLayer):
 
         Raises:
             UsageError: if VHD cannot hold a disk of that size.
-            UnsupportedFeatureError: if the image is fixed.
         """
         from imprint.formats.vhd.resize import resize  # rarely needed
 
@@ -221,7 +220,7 @@ class WritableVhdLayer(VhdLayer):
         start = self._state.table.start(index)
         assert start is not None
         self._freed.append(start)
-        self._state.table.set(index, None)
+        self._state.table.set_start(index, None)
         self._fresh_bitmaps.pop(index, None)
         self._changed_bitmaps.pop(index, None)
         self._bitmaps.forget(index)
@@ -246,7 +245,16 @@ class WritableVhdLayer(VhdLayer):
         self._write_head(sealed)
         # Before the flush, which may fail: the head says what holds from now on.
         self._state.footers = Footers(sealed, sealed, None, self._tail_at)
-        self._state.size, self._state.is_chs = size, False
+        self._state.size, self._state.is_chs, self._state.reason = size, False, MADE
+        self._storage.flush()
+
+    def move_footer(self, footer: Footer, at: int, *, size: int) -> None:
+        """Let a fixed image's footer be this one, at ``at``; durable on return."""
+        sealed = footer.sealed()
+        self._storage.write(memoryview(sealed.pack()), at)
+        # Before the flush, which may fail: what is written may hold from now on.
+        self._state.footers = Footers(sealed, None, sealed, at)
+        self._state.size, self._state.is_chs, self._state.reason = size, False, MADE
         self._storage.flush()
 
     def switch_parent(self, footer: Footer, header: Header) -> None:

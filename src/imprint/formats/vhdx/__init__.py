@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import CorruptImageError
 from imprint.core.formats import Match, Support
-from imprint.core.image import Image, WritableImage
+from imprint.core.opening import editable_image, new_image, opened_image, resumed_image
+from imprint.core.units import align_up
 from imprint.formats.vhdx.create import OPTIONS, create_layer, measure
-from imprint.formats.vhdx.layer import open_layer, read_tables
+from imprint.formats.vhdx.layer import Tables, open_layer, read_tables
 from imprint.formats.vhdx.layout import SIGNATURE
 from imprint.formats.vhdx.parent import open_parent
 from imprint.formats.vhdx.writer import edit_layer
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from imprint.core.contracts import Opener, Reference, Source, Storage
     from imprint.core.events import Finding
     from imprint.core.formats import CreateSpec, Measure
+    from imprint.core.image import Image, WritableImage
 
 
 class VhdxFormat:
@@ -49,28 +50,16 @@ class VhdxFormat:
         """Open for reading, with all parents."""
         tables = read_tables(storage)
         layer = open_layer(tables)
-        locator = tables.metadata.locator
-        parent = None if locator is None else open_parent(storage, locator, opener)
-        return Image(layer, name=storage.name, parent=parent)
+        return opened_image(lambda: layer, storage, _parent(storage, tables, opener))
 
     def edit(self, storage: Storage, opener: Opener) -> WritableImage:
         """Open for writing; parents are only read."""
-        locator = read_tables(storage).metadata.locator
-        parent = None if locator is None else open_parent(storage, locator, opener)
-        try:
-            layer = edit_layer(storage)
-        except BaseException:
-            if parent is not None:
-                parent.close()
-            raise
-        return WritableImage(layer, storage, name=storage.name, parent=parent)
+        parent = _parent(storage, read_tables(storage), opener)
+        return editable_image(lambda: edit_layer(storage), storage, parent)
 
     def create(self, storage: Storage, spec: CreateSpec) -> WritableImage:
         """Lay out an empty disk; with a parent, a differencing image."""
-        layer = create_layer(storage, spec)
-        return WritableImage(
-            layer, storage, name=storage.name, parent=spec.parent_source, is_fresh=True
-        )
+        return new_image(create_layer(storage, spec), storage, spec)
 
     def resume(self, storage: Storage, spec: CreateSpec) -> WritableImage:
         """Take up an unfinished image; see :class:`~imprint.core.formats.Resuming`.
@@ -78,16 +67,10 @@ class VhdxFormat:
         Raises:
             CorruptImageError: if it is not the image that ``spec`` asks for.
         """
-        layer = edit_layer(storage)
-        has_parent = spec.parent is not None
-        padding = layer.size - spec.size
-        sector = layer.metadata.logical_sector
-        if not 0 <= padding < sector or layer.metadata.has_parent != has_parent:
-            raise CorruptImageError(
-                f"expected an unfinished image of {spec.size} bytes, found {layer.size}",
-                name=storage.name,
-            )
-        return WritableImage(layer, storage, name=storage.name, parent=spec.parent_source)
+        layer = edit_layer(storage, is_fresh=True)
+        is_same = layer.metadata.has_parent == (spec.parent is not None)
+        size = align_up(spec.size, layer.metadata.logical_sector)
+        return resumed_image(layer, storage, spec, size=size, is_same=is_same)
 
     def measure(self, source: Source, spec: CreateSpec) -> Measure:
         """Whole blocks for all data, and what lies before them."""
@@ -110,6 +93,11 @@ class VhdxFormat:
         from imprint.formats.vhdx.rebase import set_parent  # rarely needed
 
         set_parent(storage, opener, parent)
+
+
+def _parent(storage: Storage, tables: Tables, opener: Opener) -> Source | None:
+    locator = tables.metadata.locator
+    return None if locator is None else open_parent(storage, locator, opener)
 
 
 FORMAT: Final = VhdxFormat()

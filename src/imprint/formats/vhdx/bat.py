@@ -8,11 +8,11 @@ Source: [MS-VHDX] section 2.5.
 
 from __future__ import annotations
 
-import sys
 from array import array
 from typing import TYPE_CHECKING, Final, Self
 
 from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
+from imprint.core.tables import PagedTable, read_table
 from imprint.core.units import align_up
 from imprint.filters.overlay import SECTOR_BYTES
 from imprint.formats.vhdx.layout import (
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 PAGE_ENTRIES: Final = SECTOR_BYTES // 8
 """What the log takes at a time."""
 
-DATA_RUN_MAX: Final = 4096
-"""Entries that a lookup compares one by one: 0.3 ms."""
-
 
 class Bat:
     """The entries, as they are in the file or will be after the next flush.
@@ -43,13 +40,12 @@ class Bat:
     Attributes:
         region: where the table is.
         ratio: payload blocks of a chunk.
-        dirty: numbers of the pages that have changed.
     """
 
     def __init__(self, entries: array[int], region: Region, metadata: Metadata) -> None:
         self.region = region
         self.ratio = metadata.chunk_ratio
-        self.dirty: set[int] = set()
+        self._table = PagedTable(entries, "little")
         self._block_size = metadata.block_size
         self._count = metadata.entry_count
         self._entries = entries
@@ -62,7 +58,6 @@ class Bat:
             CorruptImageError: if the region is too small for them.
             UnsupportedFeatureError: if there are more than ``ENTRY_COUNT_MAX``.
         """
-        count = align_up(metadata.entry_count, PAGE_ENTRIES)
         if 8 * metadata.entry_count > region.length:
             raise CorruptImageError(
                 f"BAT: expected {metadata.entry_count} entries, "
@@ -71,15 +66,16 @@ class Bat:
                 offset=region.offset,
             )
         check_count(metadata)
-        entries = array("Q", [0]) * count
-        if count:
-            storage.readinto(memoryview(entries).cast("B"), region.offset)
-        if sys.byteorder == "big":
-            entries.byteswap()
-        return cls(entries, region, metadata)
+        count = align_up(metadata.entry_count, PAGE_ENTRIES)
+        return cls(read_table(storage, region.offset, count, "Q", "little"), region, metadata)
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def dirty(self) -> set[int]:
+        """Numbers of the pages that have changed."""
+        return self._table.dirty
 
     def slot(self, block: int) -> int:
         """Which entry is that of a payload block."""
@@ -100,22 +96,17 @@ class Bat:
 
     def set_payload(self, block: int, entry: int) -> None:
         """Change the entry of a payload block."""
-        slot = self.slot(block)
-        self._entries[slot] = entry
-        self.dirty.add(slot // PAGE_ENTRIES)
+        self._table.set(self.slot(block), entry)
 
     def clear_bitmap(self, slot: int) -> None:
         """Forget a sector bitmap."""
-        self._entries[slot] = 0
-        self.dirty.add(slot // PAGE_ENTRIES)
+        self._table.set(slot, 0)
 
     def fill(self, block: int, count: int, entry: int) -> None:
         """Change the entries of payload blocks to the same value."""
         while count:
             step = min(count, self.ratio - block % self.ratio)
-            slot = self.slot(block)
-            self._entries[slot : slot + step] = array("Q", [entry]) * step
-            self.dirty.update(range(slot // PAGE_ENTRIES, (slot + step - 1) // PAGE_ENTRIES + 1))
+            self._table.fill(self.slot(block), step, entry)
             block, count = block + step, count - step
 
     def run(self, block: int, limit: int) -> int:
@@ -126,15 +117,12 @@ class Bat:
         """
         slot = self.slot(block)
         limit = min(limit, self.ratio - block % self.ratio)
-        entry, run = self._entries[slot], 1
+        entry = self._entries[slot]
         if entry & STATE_MASK not in STORED:
-            return self._constant_run(slot, limit, entry)
+            return self._table.run(slot, limit)
         if entry & STATE_MASK != FULLY_PRESENT:
             return 1
-        limit = min(limit, DATA_RUN_MAX)
-        while run < limit and self._entries[slot + run] == entry + run * self._block_size:
-            run += 1
-        return run
+        return self._table.run(slot, limit, step=self._block_size)
 
     def stored(self, blocks: int) -> Iterator[tuple[int, int]]:
         """Block and entry of all payload blocks with a place, in the disk's order."""
@@ -157,7 +145,7 @@ class Bat:
     def changed_pages(self) -> dict[int, bytes]:
         """What has changed, by its offset in the file."""
         return {
-            self.region.offset + SECTOR_BYTES * page: self._page(page)
+            self.region.offset + SECTOR_BYTES * page: bytes(self._table.page(page))
             for page in sorted(self.dirty)
         }
 
@@ -172,35 +160,9 @@ class Bat:
             table.dirty.update(range(kept // PAGE_ENTRIES, count // PAGE_ENTRIES))
         return table
 
-    def to_disk(self) -> memoryview:
-        """All entries as they stand in the file."""
-        entries = self._entries
-        if sys.byteorder == "big":
-            entries = entries[:]
-            entries.byteswap()
-        return memoryview(entries).cast("B")
-
-    def _page(self, page: int) -> bytes:
-        piece = self._entries[page * PAGE_ENTRIES : (page + 1) * PAGE_ENTRIES]
-        if sys.byteorder == "big":
-            piece.byteswap()
-        return piece.tobytes()
-
-    def _constant_run(self, slot: int, limit: int, entry: int) -> int:
-        """By whole pages: an empty disk of 64 TiB would take seconds entry by entry."""
-        view = memoryview(self._entries).cast("B")
-        pattern, run = entry.to_bytes(8, sys.byteorder) * PAGE_ENTRIES, 1
-        while run < limit:
-            step = min(PAGE_ENTRIES, limit - run)
-            start = 8 * (slot + run)
-            # ``startswith`` is memcmp; comparing views goes entry by entry.
-            if not pattern.startswith(view[start : start + 8 * step]):
-                break
-            run += step
-        stop = min(limit, run + PAGE_ENTRIES)
-        while run < stop and self._entries[slot + run] == entry:
-            run += 1
-        return run
+    def write_all(self, storage: Storage) -> None:
+        """Write all entries to their region, past the log."""
+        self._table.write_all(storage, self.region.offset)
 
 
 def check_count(metadata: Metadata) -> None:

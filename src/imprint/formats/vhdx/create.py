@@ -72,7 +72,6 @@ LOG_SIZE_MAX: Final = 64 * MIB
 METADATA_BYTES: Final = 1 * MIB
 
 _CREATOR: Final = "imprint"
-_WRITE_BYTES: Final = 1 * MIB
 
 
 @dataclass(frozen=True)
@@ -166,9 +165,7 @@ def create_layer(storage: Storage, spec: CreateSpec) -> WritableVhdxLayer:
     locator = None if metadata.locator is None else pack_locator(metadata.locator)
     storage.write(memoryview(pack_metadata(metadata, locator, [])), made.meta.offset)
     if metadata.is_fixed or made.state_zero:
-        content = bat.to_disk()
-        for at in range(0, len(content), _WRITE_BYTES):
-            storage.write(content[at : at + _WRITE_BYTES], made.bat.offset + at)
+        bat.write_all(storage)
     headers = _write_headers(storage, made)
     regions = Regions(entries, made.bat, made.meta, (True, True))
     return WritableVhdxLayer(Tables(storage, headers, regions, metadata), bat, is_fresh=True)

@@ -52,6 +52,22 @@ class HeaderPair:
         self._storage.flush()
         self._slot, self.header = other, header
 
+    def renumber(self) -> None:
+        """Give both headers the numbers of a new image, however often they have changed.
+
+        Nobody may need the log any more: both say the same then, so that either may count.
+        The one that does not is written first, and is sound while the other one is written.
+        """
+        for _ in HEADER_OFFSETS:
+            other = 1 - self._slot
+            numbered = self.header.replace(sequence=other + 1)
+            self._storage.write(memoryview(seal_header(numbered)), HEADER_OFFSETS[other])
+            self._storage.flush()
+            self._slot = other
+        self._slot = len(HEADER_OFFSETS) - 1
+        self._sequence = self._slot + 1
+        self.header = self.header.replace(sequence=self._sequence)
+
 
 class Journal:
     """Writes sectors of tables through the log.
@@ -108,6 +124,17 @@ class Journal:
         write_sectors(self._storage, sectors)
         self._headers.update(log_guid=NO_GUID)
         self._begun = None
+
+    def clear(self) -> None:
+        """Remove what entries have left in the log, durably, and number the headers anew.
+
+        It is the end of a new image: how often its tables were written does not show.
+        """
+        self.finish()
+        header = self._headers.header
+        self._storage.zero(header.log_offset, header.log_length)
+        self._storage.flush()
+        self._headers.renumber()
 
 
 def write_sectors(storage: Storage, sectors: Mapping[int, bytes]) -> None:

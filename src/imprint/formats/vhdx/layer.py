@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.contracts import Traits
 from imprint.core.errors import CorruptImageError, TruncatedImageError
-from imprint.core.extent import Extent, Kind
+from imprint.core.extent import Extent, Kind, without_holes
 from imprint.core.info import ImageInfo
 from imprint.core.units import div_up
 from imprint.formats.vhdx.bat import Bat, place_of
@@ -120,7 +120,7 @@ class VhdxLayer:
         if state == PARTIALLY_PRESENT:
             return self._present_part(place, block, within)
         if self._metadata.is_fixed:
-            return self._without_holes(place)
+            return without_holes(place)
         return place
 
     def unit(self, offset: int) -> Extent:
@@ -192,16 +192,6 @@ class VhdxLayer:
         run = self._run_bytes(block, within, length)
         position = place_of(self._bat.payload(block)) + within
         return Extent(offset, min(length, run), Kind.DATA, self._storage, position)
-
-    def _without_holes(self, place: Extent) -> Extent:
-        """What the file system says of it: a fixed image is mostly holes after a sparse copy."""
-        inside = min(place.length, self._storage.size - place.storage_offset)
-        found = next(iter(self._storage.extents(place.storage_offset, inside)))
-        if found.kind is Kind.HOLE:
-            return Extent(place.offset, found.length, Kind.ZERO)
-        if found.length == inside:  # what lies behind the end of the file fails when it is read
-            return place
-        return place._replace(length=found.length)
 
     def _present_part(self, place: Extent, block: int, within: int) -> Extent:
         """The sectors at the start of ``place`` that are all here, or all the parent's."""

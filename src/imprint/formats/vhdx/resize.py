@@ -9,7 +9,7 @@ both are right for the old size.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from imprint.core.units import MIB, div_up
 from imprint.filters.overlay import SECTOR_BYTES
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from imprint.core.contracts import Storage
     from imprint.formats.vhdx.bat import Bat
     from imprint.formats.vhdx.writer import WritableVhdxLayer
-
-_WRITE_BYTES: Final = 1 * MIB
 
 
 def resize(layer: WritableVhdxLayer, size: int) -> None:
@@ -141,9 +139,7 @@ def move_bat(layer: WritableVhdxLayer, metadata: Metadata) -> None:
     region = Region(layer.space.take(length), length)
     bat: Bat = layer.bat.resized(region, layer.metadata)
     _blank(layer, region.offset, length)
-    content = bat.to_disk()
-    for at in range(0, len(content), _WRITE_BYTES):
-        layer.storage.write(content[at : at + _WRITE_BYTES], region.offset + at)
+    bat.write_all(layer.storage)
     layer.storage.flush()
     entries = tuple(
         entry.replace(offset=region.offset, length=region.length)

@@ -36,7 +36,7 @@ class WritableVhdxLayer(VhdxLayer):
     """A VHDX opened for writing; see :class:`~imprint.core.contracts.WritableLayer`."""
 
     def __init__(self, tables: Tables, bat: Bat, *, is_fresh: bool = False) -> None:
-        """``is_fresh``: it was just created, so that its GUIDs are new already.
+        """``is_fresh``: nobody has seen it yet, so that its GUIDs are new already.
 
         Raises:
             CorruptImageError: if two blocks share a place, or one lies behind the file's end.
@@ -46,7 +46,7 @@ class WritableVhdxLayer(VhdxLayer):
         self.space: Space = occupied(tables.storage, tables, bat)
         self.headers = HeaderPair(tables.storage, tables.headers)
         self.journal = Journal(tables.storage, self.headers)
-        self._is_marked = is_fresh
+        self._is_fresh = self._is_marked = is_fresh
         self._freed: list[tuple[int, int]] = []
         self._has_moved = False
 
@@ -131,6 +131,15 @@ class WritableVhdxLayer(VhdxLayer):
             self._storage.flush()
         self._release()
 
+    def finish(self) -> None:
+        """Let a new image not show when its tables were written: the log and header numbers.
+
+        See :class:`~imprint.core.contracts.Finishing`. Of an image that was there before,
+        nothing is changed that has no reason.
+        """
+        if self._is_fresh:
+            self.journal.clear()
+
     def set_entry(self, block: int, entry: int) -> None:
         """Change a block's entry; a place that it had is free after the next flush."""
         old = self._bat.payload(block)
@@ -185,8 +194,10 @@ class WritableVhdxLayer(VhdxLayer):
             self._storage.resize(self.space.end * MIB)
 
 
-def edit_layer(storage: Storage) -> WritableVhdxLayer:
+def edit_layer(storage: Storage, *, is_fresh: bool = False) -> WritableVhdxLayer:
     """Open for writing: the log is replayed on the file, and every entry of the BAT checked.
+
+    ``is_fresh``: it is one that was begun and not committed yet.
 
     Raises:
         CorruptImageError: also if two blocks share a place, or one is not in the file.
@@ -201,4 +212,4 @@ def edit_layer(storage: Storage) -> WritableVhdxLayer:
     if tables.metadata.is_fixed and tables.metadata.has_parent:
         raise UnsupportedFeatureError("a fixed vhdx with a parent", name=storage.name)
     bat = Bat.load(storage, tables.regions.bat, tables.metadata)
-    return WritableVhdxLayer(tables, bat)
+    return WritableVhdxLayer(tables, bat, is_fresh=is_fresh)

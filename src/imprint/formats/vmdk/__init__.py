@@ -65,7 +65,7 @@ class VmdkFormat:
         try:
             parent, notes = open_parent(storage, found.descriptor, opener)
             found.notes += notes
-            layer = edit_layer(found)
+            layer = edit_layer(found, opener)
         except BaseException:
             found.close_others()
             if parent is not None:

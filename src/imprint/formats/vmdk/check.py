@@ -15,6 +15,7 @@ from imprint.formats.vmdk.opening import find
 from imprint.formats.vmdk.slots import Census, has_redundant
 from imprint.formats.vmdk.sparse import GrainTables, SparsePart
 from imprint.formats.vmdk.sparse_writer import to_disk
+from imprint.formats.vmdk.storing import bring_home, store, stray
 
 if TYPE_CHECKING:
     from array import array
@@ -41,6 +42,12 @@ def check(storage: Storage, opener: Opener, *, repair: bool) -> Iterator[Finding
                 yield from _check_sparse(file, sparse, where, repair=repair)
             elif line.kind in FLAT_KINDS and file is not None:
                 yield from _check_flat(file, line, where)
+        if found.own is not None and stray(found.own):
+            what = f"expected it in sector 1, found it at 0x{found.descriptor.offset:x}"
+            can = repair and bring_home(storage, found.own)
+            yield Finding(Severity.WARNING, "descriptor", what, repaired=can)
+            if can:
+                return  # the rest of it is looked at where it is now
         if found.own is not None and len(found.lines) == 1:
             yield from _check_size(storage, found.own, repair=repair)
     finally:
@@ -62,7 +69,7 @@ def _check_size(storage: Storage, own: SparseFile, *, repair: bool) -> Iterator[
     can = repair and len(lines) == 1
     what = f"expected {own.geometry.size // SECTOR} sectors, found {descriptor.sectors}"
     if can:
-        descriptor.with_sectors(lines[0], own.geometry.size // SECTOR).write(storage)
+        store(storage, descriptor.with_sectors(lines[0], own.geometry.size // SECTOR))
         storage.flush()
     yield Finding(Severity.WARNING, "descriptor", what, repaired=can)
 
@@ -93,8 +100,13 @@ def _wrong_grains(file: Storage, sparse: SparseFile) -> Iterator[str]:
         for _, what in Census(file, sparse, None).wrong():
             yield what
         return
+    shared = _shared_tables(sparse.tables.directory)
+    if shared:  # one table may stand for a million, whose grains would all be looked at
+        yield f"grain table {shared}: expected a place of its own, found another one's"
+        return
     part = SparsePart(file, sparse.geometry, sparse.tables)
     geometry = sparse.geometry
+    highest, backwards = 0, set[int]()
     for number in range(geometry.table_count):
         table = part.table(number)
         if table is None:
@@ -105,12 +117,35 @@ def _wrong_grains(file: Storage, sparse: SparseFile) -> Iterator[str]:
                 continue
             if entry * SECTOR >= file.size:
                 yield f"grain {index}: expected a place inside the file, found 0x{entry:x}"
-            elif geometry.is_compressed:
-                unit = part.unit(index * geometry.grain)
-                try:
-                    part.decode(unit, memoryview(bytearray(unit.length)))
-                except ImagingError as failure:
-                    yield f"grain {index}: {failure.args[0]}"
+            elif not geometry.is_compressed:
+                continue
+            elif entry == highest or entry in backwards:
+                yield f"grain {index}: expected a place of its own, found 0x{entry:x}"
+            else:
+                if entry < highest:  # a stream that was written by many threads at once
+                    backwards.add(entry)
+                highest = max(highest, entry)
+                yield from _wrong_stored(part, index)
+
+
+def _shared_tables(directory: array[int]) -> int:
+    """The number of a table that has the place of an earlier one; 0: there is none."""
+    seen: set[int] = set()
+    for number, sector in enumerate(directory):
+        if sector in seen:
+            return number
+        if sector:
+            seen.add(sector)
+    return 0
+
+
+def _wrong_stored(part: SparsePart, index: int) -> Iterator[str]:
+    """What is wrong with a compressed grain."""
+    unit = part.unit(index * part.grain)
+    try:
+        part.decode(unit, memoryview(bytearray(unit.length)))
+    except ImagingError as failure:
+        yield f"grain {index}: {failure.args[0]}"
 
 
 def _check_redundant(

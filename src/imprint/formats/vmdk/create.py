@@ -15,11 +15,10 @@ from imprint.core.formats import Measure, Option, OptionKind
 from imprint.core.image import Image
 from imprint.core.units import KIB, MIB, align_up, div_up
 from imprint.formats.vmdk import layout
-from imprint.formats.vmdk.descriptor import NO_PARENT, ExtentLine
+from imprint.formats.vmdk.descriptor import NO_PARENT, ExtentLine, check_size, new_cid
 from imprint.formats.vmdk.layout import ENTRIES_PER_TABLE, SECTOR, TABLE_SECTORS, SparseHeader
 from imprint.formats.vmdk.slots import TABLES_MAX
 from imprint.formats.vmdk.sparse_writer import to_disk
-from imprint.formats.vmdk.writer import check_size, new_cid
 
 if TYPE_CHECKING:
     from imprint.core.contracts import Source, Storage
@@ -58,7 +57,7 @@ OPTIONS: Final = (
     ),
     Option(
         "level",
-        "of streamOptimized's compression, 0 to 9 (default 2)",
+        "of streamOptimized's compression, 0 to 9 (default 4); up to 3 is much faster, and larger",
         kind=OptionKind.NUMBER,
     ),
     Option("uuid", "of the image; its content ID follows from it. By default both are random"),
@@ -66,6 +65,11 @@ OPTIONS: Final = (
 
 SPLIT_SECTORS: Final = 4192256
 """2047 MiB, as VMware splits: with its tables, a sparse extent stays below 2 GiB."""
+
+LEVEL_DEFAULT: Final = 4
+"""Streams are made to be sent. Measured with 720 MiB of programs and text, two cores: levels 2, 3,
+4 and 6 are 6.8, 5.6, 2.2 and 0.05 % larger than what qemu-img makes, in 6, 6, 24 and 38 % of its
+time."""
 
 DESCRIPTOR_SECTORS: Final = 20
 _DESCRIPTOR_AT: Final = 1
@@ -146,7 +150,7 @@ def plan(spec: CreateSpec, storage: Storage | None = None) -> Plan:
         subformat=subformat,
         grain=grain,
         has_zeroed=parent is not None if zeroed is None else bool(zeroed),
-        level=2 if level is None else int(level),
+        level=LEVEL_DEFAULT if level is None else int(level),
         adapter=str(options.get("adapter_type", "ide")),
         hwversion=_hwversion(options.get("hwversion"), subformat),
         cid=cid,
@@ -208,7 +212,7 @@ def describe(made: Plan, lines: list[ExtentLine]) -> str:
         f'createType="{made.subformat}"',
         "",
         "# Extent description",
-        *(_line(line) for line in lines),
+        *(line.text for line in lines),
         "",
         "# The Disk Data Base",
         "#DDB",
@@ -250,19 +254,21 @@ def sparse_header(
     )
 
 
-def write_sparse(storage: Storage, made: Plan, size: int, text: str | None) -> None:
+def write_sparse(
+    storage: Storage, size: int, text: str | None, *, grain: int, has_zeroed: bool
+) -> None:
     """Lay out an empty sparse extent; not flushed."""
     header = sparse_header(
         size,
-        made.grain,
-        layout.VERSION_ZEROED if made.has_zeroed else layout.VERSION_PLAIN,
-        layout.FLAG_ZEROED if made.has_zeroed else 0,
+        grain,
+        layout.VERSION_ZEROED if has_zeroed else layout.VERSION_PLAIN,
+        layout.FLAG_ZEROED if has_zeroed else 0,
         with_descriptor=text is not None,
     )
     storage.write(memoryview(header.pack()), 0)
     if text is not None:
         storage.write(memoryview(packed_text(text)), header.descriptor_offset * SECTOR)
-    tables = div_up(size, made.grain * ENTRIES_PER_TABLE)
+    tables = div_up(size, grain * ENTRIES_PER_TABLE)
     sectors = div_up(4 * tables, SECTOR)
     for place in (header.redundant_offset, header.directory_offset):
         first = place + sectors
@@ -303,11 +309,6 @@ def measure(source: Source, spec: CreateSpec) -> Measure:
     tables = sparse_end(made.size, made.grain, grains=0) + (files - 1) * (made.grain + 128 * KIB)
     full = div_up(made.size, made.grain)
     return Measure(tables + used * made.grain, tables + full * made.grain)
-
-
-def _line(line: ExtentLine) -> str:
-    tail = f" {line.offset}" if line.kind == "FLAT" else ""
-    return f'{line.access} {line.sectors} {line.kind} "{line.file}"{tail}'
 
 
 def _hwversion(given: object, subformat: str) -> str:

@@ -6,15 +6,17 @@ Source: VMware *Virtual Disk Format 5.0*, "The Descriptor File".
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+import uuid
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
+from imprint.core.errors import CorruptImageError, UnsupportedFeatureError, UsageError
 from imprint.core.limits import DISK_SIZE_MAX
+from imprint.core.units import align_up
 from imprint.formats.vmdk.layout import SECTOR
 
 if TYPE_CHECKING:
-    from imprint.core.contracts import Storage
+    from collections.abc import Sequence
 
 NO_PARENT: Final = "ffffffff"
 
@@ -26,6 +28,9 @@ EXTENTS_MAX: Final = 1 << 15
 FLAT_KINDS: Final = frozenset({"FLAT", "VMFS"})
 SPARSE_KINDS: Final = frozenset({"SPARSE", "VMFSSPARSE", "SESPARSE"})
 KINDS: Final = FLAT_KINDS | SPARSE_KINDS | {"ZERO"}
+
+DEVICE_KINDS: Final = frozenset({"VMFSRDM", "VMFSRAW"})
+"""What an image has no content for: the disk is a device of the host."""
 
 _EXTENT: Final = re.compile(
     r"(RW|RDONLY|NOACCESS)[ \t]+(\d{1,20})[ \t]+([A-Z0-9]+)"
@@ -53,6 +58,12 @@ class ExtentLine:
     kind: str
     file: str = ""
     offset: int = 0
+
+    @property
+    def text(self) -> str:
+        """As it stands in a descriptor."""
+        tail = f" {self.offset}" if self.kind == "FLAT" else ""
+        return f'{self.access} {self.sectors} {self.kind} "{self.file}"{tail}'
 
 
 @dataclass(frozen=True)
@@ -114,33 +125,25 @@ class Descriptor:
 
     def with_sectors(self, index: int, sectors: int) -> Descriptor:
         """The same with another length of one extent."""
-        lines = self.text.split("\n")
-        seen = -1
-        for number, line in enumerate(lines):
-            if _LOOKS_LIKE_EXTENT.match(line.strip()):
-                seen += 1
-                if seen == index:
-                    lines[number] = re.sub(r"\d+", str(sectors), line, count=1)
+        lines = list(self.extents)
+        lines[index] = replace(lines[index], sectors=sectors)
+        return self.with_extents(lines)
+
+    def with_extents(self, extents: Sequence[ExtentLine]) -> Descriptor:
+        """The same with other lengths of its extents, without the last ones, or with more."""
+        lines: list[str] = []
+        seen = 0
+        for line in self.text.split("\n"):
+            if not _LOOKS_LIKE_EXTENT.match(line.strip()):
+                lines.append(line)
+                continue
+            if seen < len(extents):
+                lines.append(re.sub(r"\d+", str(extents[seen].sectors), line, count=1))
+            seen += 1
+            if seen == len(self.extents):
+                end = "\r" if line.endswith("\r") else ""
+                lines += [extent.text + end for extent in extents[seen:]]
         return self._changed("\n".join(lines))
-
-    def write(self, storage: Storage) -> None:
-        """Store it where it was; not flushed.
-
-        Raises:
-            UnsupportedFeatureError: if it does not fit there any more.
-        """
-        data = self.text.encode(self.encoding, "surrogateescape")
-        if self.room:
-            if len(data) > self.room:
-                raise UnsupportedFeatureError(
-                    f"descriptor: expected at most {self.room} bytes, found {len(data)}",
-                    name=storage.name,
-                )
-            storage.write(memoryview(data.ljust(self.room, b"\0")), self.offset)
-            return
-        storage.write(memoryview(data), 0)
-        if storage.size > len(data):
-            storage.resize(len(data))
 
     def _changed(self, text: str) -> Descriptor:
         data = text.encode(self.encoding, "surrogateescape")
@@ -183,6 +186,12 @@ def _extent(line: str, where: str) -> ExtentLine:
             f'expected an extent like RW 2048 FLAT "file" 0, found {line[:80]!r}', name=where
         )
     access, sectors, kind, file, offset = found.groups()
+    if kind in DEVICE_KINDS:
+        raise UnsupportedFeatureError(
+            f"maps a raw device, {file or '(not named)'} ({kind}), which is never opened",
+            name=where,
+            advice="capture the device itself",
+        )
     if kind not in KINDS:
         raise UnsupportedFeatureError(f"extents of the kind {kind} are not supported", name=where)
     if kind != "ZERO" and not file and access != "NOACCESS":
@@ -213,3 +222,22 @@ def _cid(text: str) -> str:
 
 def _setting_line(name: str, text: str) -> re.Match[str] | None:
     return re.search(rf"(?im)^[ \t]*{re.escape(name)}[ \t]*=.*(?:\r?\n|$)", text)
+
+
+def check_size(size: int) -> None:
+    """Refuse a disk that VMDK cannot hold.
+
+    Raises:
+        UsageError: if it cannot.
+    """
+    if size % SECTOR or not size:
+        raise UsageError(
+            f"vmdk: expected a size in whole sectors of 512 bytes, at least one, found {size}",
+            advice=f"pad the disk with zeros first, to {max(SECTOR, align_up(size, SECTOR))} bytes",
+        )
+
+
+def new_cid() -> str:
+    """A random content ID: any 32 bits but those that mean none."""
+    found = uuid.uuid4().hex[:8]
+    return "fffffffd" if found in (NO_PARENT, "fffffffe") else found

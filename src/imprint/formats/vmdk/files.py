@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from itertools import repeat
+from typing import TYPE_CHECKING, Self
 
-from imprint.core.contracts import Reference
-from imprint.core.errors import (
-    CorruptImageError,
-    RefusedError,
-    UnsupportedFeatureError,
-    UsageError,
-)
+from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
 from imprint.core.image import WritableImage
+from imprint.formats.vmdk import split
 from imprint.formats.vmdk.create import (
     SPARSE,
     SPLIT_SECTORS,
@@ -29,12 +25,11 @@ from imprint.formats.vmdk.opening import Found, find
 from imprint.formats.vmdk.writer import edit_layer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imprint.core.contracts import Storage, Target, Traits
     from imprint.core.extent import Extent
     from imprint.core.formats import CreateSpec
-
-_UNFINISHED: Final = ".partial"
-"""Files are named for what they will be, not for what they are while they are made."""
 
 
 class FilesTarget:
@@ -84,28 +79,46 @@ class FilesTarget:
         self._image.abort()
 
 
+class NewImage(WritableImage):
+    """A new image; with it, the further files go of an old one whose place it has taken."""
+
+    _remove_old: Callable[[], None] | None = None
+
+    def replacing(self, remove_old: Callable[[], None]) -> Self:
+        """``remove_old`` is called when the image is there."""
+        self._remove_old = remove_old
+        return self
+
+    def commit(self) -> None:
+        """Make it durable and visible, then tidy up."""
+        super().commit()
+        if self._remove_old is not None:
+            self._remove_old()
+
+
 def create(storage: Storage, spec: CreateSpec) -> Target:
     """Lay out a new image in an empty storage.
 
     Raises:
         UsageError: if the options contradict each other, the size or the parent.
-        RefusedError: if a file of it exists already.
+        RefusedError: if a file of it exists and may not be replaced.
     """
     made = plan(spec, storage)
-    base = _base(storage)
+    base = split.base_of(storage)
+    if made.is_split or made.is_flat:
+        return _create_files(storage, spec, made, base)
+    old = split.old_files(storage, spec.opener)
+    remove_old = partial(split.remove_old, storage, spec.opener, base, old)
     if made.subformat == STREAM:
         from imprint.formats.vmdk.stream import StreamTarget  # loads what compresses
 
         line = ExtentLine("RDONLY", made.size // SECTOR, "SPARSE", f"{base}.vmdk")
-        return StreamTarget(storage, made, describe(made, [line]))
-    if made.subformat == SPARSE:
-        line = ExtentLine("RW", made.size // SECTOR, "SPARSE", f"{base}.vmdk")
-        write_sparse(storage, made, made.size, describe(made, [line]))
-        layer = edit_layer(find(storage, spec.opener), is_fresh=True)
-        return WritableImage(
-            layer, storage, name=storage.name, parent=spec.parent_source, is_fresh=True
-        )
-    return _create_files(storage, spec, made, base)
+        return StreamTarget(storage, made, describe(made, [line]), when_done=remove_old)
+    line = ExtentLine("RW", made.size // SECTOR, "SPARSE", f"{base}.vmdk")
+    _write_sparse(storage, made, made.size, describe(made, [line]))
+    layer = edit_layer(find(storage, spec.opener), spec.opener, is_fresh=True)
+    image = NewImage(layer, storage, name=storage.name, parent=spec.parent_source, is_fresh=True)
+    return image.replacing(remove_old)
 
 
 def resume(storage: Storage, spec: CreateSpec) -> WritableImage:
@@ -118,39 +131,46 @@ def resume(storage: Storage, spec: CreateSpec) -> WritableImage:
     made = plan(spec, storage)
     if made.subformat != SPARSE:
         raise UnsupportedFeatureError(f"a {made.subformat} vmdk cannot be resumed")
-    layer = edit_layer(find(storage, spec.opener))
+    layer = edit_layer(find(storage, spec.opener), spec.opener)
     if layer.size != made.size or layer.descriptor.has_parent != (spec.parent is not None):
         raise CorruptImageError(
             f"expected an unfinished image of {made.size} bytes, found {layer.size}",
             name=storage.name,
         )
-    return WritableImage(layer, storage, name=storage.name, parent=spec.parent_source)
+    old = split.old_files(storage, spec.opener)
+    image = NewImage(layer, storage, name=storage.name, parent=spec.parent_source)
+    return image.replacing(
+        partial(split.remove_old, storage, spec.opener, split.base_of(storage), old)
+    )
 
 
 def _create_files(storage: Storage, spec: CreateSpec, made: Plan, base: str) -> FilesTarget:
     """The files first, so that one that exists already is found before anything is written."""
-    lines = _lines(made, base)
-    files: list[Storage] = []
+    old = split.old_files(storage, spec.opener)
+    sectors, names = _pieces(made)
+    names, files = split.make_files(storage, spec.opener, base, names)
     try:
-        for line in lines:
-            file = spec.opener.data_file(Reference(line.file, format="raw"), storage)
-            files.append(file)
+        kind = "FLAT" if made.is_flat else "SPARSE"
+        lines = [ExtentLine("RW", *each) for each in zip(sectors, repeat(kind), names)]
+        for line, file in zip(lines, files, strict=True):
             if made.is_flat:
                 file.resize(line.sectors * SECTOR)
             else:
-                write_sparse(file, made, line.sectors * SECTOR, None)
+                _write_sparse(file, made, line.sectors * SECTOR, None)
         text = describe(made, lines)
         storage.write(memoryview(text.encode("utf-8", "surrogateescape")), 0)
-        layer = edit_layer(_found(storage, made, lines, files), is_fresh=True)
-    except BaseException as failure:
+        layer = edit_layer(_found(storage, made, lines, files), spec.opener, is_fresh=True)
+    except BaseException:
         for file in files:
             file.abort()
-        if isinstance(failure, RefusedError):
-            # Replaced one by one, they would for a moment be of two images.
-            failure.advice = "remove the files of the old image first"
         raise
-    image = WritableImage(layer, storage, name=storage.name, is_fresh=True, others=tuple(files))
-    return FilesTarget(image)
+    image = NewImage(layer, storage, name=storage.name, is_fresh=True, others=tuple(files))
+    remove_old = partial(split.remove_old, storage, spec.opener, base, old - set(names))
+    return FilesTarget(image.replacing(remove_old))
+
+
+def _write_sparse(storage: Storage, made: Plan, size: int, text: str | None) -> None:
+    write_sparse(storage, size, text, grain=made.grain, has_zeroed=made.has_zeroed)
 
 
 def _found(storage: Storage, made: Plan, lines: list[ExtentLine], files: list[Storage]) -> Found:
@@ -162,22 +182,14 @@ def _found(storage: Storage, made: Plan, lines: list[ExtentLine], files: list[St
     return found
 
 
-def _lines(made: Plan, base: str) -> list[ExtentLine]:
+def _pieces(made: Plan) -> tuple[list[int], list[str]]:
+    """Sectors of each file, and what is added to the image's name."""
     sectors = made.size // SECTOR
     if not made.is_split:
-        return [ExtentLine("RW", sectors, "FLAT", f"{base}-flat.vmdk")]
-    kind, letter = ("FLAT", "f") if made.is_flat else ("SPARSE", "s")
-    return [
-        ExtentLine(
-            "RW", min(SPLIT_SECTORS, sectors - start), kind, f"{base}-{letter}{number:03}.vmdk"
-        )
-        for number, start in enumerate(range(0, sectors, SPLIT_SECTORS), 1)
-    ]
-
-
-def _base(storage: Storage) -> str:
-    """What the names of all files begin with."""
-    name = re.split(r"[/\\]", storage.name)[-1].removesuffix(_UNFINISHED)
-    if re.search(r'["\x00-\x1f]', name):
-        raise UsageError(f"vmdk: expected a name without quotes, found {name!r}")
-    return name[:-5] if name.lower().endswith(".vmdk") else name
+        return [sectors], ["flat"]
+    letter = "f" if made.is_flat else "s"
+    starts = range(0, sectors, SPLIT_SECTORS)
+    return (
+        [min(SPLIT_SECTORS, sectors - start) for start in starts],
+        [f"{letter}{number:03}" for number in range(1, len(starts) + 1)],
+    )

@@ -23,7 +23,7 @@ from imprint.formats.vmdk.layout import (
     SeSparseVolatile,
     SparseHeader,
 )
-from imprint.formats.vmdk.sparse import Geometry, GrainTables
+from imprint.formats.vmdk.sparse import Geometry, GrainTables, placed_tables
 
 if TYPE_CHECKING:
     from imprint.core.contracts import Storage
@@ -155,7 +155,7 @@ def read_hosted(storage: Storage) -> SparseFile:
         has_markers=bool(header.flags & layout.FLAG_MARKERS),
     )
     directory = read_directory(storage, header.directory_offset, geometry.table_count)
-    tables = GrainTables(storage, directory, geometry.entries_per_table)
+    tables = placed_tables(storage, directory, geometry.entries_per_table)
     return SparseFile("SPARSE", geometry, tables, header, descriptor)
 
 
@@ -189,7 +189,7 @@ def read_directory(storage: Storage, sector: int, count: int, code: str = "I") -
 
 
 def _checked_header(storage: Storage, offset: int) -> SparseHeader:
-    header = SparseHeader.unpack(_bytes_at(storage, offset, 512), where=storage.name)
+    header = SparseHeader.unpack(bytes_at(storage, offset, 512), where=storage.name)
     header.require(
         "magic", header.magic == layout.SPARSE_MAGIC, "KDMV", where=storage.name, at=offset
     )
@@ -223,7 +223,7 @@ def _embedded(storage: Storage, header: SparseHeader) -> Descriptor | None:
         "a descriptor of at most 1 MiB inside the file",
         where=storage.name,
     )
-    text = _bytes_at(storage, start, room)
+    text = bytes_at(storage, start, room)
     if not text.strip(b"\0"):
         return None
     return parse(text, where=storage.name, offset=start, room=room)
@@ -233,7 +233,7 @@ def _footer(storage: Storage) -> SparseHeader:
     """The header's copy that knows where the directory is: behind the last footer marker."""
     end = storage.size - storage.size % SECTOR
     start = max(0, end - _FOOTER_SEARCH_BYTES)
-    tail = _bytes_at(storage, start, end - start)
+    tail = bytes_at(storage, start, end - start)
     for at in range(len(tail) - 2 * SECTOR, -1, -SECTOR):
         marker = Marker.unpack(memoryview(tail)[at:])
         if (marker.kind, marker.length, marker.value) != (layout.MARKER_FOOTER, 0, 1):
@@ -256,7 +256,7 @@ def _footer(storage: Storage) -> SparseHeader:
 
 
 def _read_cowd(storage: Storage) -> SparseFile:
-    header = CowdHeader.unpack(_bytes_at(storage, 0, CowdHeader.SIZE), where=storage.name)
+    header = CowdHeader.unpack(bytes_at(storage, 0, CowdHeader.SIZE), where=storage.name)
     where = storage.name
     header.require("version", header.version == 1, "1", where=where, error=UnsupportedFeatureError)
     grain = header.grain_size
@@ -274,12 +274,12 @@ def _read_cowd(storage: Storage) -> SparseFile:
         where=where,
     )
     directory = read_directory(storage, header.directory_offset, geometry.table_count)
-    tables = GrainTables(storage, directory, geometry.entries_per_table)
+    tables = placed_tables(storage, directory, geometry.entries_per_table)
     return SparseFile("VMFSSPARSE", geometry, tables)
 
 
 def _read_sesparse(storage: Storage) -> SparseFile:
-    header = SeSparseHeader.unpack(_bytes_at(storage, 0, 512), where=storage.name)
+    header = SeSparseHeader.unpack(bytes_at(storage, 0, 512), where=storage.name)
     where = storage.name
     for field, expected in (
         ("version", layout.SESPARSE_VERSION),
@@ -298,7 +298,7 @@ def _read_sesparse(storage: Storage) -> SparseFile:
         limit = DISK_SIZE_MAX // SECTOR
         header.require(field, getattr(header, field) <= limit, "below 1 EiB", where=where)
     place = header.volatile_offset * SECTOR
-    volatile = SeSparseVolatile.unpack(_bytes_at(storage, place, 512), where=where)
+    volatile = SeSparseVolatile.unpack(bytes_at(storage, place, 512), where=where)
     volatile.require(
         "magic",
         volatile.magic == layout.SESPARSE_VOLATILE_MAGIC,
@@ -306,14 +306,15 @@ def _read_sesparse(storage: Storage) -> SparseFile:
         where=where,
         at=place,
     )
-    volatile.require(
-        "replay_journal",
-        volatile.replay_journal == 0,
-        "0: a journal to replay is not supported",
-        where=where,
-        at=place,
-        error=UnsupportedFeatureError,
-    )
+    if volatile.replay_journal:
+        # Nobody has published what the journal's records are: reading past it would be a guess.
+        raise UnsupportedFeatureError(
+            "has a journal to replay (replay_journal is set), whose format is not public: its "
+            "tables may be out of date",
+            name=where,
+            offset=place,
+            advice="vmkfstools -i on an ESXi host replays it, and makes a copy without one",
+        )
     per_table = layout.SESPARSE_TABLE_SECTORS * SECTOR // 8
     geometry = Geometry(
         header.capacity * SECTOR, header.grain_size * SECTOR, per_table, has_zeroed=True
@@ -327,18 +328,17 @@ def _read_sesparse(storage: Storage) -> SparseFile:
     )
     directory = read_directory(storage, header.directory_offset, count, "Q")
     for number, entry in enumerate(directory):
-        directory[number] = _table_sector(entry, header.tables_offset, number, where)
+        if entry:
+            directory[number] = _table_sector(entry, header.tables_offset, number, where)
 
     def translate(entries: array[int]) -> array[int]:
         return array("Q", (_grain_sector(entry, header.grains_offset, where) for entry in entries))
 
-    tables = GrainTables(storage, directory, per_table, entry_bytes=8, translate=translate)
+    tables = placed_tables(storage, directory, per_table, entry_bytes=8, translate=translate)
     return SparseFile("SESPARSE", geometry, tables)
 
 
 def _table_sector(entry: int, first: int, number: int, where: str) -> int:
-    if entry == 0:
-        return 0
     if entry >> 32 << 32 != _TABLE_ALLOCATED:
         raise CorruptImageError(
             f"grain directory entry {number}: expected 0x10000000 in its upper half, "
@@ -367,7 +367,12 @@ def _grain_sector(entry: int, first: int, where: str) -> int:
     return sector
 
 
-def _bytes_at(storage: Storage, offset: int, length: int) -> bytes:
+def bytes_at(storage: Storage, offset: int, length: int) -> bytes:
+    """A few bytes of a file.
+
+    Raises:
+        TruncatedImageError: if it ends before they do.
+    """
     if offset + length > storage.size:
         raise TruncatedImageError(
             f"expected {length} bytes at 0x{offset:x}, found a file of {storage.size}",

@@ -51,7 +51,7 @@ class VmdkLayer:
         self._facts = dict(facts or {})
         self._notes = notes
         self._is_embedded = is_embedded
-        self._measure()
+        self.measure()
 
     @property
     def size(self) -> int:
@@ -128,7 +128,8 @@ class VmdkLayer:
         index = self._index(offset)
         return self._parts[index], self._starts[index]
 
-    def _measure(self) -> None:
+    def measure(self) -> None:
+        """Note where the parts begin, after one of them has changed its size."""
         ends = list(accumulate(part.size for part in self._parts))
         self._starts = [0, *ends[:-1]]
         self._size = ends[-1] if ends else 0

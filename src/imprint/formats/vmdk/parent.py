@@ -8,6 +8,7 @@ from imprint.core.errors import UnsupportedFeatureError, UsageError
 from imprint.formats.vmdk.create import parent_cid, parent_name
 from imprint.formats.vmdk.descriptor import FLAT_KINDS, NO_PARENT
 from imprint.formats.vmdk.opening import find
+from imprint.formats.vmdk.storing import store
 
 if TYPE_CHECKING:
     from imprint.core.contracts import Opener, Reference, Storage
@@ -25,6 +26,12 @@ def set_parent(storage: Storage, opener: Opener, parent: Reference | None) -> No
         descriptor = found.descriptor
         if not descriptor.text:
             raise UnsupportedFeatureError("has no descriptor", name=storage.name)
+        if found.own is not None and found.own.geometry.is_compressed:
+            raise UnsupportedFeatureError(
+                "is compressed, and can only be read",
+                name=storage.name,
+                advice="convert it into a new image",
+            )
         if parent is None:
             changed = descriptor.with_setting("parentFileNameHint", None)
             changed = changed.with_setting("parentCID", NO_PARENT)
@@ -40,7 +47,7 @@ def set_parent(storage: Storage, opener: Opener, parent: Reference | None) -> No
                 source.close()
             changed = descriptor.with_setting("parentFileNameHint", f'"{parent_name(parent)}"')
             changed = changed.with_setting("parentCID", cid)
-        changed.write(storage)
+        store(storage, changed)
         storage.flush()
     finally:
         found.close_others()

@@ -147,6 +147,13 @@ class FlatPart:
             self._storage.flush()
         self._size = size
 
+    def claim(self) -> None:
+        """What is behind the end is of an interrupted change, and must not come back."""
+        end = self._start + self._size
+        if self._storage.size > end:
+            self._storage.resize(end)
+            self._storage.flush()
+
     def trim(self) -> None:
         """Give back what lay behind the end, if it was this extent's."""
         if self._is_whole and self._storage.size > self._start + self._size:

@@ -162,6 +162,29 @@ class GrainTables:
         return entries if self._translate is None else self._translate(entries)
 
 
+def placed_tables(
+    storage: Storage,
+    directory: array[int],
+    per_table: int,
+    *,
+    entry_bytes: int = 4,
+    translate: Callable[[array[int]], array[int]] | None = None,
+) -> GrainTables:
+    """The tables that ``directory`` places, unless some of them have to be the same.
+
+    Raises:
+        CorruptImageError: if the file has no room for so many: one would stand for millions.
+    """
+    count = len(directory) - directory.count(0)
+    if count * per_table * entry_bytes > storage.size:
+        raise CorruptImageError(
+            f"grain directory: expected at most {storage.size // (per_table * entry_bytes)} "
+            f"tables in a file of {storage.size} bytes, found {count}",
+            name=storage.name,
+        )
+    return GrainTables(storage, directory, per_table, entry_bytes=entry_bytes, translate=translate)
+
+
 class SparsePart:
     """A sparse extent, for reading."""
 

@@ -156,6 +156,9 @@ class WritableSparsePart(SparsePart):
         if size < self._geometry.size:
             resize.shrink(self, size)
         elif size > self._geometry.size:
+            if self._header.capacity * SECTOR > self._geometry.size:
+                # An interrupted change: what is behind the end is nobody's.
+                resize.shrink(self, self._geometry.size)
             resize.grow(self, size)
 
     @property

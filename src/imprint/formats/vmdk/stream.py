@@ -34,6 +34,8 @@ from imprint.formats.vmdk.layout import (
 from imprint.formats.vmdk.sparse_writer import to_disk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imprint.core.contracts import Storage
 
 _FLAGS: Final = layout.FLAG_NEWLINES | layout.FLAG_COMPRESSED | layout.FLAG_MARKERS
@@ -43,8 +45,16 @@ _GRAIN_MARKER: Final = struct.Struct("<QI")
 class StreamTarget:
     """A target that compresses; see :class:`~imprint.core.contracts.Encoding`."""
 
-    def __init__(self, storage: Storage, made: Plan, text: str) -> None:
-        """Writes header and descriptor, ``text``."""
+    def __init__(
+        self,
+        storage: Storage,
+        made: Plan,
+        text: str,
+        *,
+        when_done: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Writes header and descriptor, ``text``; ``when_done`` is called when all is there."""
+        self._when_done = when_done
         self._storage = storage
         self._made = made
         self._grain = made.grain
@@ -129,6 +139,7 @@ class StreamTarget:
         self._append_marked(layout.MARKER_FOOTER, footer.pack())
         self._append(bytes(SECTOR))
         self._storage.commit()
+        self._when_done()
 
     def abort(self) -> None:
         """Forget it all; of a pipe, what has left has left."""

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING
 
-from imprint.core.errors import UnsupportedFeatureError, UsageError
-from imprint.core.units import align_up
-from imprint.formats.vmdk.descriptor import FLAT_KINDS, NO_PARENT
+from imprint.core.errors import UnsupportedFeatureError
+from imprint.formats.vmdk import split
+from imprint.formats.vmdk.descriptor import FLAT_KINDS, check_size, new_cid
 from imprint.formats.vmdk.layer import VmdkLayer
 from imprint.formats.vmdk.layout import SECTOR, VERSION_STREAM
 from imprint.formats.vmdk.parts import FlatPart
 from imprint.formats.vmdk.sparse_writer import WritableSparsePart
+from imprint.formats.vmdk.storing import store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from imprint.core.contracts import Storage
+    from imprint.core.contracts import Opener, Storage
     from imprint.core.extent import Extent
     from imprint.core.info import Value
-    from imprint.formats.vmdk.descriptor import Descriptor
+    from imprint.formats.vmdk.descriptor import Descriptor, ExtentLine
     from imprint.formats.vmdk.opening import Found
     from imprint.formats.vmdk.parts import WritablePart
 
@@ -36,9 +36,11 @@ class WritableVmdkLayer(VmdkLayer):
         facts: Mapping[str, Value] | None = None,
         notes: tuple[str, ...] = (),
         is_embedded: bool = False,
+        opener: Opener,
         is_fresh: bool = False,
     ) -> None:
         """``is_fresh``: it was just created, so that its CID is new already."""
+        self._opener = opener
         super().__init__(
             storage, descriptor, parts, facts=facts, notes=notes, is_embedded=is_embedded
         )
@@ -75,25 +77,33 @@ class WritableVmdkLayer(VmdkLayer):
         """Change the disk's size; what is new reads as zeros.
 
         Raises:
-            UnsupportedFeatureError: if the disk is in several files.
+            UnsupportedFeatureError: if the disk is in several files of other sizes than 2 GiB.
             UsageError: if a VMDK cannot have that size.
         """
         check_size(size)
+        self.flush()
+        if split.is_split(self._descriptor) and self._descriptor.text:
+            if size < self.size:
+                split.shrink(self, self._opener, split.base_of(self._storage), size)
+            elif size > self.size:
+                split.grow(self, self._opener, size)
+            return
         if len(self._writable) != 1:
             raise UnsupportedFeatureError(
                 "a disk in several extents cannot be resized", name=self._storage.name
             )
-        self.flush()
         part = self._writable[0]
         if isinstance(part, FlatPart) and size < self.size:
             # The descriptor first: it must never promise more than the file has.
             self._describe(size)
+        if isinstance(part, FlatPart) and size > self.size:
+            split.claim(part, next(line for line in self._descriptor.extents if line.sectors))
         part.resize(size)
         if isinstance(part, FlatPart):
             self._describe(size)
             part.trim()
         else:
-            self._measure()
+            self.measure()
             self._describe(size)
 
     def flush(self) -> None:
@@ -101,25 +111,48 @@ class WritableVmdkLayer(VmdkLayer):
         if self._is_changed and self._new_cid is not None:
             if self._descriptor.text:
                 changed = self._descriptor.with_setting("CID", self._new_cid)
-                changed.write(self._storage)
-                self._descriptor = changed
+                self._store(changed)
             self._new_cid = None
         for part in self._writable:
             part.flush()
         if all(self._storage not in part.storages for part in self._writable):
             self._storage.flush()
 
+    @property
+    def storage(self) -> Storage:
+        """The descriptor's, for :mod:`~imprint.formats.vmdk.split`, as all that follows."""
+        return self._storage
+
+    @property
+    def parts(self) -> Sequence[WritablePart]:
+        """Of the disk, in order."""
+        return self._writable
+
+    def describe(self, lines: Sequence[ExtentLine], parts: Sequence[WritablePart]) -> None:
+        """From now on, durably, the disk is made of these."""
+        self._store(self._descriptor.with_extents(lines))
+        self._storage.flush()
+        self._writable[:] = parts
+        self._parts[:] = parts
+
     def _describe(self, size: int) -> None:
         """Write the size into the descriptor, durably."""
-        self._measure()
+        self.measure()
         lines = self._descriptor.extents
         index = next((at for at, line in enumerate(lines) if line.sectors), 0)
         if not lines or lines[index].sectors * SECTOR == size or not self._descriptor.text:
             return
-        changed = self._descriptor.with_sectors(index, size // SECTOR)
-        changed.write(self._storage)
-        self._descriptor = changed
+        self._store(self._descriptor.with_sectors(index, size // SECTOR))
         self._storage.flush()
+
+    def _store(self, descriptor: Descriptor) -> None:
+        owners = (part for part in self._writable if self._storage in part.storages)
+        owner = next(owners, None)
+        if isinstance(owner, WritableSparsePart):
+            store(self._storage, descriptor, owner, used=owner.slots.end)
+        else:
+            store(self._storage, descriptor)
+        self._descriptor = descriptor
 
     def _at(self, offset: int, length: int) -> tuple[WritablePart, int, int]:
         """The part at ``offset``, where it begins, and how much of the range is in it."""
@@ -129,7 +162,7 @@ class WritableVmdkLayer(VmdkLayer):
         return part, start, min(length, start + part.size - offset)
 
 
-def edit_layer(found: Found, *, is_fresh: bool = False) -> WritableVmdkLayer:
+def edit_layer(found: Found, opener: Opener, *, is_fresh: bool = False) -> WritableVmdkLayer:
     """Make what was found writable.
 
     Raises:
@@ -173,24 +206,6 @@ def edit_layer(found: Found, *, is_fresh: bool = False) -> WritableVmdkLayer:
         facts=found.facts,
         notes=found.notes,
         is_embedded=found.own is not None,
+        opener=opener,
         is_fresh=is_fresh,
     )
-
-
-def check_size(size: int) -> None:
-    """Refuse a disk that VMDK cannot hold.
-
-    Raises:
-        UsageError: if it cannot.
-    """
-    if size % SECTOR or not size:
-        raise UsageError(
-            f"vmdk: expected a size in whole sectors of 512 bytes, at least one, found {size}",
-            advice=f"pad the disk with zeros first, to {max(SECTOR, align_up(size, SECTOR))} bytes",
-        )
-
-
-def new_cid() -> str:
-    """A random content ID: any 32 bits but those that mean none."""
-    found = uuid.uuid4().hex[:8]
-    return "fffffffd" if found in (NO_PARENT, "fffffffe") else found

@@ -1,0 +1,361 @@
+"""What the file systems on a disk use of it, so that the rest can be left out.
+
+The disk is looked at as a tree: partitions, in them file systems or containers (volume groups,
+arrays, encrypted volumes), in these volumes with file systems again. Only what a file system
+or a container says to be free is left out, and only if no other volume uses it. Everything that
+is not understood is used: gaps, boot code, tables, unknown file systems, doubtful maps.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from imprint.core.errors import CorruptImageError, FormatError, PassphraseError, ReadError
+from imprint.core.events import Finding, OnEvent, Severity, ignore
+from imprint.core.runs import Runs
+from imprint.endpoints.location import Where
+from imprint.endpoints.survey import describe
+from imprint.filesystems import identify
+from imprint.filesystems.allocation import Walking
+from imprint.filesystems.table import allocator
+from imprint.filters.used import UsedOnly
+from imprint.filters.window import Window
+from imprint.volumes.containers import container
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from imprint.core.contracts import Passphrase, Source
+    from imprint.endpoints.location import Location
+    from imprint.endpoints.open import Access
+    from imprint.endpoints.survey import Survey
+    from imprint.filesystems.allocation import Allocation
+    from imprint.filters.pieces import Piece
+    from imprint.volumes.assembly import Assembly
+
+DEPTH_MAX: Final = 4
+"""Containers in containers: an array, encrypted, with a volume group, is three."""
+
+_CLOCK_STEP: Final = 64
+"""Runs between two looks at the clock."""
+
+_SWAP: Final = "swap"
+_NOTHING: Final = Runs.of([])
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What may be left out.
+
+    Attributes:
+        force: rely on maps of which there are doubts.
+        drop_swap: leave out the content of swap areas.
+    """
+
+    force: bool = False
+    drop_swap: bool = False
+
+
+@dataclass(frozen=True)
+class VolumeUse:
+    """What was found out about one volume. Sizes are bytes of the volume.
+
+    Attributes:
+        where: it is: ``partition 2``, ``disk``, ``partition 3, lvm/group/root``.
+        kind: of its file system, or what else it is; ``None``: not known.
+        size: of the volume.
+        used: how much of it counts.
+        whole_because: why all of it counts, if that is so.
+    """
+
+    where: str
+    kind: str | None
+    size: int
+    used: int
+    whole_because: str | None = None
+
+
+@dataclass(frozen=True)
+class DiskUse:
+    """What counts of a disk.
+
+    Attributes:
+        used: in bytes of the disk.
+        volumes: in the order of the table, inner ones behind each other.
+    """
+
+    used: Runs
+    volumes: tuple[VolumeUse, ...]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume that is no container, and where its bytes are.
+
+    Attributes:
+        where: as in :class:`VolumeUse`.
+        kind: the same.
+        source: its content.
+        to_disk: which bytes of the disk hold some of its bytes.
+    """
+
+    where: str
+    kind: str | None
+    source: Source
+    to_disk: Callable[[Runs], Runs]
+
+
+def disk_use(
+    source: Source,
+    policy: Policy,
+    *,
+    passphrase: Passphrase,
+    in_use: str | None = None,
+    on_event: OnEvent = ignore,
+) -> DiskUse:
+    """Find out what counts of a disk. What is not left out, and why, is told as findings.
+
+    Args:
+        source: the disk, or a partition of it.
+        policy: what may be left out.
+        passphrase: asks for the secrets of encrypted volumes; without one, they count.
+        in_use: who may change the disk while it is read: every map is doubtful then.
+        on_event: gets the findings.
+    """
+    survey = describe(source)
+    tree = _Tree(source, survey, passphrase, on_event)
+    free, used, volumes = tree.free, [], []
+    doubt = _doubt_of_all(survey, in_use)
+    for volume in tree.volumes():
+        part, why = _used_part(volume, policy, doubt, on_event)
+        used.append(volume.to_disk(part))
+        free.append(volume.to_disk(part.complement(volume.source.size)))
+        size = volume.source.size
+        volumes.append(VolumeUse(volume.where, volume.kind, size, part.total, why))
+    unused = Runs.union(free) - Runs.union(used)
+    if doubt is not None and not policy.force:
+        unused = _NOTHING
+    return DiskUse(unused.complement(source.size), tuple(volumes))
+
+
+def used_only(source: Source, location: Location, access: Access, policy: Policy) -> UsedOnly:
+    """What counts of a disk as a disk, which owns the source.
+
+    Args:
+        source: the disk, or a partition of it, at ``location``.
+        location: tells whether somebody else uses it.
+        access: for passphrases, and whom to tell.
+        policy: what may be left out.
+    """
+    in_use = None
+    if location.where is Where.DEVICE:
+        from imprint.storage.device_facts import System  # not needed for files
+
+        in_use = "; ".join(System().used_by(location.path)) or None
+    found = disk_use(
+        source,
+        policy,
+        passphrase=access.gate().passphrase,
+        in_use=in_use,
+        on_event=access.on_event,
+    )
+    return UsedOnly(source, found.used)
+
+
+def missing(
+    source: Source, used: Runs, *, passphrase: Passphrase, deadline_s: float = math.inf
+) -> Iterator[tuple[str, Runs]]:
+    """Walk the trees of file systems on a disk, and look for what ``used`` lacks of them.
+
+    Those of which nothing was left out are not walked: they may be damaged.
+
+    Args:
+        source: the disk: as stored, if it shall be proved that it can be walked.
+        used: what counts, in bytes of the disk.
+        passphrase: asks for the secrets of encrypted volumes.
+        deadline_s: on the monotonic clock, when to give up.
+
+    Yields:
+        For each volume that can be walked, where it is, and the bytes of the disk that can
+        be reached and do not count: none, if the map was right.
+
+    Raises:
+        CorruptImageError: if a tree cannot be followed.
+        ReadError: if a part of it cannot be read.
+        TimeoutError: at the deadline.
+    """
+    tree = _Tree(source, describe(source), passphrase, ignore)
+    for volume in tree.volumes():
+        file_system = None if volume.kind is None else allocator(volume.kind)
+        whole = volume.to_disk(Runs.whole(volume.source.size))
+        if isinstance(file_system, Walking) and len(whole - used):
+            reached = Runs.of(_in_time(file_system.reached(volume.source), deadline_s))
+            yield volume.where, volume.to_disk(reached) - used
+
+
+def check_proof(
+    source: Source, used: Runs, access: Access, *, deadline_s: float = math.inf
+) -> None:
+    """Walk the file systems on a disk, and refuse a map that lacks something they reach.
+
+    Raises:
+        CorruptImageError: if it does.
+        TimeoutError: if it is not done at ``deadline_s`` of the monotonic clock.
+    """
+    passphrase = access.gate().passphrase
+    for where, lacking in missing(source, used, passphrase=passphrase, deadline_s=deadline_s):
+        if len(lacking):
+            raise CorruptImageError(
+                f"{where}: expected that nothing in use is left out, found {lacking.total} bytes "
+                f"that its trees reach, the first at 0x{lacking.starts[0]:x}",
+                name=source.name,
+                offset=lacking.starts[0],
+                advice="check the file system; without --used all of it is kept",
+            )
+
+
+def _doubt_of_all(survey: Survey, in_use: str | None) -> str | None:
+    """Why no map of this disk should be relied upon."""
+    if in_use is not None:
+        return f"the disk may change while it is read: {in_use}"
+    if any(item.severity is Severity.ERROR for item in survey.findings):
+        return "the partition table is damaged"
+    return None
+
+
+def _used_part(
+    volume: Volume, policy: Policy, doubt: str | None, on_event: OnEvent
+) -> tuple[Runs, str | None]:
+    """What counts of a volume, in its own bytes, and why all of it, if so."""
+    whole = Runs.whole(volume.source.size)
+    file_system = None if volume.kind is None else allocator(volume.kind)
+    if file_system is None:
+        return whole, f"{volume.kind or 'its content'} is not known well enough"
+    if volume.kind == _SWAP and not policy.drop_swap:
+        return whole, "--drop-swap was not given"
+    allocation: Allocation | None = None
+    try:
+        allocation = file_system.allocation(volume.source)
+        doubts = [*allocation.doubts, *([doubt] if doubt else [])]
+    except (FormatError, ReadError) as error:
+        doubts = [str(error.args[0])]
+    if not doubts:
+        assert allocation is not None
+        return allocation.used, None
+    why = "; ".join(doubts)
+    if allocation is not None and policy.force:
+        what = f"only what is used is copied, as demanded, although {why}"
+        on_event(Finding(Severity.WARNING, volume.where, what))
+        return allocation.used, None
+    what = f"the whole {volume.kind} volume is copied, used or not: {why}"
+    on_event(Finding(Severity.WARNING, volume.where, what))
+    return whole, why
+
+
+class _Tree:
+    """The volumes of a disk, containers opened.
+
+    Attributes:
+        free: what containers say to be free, in bytes of the disk; whole when all volumes
+            have been taken.
+    """
+
+    def __init__(
+        self, source: Source, survey: Survey, passphrase: Passphrase, on_event: OnEvent
+    ) -> None:
+        self._source = source
+        self._survey = survey
+        self._passphrase = passphrase
+        self._on_event = on_event
+        self.free: list[Runs] = []
+
+    def volumes(self) -> Iterator[Volume]:
+        """All that are no containers, or could not be opened."""
+        yield from self._opened(list(self._outermost()), 0)
+
+    def _outermost(self) -> Iterator[Volume]:
+        whole = self._survey.filesystem
+        if whole is not None or not self._survey.volumes:
+            kind = None if whole is None else whole.kind
+            yield Volume("disk", kind, self._source, lambda runs: runs)
+        for item in self._survey.volumes:
+            part = item.partition
+            if part.is_container or part.end > self._source.size:
+                continue  # all of it counts, as everything else that is in no volume
+            kind = None if item.filesystem is None else item.filesystem.kind
+            name = f"partition {part.index}"
+            source = Window(self._source, part.start, part.length, name=name)
+            yield Volume(name, kind, source, _shift(part.start))
+
+    def _opened(self, siblings: Sequence[Volume], depth: int) -> Iterator[Volume]:
+        """The volumes; in place of containers, what is in them."""
+        members: dict[str, list[Volume]] = {}
+        for volume in siblings:
+            kind = volume.kind
+            if kind is None or depth == DEPTH_MAX or container(kind) is None:
+                yield volume
+            else:
+                members.setdefault(kind, []).append(volume)
+        for kind, group in members.items():
+            yield from self._inside(kind, group, depth)
+
+    def _inside(self, kind: str, group: Sequence[Volume], depth: int) -> Iterator[Volume]:
+        opener = container(kind)
+        assert opener is not None
+        try:
+            assemblies = opener.assemble([item.source for item in group], self._passphrase)
+        except (FormatError, ReadError, PassphraseError) as error:
+            for item in group:
+                what = f"the whole {kind} is copied, used or not: {error.args[0]}"
+                self._on_event(Finding(Severity.WARNING, item.where, what))
+            yield from (Volume(item.where, None, item.source, item.to_disk) for item in group)
+            return
+        for assembly in assemblies:
+            yield from self._assembled(assembly, group, depth)
+
+    def _assembled(
+        self, assembly: Assembly, group: Sequence[Volume], depth: int
+    ) -> Iterator[Volume]:
+        for note in assembly.notes:
+            self._on_event(Finding(Severity.INFO, assembly.name, note))
+        for member, free in zip(group, assembly.free, strict=True):
+            self.free.append(member.to_disk(free))
+        inner = []
+        for volume in assembly.volumes:
+            try:
+                found = identify(volume.source)
+            except (FormatError, ReadError):
+                found = None
+            kind = None if found is None else found.kind
+            where = f"{group[0].where}, {volume.name}"
+            inner.append(Volume(where, kind, volume.source, _through(volume.pieces, group)))
+        yield from self._opened(inner, depth + 1)
+
+
+def _in_time(items: Iterator[tuple[int, int]], deadline_s: float) -> Iterator[tuple[int, int]]:
+    for count, item in enumerate(items):
+        if count % _CLOCK_STEP == 0 and time.monotonic() > deadline_s:
+            raise TimeoutError
+        yield item
+
+
+def _shift(start: int) -> Callable[[Runs], Runs]:
+    return lambda runs: runs.shifted(start)
+
+
+def _through(pieces: Sequence[Piece], members: Sequence[Volume]) -> Callable[[Runs], Runs]:
+    """From the bytes of an inner volume to those of the disk."""
+
+    def to_disk(runs: Runs) -> Runs:
+        parts = []
+        for piece in pieces:
+            if piece.member is not None:
+                inside = runs.clip(piece.offset, piece.end)
+                inside = inside.shifted(piece.member_offset - piece.offset)
+                parts.append(members[piece.member].to_disk(inside))
+        return Runs.union(parts)
+
+    return to_disk

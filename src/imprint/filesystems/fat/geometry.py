@@ -1,0 +1,125 @@
+"""Where the parts of a FAT file system are.
+
+Source: Microsoft "FAT: General Overview of On-Disk Format" 1.03.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from imprint.core.errors import CorruptImageError
+from imprint.core.units import div_up
+from imprint.filesystems.probes.microsoft import (
+    FAT12_CLUSTERS_MAX,
+    FAT16_CLUSTERS_MAX,
+    FAT32_CLUSTERS_MAX,
+    Fat32BootSector,
+    FatBootSector,
+)
+
+if TYPE_CHECKING:
+    from imprint.filesystems.allocation import VolumeReader
+
+ENTRY_BYTES: Final = 32
+FAT_COUNT_MAX: Final = 4
+_SECTOR_SIZES: Final = (512, 1024, 2048, 4096)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes and places in bytes of the volume.
+
+    Attributes:
+        bits: of an entry: 12, 16 or 32.
+        cluster_size: in bytes.
+        cluster_count: in the data area.
+        fat_at: where the first FAT begins.
+        fat_size: of one FAT.
+        fat_count: how many there are.
+        root_at: where the root directory of FAT12 and FAT16 begins.
+        root_size: of that; 0 for FAT32.
+        root_cluster: where that of FAT32 begins; else 0.
+        data_at: where cluster 2 begins.
+        end: of the file system.
+        is_marked_dirty: whether a system that has mounted it says so in the boot sector.
+    """
+
+    bits: int
+    cluster_size: int
+    cluster_count: int
+    fat_at: int
+    fat_size: int
+    fat_count: int
+    root_at: int
+    root_size: int
+    root_cluster: int
+    data_at: int
+    end: int
+    is_marked_dirty: bool
+
+
+def read_geometry(reader: VolumeReader) -> Geometry:
+    """Where everything is.
+
+    Raises:
+        CorruptImageError: if the boot sector contradicts itself, or the volume is cut off.
+    """
+    sector = bytes(reader.read(0, 512, "boot sector"))
+    boot = FatBootSector.unpack(sector)
+    _check(boot, reader.name)
+    fat_sectors = boot.fat_sectors_16 or Fat32BootSector.unpack(sector).fat_sectors
+    root_size = boot.root_entries * ENTRY_BYTES
+    root_at = (boot.reserved_sectors + boot.fat_count * fat_sectors) * boot.sector_size
+    data_at = root_at + div_up(root_size, boot.sector_size) * boot.sector_size
+    end = (boot.sector_count_16 or boot.sector_count_32) * boot.sector_size
+    cluster_size = boot.cluster_sectors * boot.sector_size
+    count = (end - data_at) // cluster_size
+    is_32 = boot.fat_sectors_16 == 0
+    bits, most = _kind(count, is_32=is_32)
+    fat_size = fat_sectors * boot.sector_size
+    problem = None
+    if not 0 < count <= most:
+        problem = f"between 1 and {most} clusters, found {count}"
+    elif end > reader.size:
+        problem = f"a volume of {end} bytes, found {reader.size}: its end is missing"
+    elif fat_size * 8 < (count + 2) * bits:
+        problem = f"a FAT with {count + 2} entries, found {fat_size} bytes for it"
+    if problem is not None:
+        raise CorruptImageError(f"boot sector: expected {problem}", name=reader.name)
+    return Geometry(
+        bits=bits,
+        cluster_size=cluster_size,
+        cluster_count=count,
+        fat_at=boot.reserved_sectors * boot.sector_size,
+        fat_size=fat_size,
+        fat_count=boot.fat_count,
+        root_at=root_at,
+        root_size=root_size,
+        root_cluster=Fat32BootSector.unpack(sector).root_cluster if is_32 else 0,
+        data_at=data_at,
+        end=end,
+        is_marked_dirty=bool(sector[65 if is_32 else 37] & 1),
+    )
+
+
+def _check(boot: FatBootSector, name: str) -> None:
+    need = [
+        ("sector_size", boot.sector_size in _SECTOR_SIZES, "512 to 4096"),
+        ("cluster_sectors", boot.cluster_sectors.bit_count() == 1, "a power of two"),
+        ("reserved_sectors", boot.reserved_sectors > 0, "at least 1"),
+        ("fat_count", 0 < boot.fat_count <= FAT_COUNT_MAX, f"1 to {FAT_COUNT_MAX}"),
+    ]
+    for field, holds, expected in need:
+        boot.require(field, holds, expected, where=name)
+
+
+def _kind(count: int, *, is_32: bool) -> tuple[int, int]:
+    """Bits of an entry, and the largest number of clusters.
+
+    mkfs.fat makes FAT32 with fewer clusters than Microsoft's document allows, and Linux goes by
+    the field for the size of the FAT, as is done here.
+    """
+    if is_32:
+        return 32, FAT32_CLUSTERS_MAX
+    return (12, FAT12_CLUSTERS_MAX) if count <= FAT12_CLUSTERS_MAX else (16, FAT16_CLUSTERS_MAX)

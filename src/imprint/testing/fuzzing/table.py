@@ -1,0 +1,43 @@
+"""All fuzz targets: one for every parser that is given bytes by somebody else.
+
+Every format has one of its name; ``tests/fuzz`` holds us to that.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from imprint.testing.fuzzing import (
+    contents,
+    encrypted,
+    ext_volumes,
+    others,
+    readable_images,
+    writable_images,
+    xfs_images,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from imprint.testing.fuzzing.target import Target
+
+_MODULES: Final[tuple[Callable[[], Iterator[Target]], ...]] = (
+    writable_images.targets,
+    readable_images.targets,
+    contents.targets,
+    encrypted.targets,
+    ext_volumes.targets,
+    others.targets,
+    xfs_images.targets,
+)
+
+
+@cache
+def targets() -> dict[str, Target]:
+    """By name. Seeds are made when a target is used."""
+    listed = [target for module in _MODULES for target in module()]
+    found = {target.name: target for target in listed}
+    assert len(found) == len(listed), "two targets have the same name"
+    return found

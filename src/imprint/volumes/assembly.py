@@ -1,0 +1,49 @@
+"""What volumes are made of that are not partitions: logical volumes, arrays, unlocked ones.
+
+A *container* spreads over members (partitions, or whole disks) and holds volumes. What it does
+not use of a member may be left out of an image; what a volume's file system does not use,
+too: :attr:`Inner.pieces` says where in the members it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imprint.core.contracts import Source
+    from imprint.core.runs import Runs
+    from imprint.filters.pieces import Piece
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A volume in a container.
+
+    Attributes:
+        name: as an address has it behind ``#``: ``lvm/group/root``, ``luks``.
+        source: its content. It does not own the members.
+        pieces: where its bytes are in the members. A mirrored volume has several for the same
+            bytes. Encrypted ones are as long as their plain text.
+    """
+
+    name: str
+    source: Source
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A container that was put together.
+
+    Attributes:
+        name: of the container, for people: ``volume group vg0``.
+        volumes: what is in it.
+        free: for each member, in bytes of it: what neither the container nor a volume uses.
+        notes: what a user should know, one sentence each.
+    """
+
+    name: str
+    volumes: tuple[Inner, ...]
+    free: tuple[Runs, ...]
+    notes: tuple[str, ...] = ()
