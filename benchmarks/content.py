@@ -56,8 +56,8 @@ def make_disk(path: Path, size: int, seed: int) -> dict[str, int]:
     """
     randomness = random.Random(seed)
     sources: dict[str, Callable[[int], Iterator[bytes]]] = {
-        "binary": _FileFeed(_files(BINARY_FOLDERS), randomness, is_text=False).take,
-        "text": _FileFeed(_files(_text_folders()), randomness, is_text=True).take,
+        "binary": _FileFeed(files_below(BINARY_FOLDERS), randomness, is_text=False).take,
+        "text": _FileFeed(files_below(_text_folders()), randomness, is_text=True).take,
         "random": lambda length: _blocks(length, randomness.randbytes),
         "zero": lambda length: _blocks(length, bytes),
     }
@@ -133,7 +133,7 @@ class _FileFeed:
             return
 
 
-def _files(folders: tuple[str, ...]) -> list[Path]:
+def files_below(folders: tuple[str, ...]) -> list[Path]:
     """Regular files below the folders, in an order that does not depend on the file system."""
     found: list[Path] = []
     for folder in folders:

@@ -171,11 +171,12 @@ def _start(options: argparse.Namespace) -> Run | None:
 
 
 def _random(options: argparse.Namespace) -> int:
-    run = _start(options)
+    given = b"" if options.program is None else options.program.read_bytes()
+    run = _start(options)  # begins a new file of that name
     if run is None:
         return 2
-    if options.program is not None:
-        length, *program = options.program.read_bytes()
+    if given:
+        length, *program = given
         run.try_program(bytes(program[:length]))
         run.report()
         return 1 if run.tally.failures else 0

@@ -24,6 +24,9 @@ CORPUS: Final = Path(__file__).resolve().parent / "corpus"
 COUNT: Final = int(os.environ.get("IMPRINT_FUZZ_COUNT", "250"))
 KEPT_BYTES_MAX: Final = 8192
 
+on_linux = pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="the size of a process is only known on Linux"
+)
 each_target = pytest.mark.parametrize("name", sorted(targets()))
 
 
@@ -86,7 +89,9 @@ def _hang(content: bytes) -> None:
             continue
 
 
-@pytest.mark.parametrize("step", [_raise_type_error, _allocate, _hang])
+@pytest.mark.parametrize(
+    "step", [_raise_type_error, _hang, pytest.param(_allocate, marks=on_linux)]
+)
 def test_the_rule_catches_who_breaks_it(step: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails if the harness lets anything pass."""
     monkeypatch.setattr("imprint.testing.fuzzing.target.CPU_S_MAX", 0.2)

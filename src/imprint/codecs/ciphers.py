@@ -59,7 +59,13 @@ class SectorCipher(Protocol):
 
 
 def sector_cipher(
-    key: bytes, *, algorithm: str, mode: str, name: str, sector_size: int = SECTOR_SIZE
+    key: bytes,
+    *,
+    algorithm: str,
+    mode: str,
+    name: str,
+    sector_size: int = SECTOR_SIZE,
+    iv_step: int = 1,
 ) -> SectorCipher:
     """The cipher that ``algorithm`` and ``mode`` spell.
 
@@ -70,6 +76,8 @@ def sector_cipher(
             ``plain``, as dm-crypt reads it.
         name: of the image, for errors.
         sector_size: a multiple of 16 bytes.
+        iv_step: by how much the numbers that IVs are made of differ from one sector to the
+            next: LUKS2 counts 512 bytes there, however large its sectors are.
 
     Raises:
         UnsupportedFeatureError: if there is no such cipher here, or not with such a key.
@@ -83,7 +91,7 @@ def sector_cipher(
     if chaining == "xts" and key[: len(key) // 2] == key[len(key) // 2 :]:
         # IEEE 1619 wants independent halves and OpenSSL insists; no tool makes such a key.
         raise UnsupportedFeatureError("expected an XTS key of two different halves", name=name)
-    ivs = _iv_generator(generator or "plain", key)
+    ivs = _iv_generator(generator or "plain", key, iv_step)
     return (_XtsCipher if chaining == "xts" else _CbcCipher)(key, ivs, sector_size)
 
 
@@ -207,39 +215,39 @@ def _sectors(
     )
 
 
-def _iv_generator(generator: str, key: bytes) -> Callable[[int, int], bytes]:
+def _iv_generator(generator: str, key: bytes, step: int) -> Callable[[int, int], bytes]:
     """A function that gives the IVs of ``count`` sectors from ``first`` on, joined.
 
     Source: the kernel's documentation of dm-crypt, and ``crypt_iv_*_gen`` in its
     ``drivers/md/dm-crypt.c``; QEMU ``crypto/ivgen-*.c`` agrees with it.
     """
-    if generator == "plain":
-        return _plain_ivs
-    if generator == "plain64":
-        return _plain64_ivs
-    if generator == "plain64be":
-        return _plain64be_ivs
-    salt = hashlib.new(generator.removeprefix("essiv:"), key).digest()
-    cipher = Cipher(AES(salt), modes.ECB())  # noqa: S305 - one block for each sector
+    pack = {"plain": _plain_ivs, "plain64": _plain64_ivs, "plain64be": _plain64be_ivs}.get(
+        generator
+    )
+    if pack is None:
+        salt = hashlib.new(generator.removeprefix("essiv:"), key).digest()
+        cipher = Cipher(AES(salt), modes.ECB())  # noqa: S305 - one block for each sector
 
-    def essiv_ivs(first: int, count: int) -> bytes:
-        return cipher.encryptor().update(_plain64_ivs(first, count))
+        def pack(numbers: range) -> bytes:
+            return cipher.encryptor().update(_plain64_ivs(numbers))
 
-    return essiv_ivs
+    def ivs(first: int, count: int) -> bytes:
+        return pack(range(first * step, (first + count) * step, step))
+
+    return ivs
 
 
-def _plain_ivs(first: int, count: int) -> bytes:
+def _plain_ivs(numbers: range) -> bytes:
     """32 bits of the number: disks above 2 TiB repeat their IVs, and have to be read so."""
-    numbers = array("Q", (number & 0xFFFFFFFF for number in range(first, first + count)))
-    return _pack_ivs(numbers, 0, "little")
+    return _pack_ivs(array("Q", (number & 0xFFFFFFFF for number in numbers)), 0, "little")
 
 
-def _plain64_ivs(first: int, count: int) -> bytes:
-    return _pack_ivs(array("Q", range(first, first + count)), 0, "little")
+def _plain64_ivs(numbers: range) -> bytes:
+    return _pack_ivs(array("Q", numbers), 0, "little")
 
 
-def _plain64be_ivs(first: int, count: int) -> bytes:
-    return _pack_ivs(array("Q", range(first, first + count)), 1, "big")
+def _plain64be_ivs(numbers: range) -> bytes:
+    return _pack_ivs(array("Q", numbers), 1, "big")
 
 
 def _pack_ivs(numbers: array[int], word: int, byteorder: str) -> bytes:

@@ -38,13 +38,13 @@ KDF_ITERATIONS_MAX: Final = 50_000_000
 """PBKDF2 rounds that a header may demand: about 20 s; real ones stay below 10 million."""
 
 KDF_MEMORY_BYTES_MAX: Final = 1 * GIB
-"""What Argon2 may ask for: ``cryptsetup`` itself never writes more into a header."""
+"""What Argon2 may ask for: ``cryptsetup`` itself asks for no more unless told to."""
+
+KDF_WORK_BYTES_MAX: Final = 64 * GIB
+"""Memory times passes of Argon2: about 40 s; real headers were made to take two."""
 
 LVM_METADATA_BYTES_MAX: Final = 4 * MIB
 """Texts of all physical volumes together: groups of some hundred volumes have below 1 MiB."""
-
-LUKS2_JSON_BYTES_MAX: Final = 4 * MIB
-"""Of a LUKS2 header: the largest that its specification allows."""
 
 VOLUME_PIECES_MAX: Final = 1 << 16
 """Runs that logical volumes may be scattered over: each costs about 200 bytes here."""

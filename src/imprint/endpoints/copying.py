@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import time
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +15,7 @@ from imprint.core.errors import (
 from imprint.core.events import Finding, OnEvent, Severity, ignore
 from imprint.core.formats import Resuming, Streaming
 from imprint.core.image import Image
+from imprint.endpoints.fitted import FittedSource, untouched_of
 from imprint.endpoints.journal import Job, JournalFile
 from imprint.endpoints.location import Location, Where, parse
 from imprint.endpoints.open import Access, files_of, open_image, open_source
@@ -36,19 +34,16 @@ from imprint.transfer.hashing import HashSet
 from imprint.transfer.span import HAS_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imprint.core.cancel import CancelToken
     from imprint.core.contracts import Source, Target
     from imprint.core.formats import CreateSpec
-    from imprint.core.runs import Runs
+    from imprint.endpoints.fitting import Grown
     from imprint.transfer.report import Report
 
 RESUME_OVERLAP: Final = 4 << 20
 """Bytes before the checkpoint that have to be the same in the source still."""
-
-
-_PROOF_SHARE: Final = 0.05
-_PROOF_LEAST_S: Final = 0.1
-"""What a proof may take that nobody has asked for: of the copy's time, and in any case."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +60,8 @@ class CopyRequest:
         salvage: go on past what cannot be read, and keep a map of it.
         prove: where only what is used is copied: walk the file systems in the finished target,
             and fail if they reach what was left out. ``None``: if that takes little time.
+        reshape: given the disk, gives what is written in its place and owns it; it is called
+            before anything is written, and may refuse.
         resume: ``True``: go on with what an interrupted copy left, and refuse if that was
             another one; ``None``: go on if it was the same; ``False``: start over.
         on_event: told about progress and findings.
@@ -80,6 +77,7 @@ class CopyRequest:
     detect_zeros: bool = True
     salvage: bool = False
     prove: bool | None = None
+    reshape: Callable[[Source], Source] | None = None
     resume: bool | None = None
     on_event: OnEvent = ignore
     cancel: CancelToken | None = None
@@ -96,6 +94,7 @@ class Outcome:
         format: of the target.
         left_out: bytes of the disk that no file system uses; ``None``: all of it was copied.
         proved: whether it was proved that nothing in use was left out.
+        grown: the partition that was enlarged.
     """
 
     report: Report
@@ -103,6 +102,7 @@ class Outcome:
     format: str
     left_out: int | None = None
     proved: bool = False
+    grown: Grown | None = None
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,13 @@ class Plan:
         size: of the disk, in bytes.
         data: bytes of it that the source's map calls data.
         format: of the target.
+        grown: the partition that would be enlarged.
     """
 
     size: int
     data: int
     format: str
+    grown: Grown | None = None
 
 
 def plan(request: CopyRequest) -> Plan:
@@ -132,6 +134,8 @@ def plan(request: CopyRequest) -> Plan:
     source = open_source(request.source, request.access)
     try:
         check_not_source(request.target, tuple(files_of(source)))
+        if request.reshape is not None:
+            source = request.reshape(source)
         request.target.spec(source.size, request.access)
         data = sum(
             extent.length for extent in source.extents(0, source.size) if extent.kind in HAS_BYTES
@@ -157,6 +161,8 @@ def run(request: CopyRequest) -> Outcome:
     try:
         check_not_source(request.target, tuple(files_of(source)))
         tell_left_behind(request, source)
+        if request.reshape is not None:
+            source = request.reshape(source)
         job = _job(request, source)
         used = source.used if isinstance(source, UsedOnly) else None
         if request.salvage:
@@ -177,31 +183,12 @@ def run(request: CopyRequest) -> Outcome:
             _keep_map(request, report)
         if used is None:
             return Outcome(report, stored, format_.name)
-        proved = _prove(request, used, report, format_.name)
+        from imprint.endpoints.proof import prove_written  # only where something is left out
+
+        proved = prove_written(request, used, report, format_.name)
         return Outcome(report, stored, format_.name, source.size - used.total, proved)
     finally:
         source.close()
-
-
-def _prove(request: CopyRequest, used: Runs, report: Report, format_name: str) -> bool:
-    """Walk the file systems in what was stored; whether that was done."""
-    target = request.target
-    if request.prove is False or target.location.where is Where.STREAM:
-        return False
-    from imprint.endpoints.hashing import open_written  # only where something is proved
-    from imprint.endpoints.used import check_proof
-
-    limit_s = max(_PROOF_SHARE * report.duration_s, _PROOF_LEAST_S)
-    deadline_s = math.inf if request.prove else time.monotonic() + limit_s
-    access = replace(request.access, format=format_name, snapshot=None, used=None)
-    try:
-        with closing(open_written(target.address, report.size, access)) as disk:
-            check_proof(disk, used, access, deadline_s=deadline_s)
-    except TimeoutError:
-        what = "it takes longer to prove that nothing in use was left out: --prove does it"
-        request.on_event(Finding(Severity.INFO, target.address, what))
-        return False
-    return True
 
 
 def tell_left_behind(request: CopyRequest, source: Source) -> None:
@@ -370,7 +357,8 @@ def _job(request: CopyRequest, source: Source) -> Job:
     format_ = request.target.chosen_format()
     snapshot = {} if request.access.snapshot is None else {"snapshot": request.access.snapshot}
     used = {"used": source.used.digest()} if isinstance(source, UsedOnly) else {}
-    options = {**request.target.options, **snapshot, **used}
+    fitted = {"fitted": source.digest} if isinstance(source, FittedSource) else {}
+    options = {**request.target.options, **snapshot, **used, **fitted}
     return Job(name, source.size, mtime_ns, format_.name, options)
 
 
@@ -395,4 +383,5 @@ def _to_stream(request: CopyRequest, source: Source) -> Report:
 def _to_device(request: CopyRequest, source: Source) -> Report:
     from imprint.endpoints.device import open_device_target  # only for devices
 
-    return copy_to(request, source, open_device_target(request.target, source.size))
+    target = open_device_target(request.target, source.size, untouched=untouched_of(source))
+    return copy_to(request, source, target)

@@ -15,6 +15,7 @@ from imprint.core.contracts import Target
 from imprint.core.errors import RefusedError, UsageError
 from imprint.core.limits import SPAN_BYTES
 from imprint.endpoints.copying import CopyRequest, Outcome
+from imprint.endpoints.fitted import untouched_of
 from imprint.endpoints.location import Where
 from imprint.endpoints.open import Access, files_of, open_editable, open_source
 from imprint.endpoints.target import check_not_source, stored_size
@@ -141,6 +142,8 @@ def restore_delta(request: CopyRequest) -> Outcome:
     source = open_source(request.source, request.access)
     try:
         check_not_source(request.target, tuple(files_of(source)))
+        if request.reshape is not None:
+            source = request.reshape(source)
         target = DeltaTarget(_open_target(request, source))
         report = copy(
             source,
@@ -162,7 +165,7 @@ def _open_target(request: CopyRequest, source: Source) -> Changeable:
     if request.target.location.where is Where.DEVICE:
         from imprint.endpoints.device import open_device_target  # only for devices
 
-        return open_device_target(request.target, source.size)
+        return open_device_target(request.target, source.size, untouched=untouched_of(source))
     access = Access(
         format=request.target.chosen_format().name,
         allowed=request.access.allowed,

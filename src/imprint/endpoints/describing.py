@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from imprint.core.errors import ImagingError, PassphraseError
 from imprint.core.image import Image
 from imprint.endpoints.gate import Unavailable
+from imprint.endpoints.inside import InnerVolume, inner_volumes, open_volume
 from imprint.endpoints.location import parse
 from imprint.endpoints.open import Access, open_image, open_package, open_with_storage
 from imprint.endpoints.survey import Survey, describe, open_partition
@@ -69,6 +70,7 @@ class Description:
         chain: the image, its parent, and so on.
         survey: what is on the disk; ``None`` if it needs a passphrase that is not there.
         disks: all those of the package, if the address is one: the image is the first of them.
+        volumes: in containers on the disk: logical volumes, arrays, encrypted ones.
     """
 
     info: ImageInfo
@@ -78,6 +80,7 @@ class Description:
     chain: tuple[Member, ...]
     survey: Survey | None
     disks: tuple[DiskFacts, ...] = ()
+    volumes: tuple[InnerVolume, ...] = ()
 
     @property
     def problem(self) -> str | None:
@@ -92,19 +95,27 @@ def describe_image(address: str, access: Access) -> Description:
         ImagingError: if the image itself cannot be opened.
     """
     location = parse(address)
-    whole = replace(location, partition=None)
+    whole = replace(location, partition=None, inner=())
     image, storage = open_with_storage(whole, replace(access, lenient=True))
     with closing(image):
         survey: Survey | None = None
         size = image.size
+        volumes: list[InnerVolume] = []
         try:
             disk: Source = image
             if location.partition is not None:
                 disk = open_partition(image, location.partition)
                 size = disk.size
+            if location.inner:
+                disk = open_volume(disk, location.inner, access.gate().passphrase)
+                size = disk.size
             survey = describe(disk)
+            volumes, findings = inner_volumes(disk, survey)
+            survey = replace(survey, findings=(*survey.findings, *findings))
         except PassphraseError:
-            pass  # that it is encrypted is said already
+            if location.inner:
+                raise
+            # else that it is encrypted is said already
         return Description(
             image.info(),
             size,
@@ -113,6 +124,7 @@ def describe_image(address: str, access: Access) -> Description:
             chain_of(image),
             survey,
             disks_of(address, access),
+            tuple(volumes),
         )
 
 

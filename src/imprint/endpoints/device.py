@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from imprint.core.errors import RefusedError, UnsupportedFeatureError
+from imprint.core.extent import Extent, Kind
 from imprint.core.units import format_size
 from imprint.storage.device import confirm_text, describe
-from imprint.storage.device_target import DeviceTarget
+from imprint.storage.device_target import HELD_BYTES, DeviceTarget
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from imprint.endpoints.target import TargetRequest
 
 
-def open_device_target(request: TargetRequest, size: int) -> DeviceTarget:
+class _SparingTarget(DeviceTarget):
+    """A device of which a part may keep what it holds, since nobody gave it a meaning.
+
+    Zeroing all that a grown partition gets would take as long as writing a disk.
+    """
+
+    untouched: tuple[int, int] = (0, 0)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """All data, but for the part that is of no interest."""
+        for start, stop, is_spared in self._cut(offset, length):
+            kind = Kind.HOLE if is_spared else Kind.DATA
+            yield Extent(start, stop - start, kind, None if is_spared else self, start)
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make zeros where they are needed."""
+        for start, stop, is_spared in self._cut(offset, length):
+            if not is_spared:
+                super().zero(start, stop - start)
+
+    def _cut(self, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
+        """A range in pieces: start, end, and whether it may be left alone."""
+        first, last = self.untouched
+        borders = sorted({offset, offset + length, *self.untouched})
+        for start, stop in itertools.pairwise(borders):
+            if offset <= start and stop <= offset + length:
+                yield start, stop, first <= start and stop <= last
+
+
+def open_device_target(
+    request: TargetRequest, size: int, *, untouched: tuple[int, int] = (0, 0)
+) -> DeviceTarget:
     """Claim the device of ``request`` for a disk of ``size`` bytes.
 
-    Nothing on it is changed yet.
+    Nothing on it is changed yet. The bytes from ``untouched[0]`` to ``untouched[1]`` may be left
+    as they are where the disk is said to be zero.
 
     Raises:
         TargetBusyError: if it, or a part of it, is mounted or in use.
@@ -28,7 +64,9 @@ def open_device_target(request: TargetRequest, size: int) -> DeviceTarget:
         raise UnsupportedFeatureError(
             "a device is written as a raw disk", name=request.address, advice="leave -O away"
         )
-    target = DeviceTarget.open(path, size=size)
+    target = _SparingTarget.open(path, size=size)
+    # The last MiB are held back and written in any case: no old table may survive there.
+    target.untouched = untouched[0], max(untouched[0], min(untouched[1], size - HELD_BYTES))
     try:
         _confirm(request)
     except BaseException:

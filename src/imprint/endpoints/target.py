@@ -56,8 +56,7 @@ class TargetRequest:
             UsageError: if it cannot be a target.
         """
         location = parse(self.address)
-        is_part = location.partition is not None or location.disk is not None
-        if is_part or location.where is Where.HTTP:
+        if location.is_part or location.where is Where.HTTP:
             raise UsageError("expected a file, a device or - as target", name=self.address)
         return location
 

@@ -8,18 +8,15 @@ is not understood is used: gaps, boot code, tables, unknown file systems, doubtf
 
 from __future__ import annotations
 
-import math
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import CorruptImageError, FormatError, PassphraseError, ReadError
+from imprint.core.errors import FormatError, PassphraseError, ReadError
 from imprint.core.events import Finding, OnEvent, Severity, ignore
 from imprint.core.runs import Runs
 from imprint.endpoints.location import Where
 from imprint.endpoints.survey import describe
 from imprint.filesystems import identify
-from imprint.filesystems.allocation import Walking
 from imprint.filesystems.table import allocator
 from imprint.filters.used import UsedOnly
 from imprint.filters.window import Window
@@ -38,9 +35,6 @@ if TYPE_CHECKING:
 
 DEPTH_MAX: Final = 4
 """Containers in containers: an array, encrypted, with a volume group, is three."""
-
-_CLOCK_STEP: Final = 64
-"""Runs between two looks at the clock."""
 
 _SWAP: Final = "swap"
 _NOTHING: Final = Runs.of([])
@@ -126,7 +120,7 @@ def disk_use(
         on_event: gets the findings.
     """
     survey = describe(source)
-    tree = _Tree(source, survey, passphrase, on_event)
+    tree = VolumeTree(source, survey, passphrase, on_event)
     free, used, volumes = tree.free, [], []
     doubt = _doubt_of_all(survey, in_use)
     for volume in tree.volumes():
@@ -163,58 +157,6 @@ def used_only(source: Source, location: Location, access: Access, policy: Policy
         on_event=access.on_event,
     )
     return UsedOnly(source, found.used)
-
-
-def missing(
-    source: Source, used: Runs, *, passphrase: Passphrase, deadline_s: float = math.inf
-) -> Iterator[tuple[str, Runs]]:
-    """Walk the trees of file systems on a disk, and look for what ``used`` lacks of them.
-
-    Those of which nothing was left out are not walked: they may be damaged.
-
-    Args:
-        source: the disk: as stored, if it shall be proved that it can be walked.
-        used: what counts, in bytes of the disk.
-        passphrase: asks for the secrets of encrypted volumes.
-        deadline_s: on the monotonic clock, when to give up.
-
-    Yields:
-        For each volume that can be walked, where it is, and the bytes of the disk that can
-        be reached and do not count: none, if the map was right.
-
-    Raises:
-        CorruptImageError: if a tree cannot be followed.
-        ReadError: if a part of it cannot be read.
-        TimeoutError: at the deadline.
-    """
-    tree = _Tree(source, describe(source), passphrase, ignore)
-    for volume in tree.volumes():
-        file_system = None if volume.kind is None else allocator(volume.kind)
-        whole = volume.to_disk(Runs.whole(volume.source.size))
-        if isinstance(file_system, Walking) and len(whole - used):
-            reached = Runs.of(_in_time(file_system.reached(volume.source), deadline_s))
-            yield volume.where, volume.to_disk(reached) - used
-
-
-def check_proof(
-    source: Source, used: Runs, access: Access, *, deadline_s: float = math.inf
-) -> None:
-    """Walk the file systems on a disk, and refuse a map that lacks something they reach.
-
-    Raises:
-        CorruptImageError: if it does.
-        TimeoutError: if it is not done at ``deadline_s`` of the monotonic clock.
-    """
-    passphrase = access.gate().passphrase
-    for where, lacking in missing(source, used, passphrase=passphrase, deadline_s=deadline_s):
-        if len(lacking):
-            raise CorruptImageError(
-                f"{where}: expected that nothing in use is left out, found {lacking.total} bytes "
-                f"that its trees reach, the first at 0x{lacking.starts[0]:x}",
-                name=source.name,
-                offset=lacking.starts[0],
-                advice="check the file system; without --used all of it is kept",
-            )
 
 
 def _doubt_of_all(survey: Survey, in_use: str | None) -> str | None:
@@ -255,7 +197,7 @@ def _used_part(
     return whole, why
 
 
-class _Tree:
+class VolumeTree:
     """The volumes of a disk, containers opened.
 
     Attributes:
@@ -283,7 +225,7 @@ class _Tree:
             yield Volume("disk", kind, self._source, lambda runs: runs)
         for item in self._survey.volumes:
             part = item.partition
-            if part.is_container or part.end > self._source.size:
+            if part.is_container or part.is_free or part.end > self._source.size:
                 continue  # all of it counts, as everything else that is in no volume
             kind = None if item.filesystem is None else item.filesystem.kind
             name = f"partition {part.index}"
@@ -333,13 +275,6 @@ class _Tree:
             where = f"{group[0].where}, {volume.name}"
             inner.append(Volume(where, kind, volume.source, _through(volume.pieces, group)))
         yield from self._opened(inner, depth + 1)
-
-
-def _in_time(items: Iterator[tuple[int, int]], deadline_s: float) -> Iterator[tuple[int, int]]:
-    for count, item in enumerate(items):
-        if count % _CLOCK_STEP == 0 and time.monotonic() > deadline_s:
-            raise TimeoutError
-        yield item
 
 
 def _shift(start: int) -> Callable[[Runs], Runs]:

@@ -37,23 +37,23 @@ def taken_clusters(table: bytes | bytearray, entry_bits: int, cluster_count: int
     """
     if entry_bits == 12:
         first, second, third = (bytes(table[at::3]) for at in range(3))
-        even = _folded(first, second.translate(_LOW_NIBBLE))
-        odd = _folded(second.translate(_HIGH_NIBBLE), third)
+        even = folded(first, second.translate(_LOW_NIBBLE))
+        odd = folded(second.translate(_HIGH_NIBBLE), third)
         marks = bytearray(2 * max(len(even), len(odd)))
         marks[0 : 2 * len(even) : 2] = even
         marks[1 : 2 * len(odd) : 2] = odd
     elif entry_bits == 16:
-        marks = bytearray(_folded(*(bytes(table[at::2]) for at in range(2))))
+        marks = bytearray(folded(*(bytes(table[at::2]) for at in range(2))))
     else:
         columns = [bytes(table[at::4]) for at in range(4)]
         columns[3] = columns[3].translate(_LOW_NIBBLE)
-        marks = bytearray(_folded(*columns))
+        marks = bytearray(folded(*columns))
     end = FIRST_CLUSTER + cluster_count
     found = _TAKEN.finditer(marks, FIRST_CLUSTER, end)
     return Runs.of((match.start(), match.end() - match.start()) for match in found)
 
 
-def _folded(*columns: bytes) -> bytes:
+def folded(*columns: bytes) -> bytes:
     """A byte for each entry, 0 exactly if all of its bytes are."""
     size = max(len(column) for column in columns)
     number = 0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import FormatError, ReadError
 from imprint.core.units import KIB, MIB
-from imprint.filesystems.probes import apple, linux, members, microsoft, optical
+from imprint.filesystems.probes import apple, bsd, linux, members, microsoft, optical
 from imprint.filters.peek import Peek
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ _PROBES: Final[tuple[Callable[[Peek], FileSystem | None], ...]] = (
     microsoft.exfat,
     linux.f2fs,
     apple.apfs,
+    bsd.ufs,
 )
 
 

@@ -9,16 +9,21 @@ if TYPE_CHECKING:
     from imprint.filesystems.allocation import Allocating
 
 MODULES: Final = {
+    "btrfs": "btrfs",
     "exfat": "exfat",
     "vfat": "fat",
     "ext2": "ext",
     "ext3": "ext",
     "ext4": "ext",
+    "f2fs": "f2fs",
+    "hfsplus": "hfsplus",
     "iso9660": "whole",
+    "ntfs": "ntfs",
     "squashfs": "whole",
     "squashfs3": "whole",
     "swap": "swap",
     "udf": "whole",
+    "ufs": "ufs",
     "xfs": "xfs",
 }
 """Module below ``imprint.filesystems`` by the kind that ``identify`` tells. Each has a

@@ -5,6 +5,7 @@
   and hypothesis.
 * :mod:`~imprint.testing.faults`: storages that record, fail and count.
 * :mod:`~imprint.testing.disks`: random disks.
+* :mod:`~imprint.testing.fuzzing`: every parser, given wrong bytes.
 * :mod:`~imprint.testing.opener`: the gate to parents, without a file system.
 * :mod:`~imprint.testing.oracles`: qemu-img and qemu-io as judges.
 """

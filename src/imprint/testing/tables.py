@@ -84,3 +84,81 @@ def mbr_disk(records: dict[int, bytes], *, sector_count: int = 2000) -> bytearra
 
 def _put(disk: bytearray, lba: int, content: bytes | bytearray) -> None:
     disk[lba * SECTOR_BYTES : lba * SECTOR_BYTES + len(content)] = content
+
+
+def apm_entry(
+    count: int, start: int, length: int, kind: str, *, name: str = "", status: int = 0x33
+) -> bytes:
+    """An entry of an Apple partition map, in blocks."""
+    names = struct.pack(">32s32s", name.encode("mac_roman"), kind.encode("mac_roman"))
+    head = struct.pack(">2s2xIII", b"PM", count, start, length)
+    return (head + names + struct.pack(">III", 0, length, status)).ljust(SECTOR_BYTES, b"\0")
+
+
+def apm_disk(
+    *entries: bytes, block_size: int = SECTOR_BYTES, driver_block_size: int | None = None
+) -> bytearray:
+    """A disk of 1 MiB with these entries, and a driver descriptor record unless its size is 0."""
+    disk = bytearray(MIB)
+    if driver_block_size != 0:
+        said = block_size if driver_block_size is None else driver_block_size
+        disk[:8] = struct.pack(">2sHI", b"ER", said, MIB // block_size)
+    for number, entry in enumerate(entries, start=1):
+        disk[number * block_size : number * block_size + len(entry)] = entry
+    return disk
+
+
+def xor16(data: bytes | bytearray) -> int:
+    """The exclusive or of all words of 16 bits, little-endian."""
+    result = 0
+    for (word,) in struct.iter_unpack("<H", data):
+        result ^= word
+    return result
+
+
+def bsd_label(
+    *entries: tuple[int, int, int], endian: str = "<", version: int = 0, sector_size: int = 512
+) -> bytearray:
+    """A BSD label; entries are start, length (both in sectors) and type, from the letter a on.
+
+    Of version 1, with the numbers' upper parts; its disk is then called 0102030405060708.
+    """
+    label = bytearray(148 + 16 * len(entries))
+    struct.pack_into(endian + "I", label, 0, 0x82564557)
+    struct.pack_into(endian + "I", label, 40, sector_size)
+    if version:
+        label[64:72] = bytes(range(1, 9))
+        struct.pack_into(endian + "H", label, 114, version)
+    struct.pack_into(endian + "I", label, 132, 0x82564557)
+    struct.pack_into(endian + "H", label, 138, len(entries))
+    for number, (start, length, kind) in enumerate(entries):
+        low = length & 0xFFFFFFFF, start & 0xFFFFFFFF
+        high = start >> 32, length >> 32
+        struct.pack_into(endian + "IIHHB", label, 148 + 16 * number, *low, *high, kind)
+    struct.pack_into("<H", label, 136, xor16(label))
+    return label
+
+
+def sun_label(*slices: tuple[int, int, int], has_tags: bool = True) -> bytearray:
+    """A Sun label with cylinders of 16 sectors; slices are cylinder, sectors and tag."""
+    label = bytearray(SECTOR_BYTES)
+    for number, (cylinder, sectors, tag) in enumerate(slices):
+        struct.pack_into(">II", label, 444 + 8 * number, cylinder, sectors)
+        if has_tags:
+            struct.pack_into(">HH", label, 142 + 4 * number, tag, 0)
+    if has_tags:
+        struct.pack_into(">I", label, 128, 1)
+        struct.pack_into(">H", label, 140, 8)
+        struct.pack_into(">I", label, 188, 0x600DDEEE)
+    struct.pack_into(">HHHH", label, 432, 100, 0, 4, 4)
+    struct.pack_into(">H", label, 508, 0xDABE)
+    struct.pack_into("<H", label, 510, xor16(label))
+    return label
+
+
+def disk_with(*pieces: tuple[int, bytes | bytearray], size: int = MIB) -> bytearray:
+    """A disk of zeros but for pieces, each at its byte."""
+    disk = bytearray(size)
+    for at, content in pieces:
+        disk[at : at + len(content)] = content
+    return disk

@@ -87,18 +87,24 @@ class NtfsBootSector(Structure, size=512, endian="<"):
     sector_size: int = uint(2, at=11, doc="256 to 4096")
     cluster_sectors: int = uint(1, at=13, doc="above 128: minus the power of two")
     zeros: bytes = raw(7, at=14, doc="fields that FAT has")
+    sector_count: int = uint(8, at=40, doc="the copy of this sector behind them is not counted")
     mft_cluster: int = uint(8, at=48, doc="where the MFT begins")
+    mirror_cluster: int = uint(8, at=56, doc="where the copy of its first records begins")
     record_clusters: int = sint(1, at=64, doc="clusters of an MFT record; below 0: see above")
     serial: int = uint(8, at=72, doc="of the volume")
 
 
-class MftRecord(Structure, size=24, endian="<"):
+class MftRecord(Structure, size=42, endian="<"):
     """The head of a record of the MFT."""
 
     mark: bytes = raw(4, at=0, doc="FILE")
     fixup_offset: int = uint(2, at=4, doc="of the update sequence")
     fixup_count: int = uint(2, at=6, doc="1, and one for each 512 bytes of the record")
+    sequence: int = uint(2, at=16, doc="counts how often the record was used anew")
     attributes_offset: int = uint(2, at=20, doc="of the first attribute")
+    flags: int = uint(2, at=22, doc="1: in use; 2: it is a folder")
+    used: int = uint(4, at=24, doc="bytes of the record that are used")
+    base: int = uint(8, at=32, doc="of a record that another goes on in: which; else 0")
 
 
 class MftAttribute(Structure, size=24, endian="<"):
@@ -237,7 +243,7 @@ def ntfs(peek: Peek) -> FileSystem | None:
         or any(head.zeros)
     ):
         return None
-    cluster_size = head.sector_size * _count_or_power(head.cluster_sectors)
+    cluster_size = head.sector_size * count_or_power(head.cluster_sectors)
     clusters = head.record_clusters
     record_size = clusters * cluster_size if clusters > 0 else 1 << min(-clusters, 31)
     label = None
@@ -247,7 +253,7 @@ def ntfs(peek: Peek) -> FileSystem | None:
     return FileSystem("ntfs", label, f"{head.serial:016X}" if head.serial else None)
 
 
-def _count_or_power(value: int) -> int:
+def count_or_power(value: int) -> int:
     """Sectors of a cluster: up to 128 as they are, above as minus the power of two."""
     return value if value <= 128 else 1 << (256 - value)
 

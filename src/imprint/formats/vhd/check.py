@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from imprint.core.contracts import Storage
     from imprint.core.formats import SizePolicy
+    from imprint.formats.vhd.layout import Header
 
 FINDINGS_MAX: Final = 1000
 """Blocks that are named one by one; a table of garbage would name millions."""
@@ -93,26 +94,35 @@ def _check_blocks(storage: Storage, state: State) -> Iterator[Finding]:
     header = state.header
     assert header is not None
     tables = metadata(storage, state)
-    order = sorted((start, index) for index, start in state.table.used())
+    size, stride, bitmap_bytes = storage.size, header.stride, header.bitmap_bytes
     wrong, previous_end = 0, 0
-    for start, index in order:
-        end = start + header.stride
+    # Numbers and no pairs, and none for what is not in the file: a table may have four million.
+    order: list[int] = []
+    for index, start in state.table.used():
+        if start + bitmap_bytes < size:
+            order.append(start << 32 | index)
+            continue
+        wrong += 1
+        if wrong <= FINDINGS_MAX:
+            what = f"expected a block in the file's {size} bytes, found one at 0x{start:x}"
+            yield _misplaced(header, index, what)
+    order.sort()
+    for number in order:
+        start, index = divmod(number, 1 << 32)
+        end = start + stride
         what = ""
-        if start + header.bitmap_bytes >= storage.size:
-            what = f"expected a block in the file's {storage.size} bytes, found one at 0x{start:x}"
-        elif start < previous_end:
+        if start < previous_end:
             what = f"expected room of its own, found another block's at 0x{start:x}"
         elif any(start < last and first < end for first, last in tables):
             what = f"expected room of its own, found a table's at 0x{start:x}"
-        elif end > storage.size:
-            wrong_end = f"expected a file of at least {end} bytes, found {storage.size}"
+        elif end > size:
+            wrong_end = f"expected a file of at least {end} bytes, found {size}"
             yield Finding(Severity.WARNING, f"block {index} at 0x{start:x}", wrong_end)
         previous_end = max(previous_end, end)
         if what:
             wrong += 1
             if wrong <= FINDINGS_MAX:
-                where = f"block {index}, table entry at 0x{header.table_offset + 4 * index:x}"
-                yield Finding(Severity.ERROR, where, what)
+                yield _misplaced(header, index, what)
     if wrong > FINDINGS_MAX:
         rest = f"and {wrong - FINDINGS_MAX} more blocks without room of their own"
         yield Finding(Severity.ERROR, "block table", rest)
@@ -120,6 +130,11 @@ def _check_blocks(storage: Storage, state: State) -> Iterator[Finding]:
     if header.table_entries != needed:
         what = f"expected {needed} entries for the disk, found {header.table_entries}"
         yield Finding(Severity.INFO, "Header.table_entries", what)
+
+
+def _misplaced(header: Header, index: int, what: str) -> Finding:
+    where = f"block {index}, table entry at 0x{header.table_offset + 4 * index:x}"
+    return Finding(Severity.ERROR, where, what)
 
 
 def _check_room(storage: Storage, state: State) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from imprint.endpoints.survey import describe, open_partition
 from imprint.filesystems import identify
 from imprint.filesystems.identify import IDENTIFY_BYTES_MAX
 from imprint.filesystems.probes import apple, linux, members, microsoft, optical
+from imprint.filesystems.table import allocator
 from imprint.storage.memory import MemoryStorage
 from imprint.testing.faults import CountingStorage, FaultyStorage
 from imprint.testing.fuzzing.images import read_some
@@ -65,7 +66,7 @@ def targets() -> Iterator[Target]:
         seal=_seal_gpt,
     )
     # Real ones are in the corpus, cut down to what is read.
-    yield Target("filesystems", _marks, (identify_volume,), _FILE_SYSTEMS)
+    yield Target("filesystems", _marks, (identify_volume, map_volume), _FILE_SYSTEMS)
 
 
 def survey_disk(content: bytes) -> None:
@@ -94,6 +95,15 @@ def identify_volume(content: bytes) -> None:
     assert counting.bytes_read <= IDENTIFY_BYTES_MAX
     if found is not None:
         json.dumps([found.kind, found.version, found.label, found.uuid]).encode()
+
+
+def map_volume(content: bytes) -> None:
+    """What it uses, if its kind can tell: nothing outside of the volume."""
+    found = identify(MemoryStorage(content, name="volume"))
+    kind = allocator(found.kind) if found is not None else None
+    if kind is not None:
+        allocation = kind.allocation(MemoryStorage(content, name="volume"))
+        assert allocation.used.end <= len(content)
 
 
 def _marks() -> list[bytes]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from imprint.testing.fuzzing.target import Target
 
 PROGRAM_BYTES_MAX: Final = 160
+_USUAL_BYTES: Final = (5, 6, 7, 8, 9, 10, 12, 16, 24, 40, PROGRAM_BYTES_MAX)  # six for a change
 _EDITS_MAX: Final = 12
 _GROWTH_MAX: Final = 1 << 20
 _OCCURRENCES_MAX: Final = 16  # of a mark in a seed
@@ -80,11 +81,10 @@ class Mutator:
         self._spots = [list(self._find_spots(seed)) for seed in self.seeds]
         self._blocks = [_written_blocks(seed) for seed in self.seeds]
         self._edits: tuple[Callable[[bytearray, Program, int], None], ...] = (
-            *((self._field,) * 5 if target.places else ()),
-            *((self._word,) * 3),
+            *((self._field,) * 10 if target.places else ()),
+            *((self._word,) * 5),
             *((self._put_word,) * 3 if target.words else ()),
-            self._flip,
-            self._byte,
+            *((self._flip, self._byte) * 2),
             self._cut,
             self._copy,
             self._fill,
@@ -95,7 +95,7 @@ class Mutator:
 
     def random_program(self, randomness: random.Random) -> bytes:
         """A program of usual length: mostly one to three changes."""
-        return randomness.randbytes(randomness.choice((6, 9, 12, 16, 24, 40, PROGRAM_BYTES_MAX)))
+        return randomness.randbytes(randomness.choice(_USUAL_BYTES))
 
     def make(self, data: bytes) -> bytes:
         """Carry out a program."""

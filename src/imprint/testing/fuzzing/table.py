@@ -9,9 +9,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from imprint.testing.fuzzing import (
+    btrfs_volumes,
     contents,
     encrypted,
     ext_volumes,
+    labels,
+    ntfs_volumes,
     others,
     readable_images,
     writable_images,
@@ -24,11 +27,14 @@ if TYPE_CHECKING:
     from imprint.testing.fuzzing.target import Target
 
 _MODULES: Final[tuple[Callable[[], Iterator[Target]], ...]] = (
+    btrfs_volumes.targets,
     writable_images.targets,
     readable_images.targets,
     contents.targets,
     encrypted.targets,
     ext_volumes.targets,
+    labels.targets,
+    ntfs_volumes.targets,
     others.targets,
     xfs_images.targets,
 )

@@ -1,0 +1,255 @@
+"""Volumes in the containers of a disk: finding one by its name, and listing them all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from imprint.core.errors import (
+    FormatError,
+    PassphraseError,
+    ReadError,
+    UnsupportedFeatureError,
+    UsageError,
+)
+from imprint.core.events import Finding, Severity
+from imprint.endpoints.survey import describe, open_partition
+from imprint.filesystems import identify
+from imprint.filters.inside import Inside
+from imprint.filters.window import Window
+from imprint.volumes.containers import container
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from imprint.core.contracts import Passphrase, Source
+    from imprint.endpoints.survey import Survey
+    from imprint.filesystems import FileSystem
+    from imprint.volumes.assembly import Assembly
+
+DEPTH_MAX: Final = 4
+"""Containers in containers: an array, encrypted, with a volume group, is three."""
+
+VOLUMES_MAX: Final = 256
+"""Volumes of a disk that are looked into: a hostile one could hold thousands."""
+
+_OPEN: Final = {"linux_raid_member": "md", "LVM2_member": "lvm"}
+_LOCKED: Final = {"crypto_LUKS": "luks", "BitLocker": "bitlocker"}
+
+
+@dataclass(frozen=True)
+class InnerVolume:
+    """A volume in a container. Sizes are bytes.
+
+    Attributes:
+        name: what stands behind the first ``#`` of its address.
+        size: of it; ``None`` as long as it is locked.
+        filesystem: in it, if it is one of those known.
+        filesystem_version: as ``filesystem`` has it.
+        filesystem_label: the same.
+        filesystem_uuid: the same.
+        is_locked: whether a passphrase is needed to look inside.
+    """
+
+    name: str
+    size: int | None
+    filesystem: str | None = None
+    filesystem_version: str | None = None
+    filesystem_label: str | None = None
+    filesystem_uuid: str | None = None
+    is_locked: bool = False
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A part of a disk, by its address."""
+
+    name: str
+    source: Source
+    filesystem: FileSystem | None
+
+    @property
+    def kind(self) -> str:
+        return "" if self.filesystem is None else self.filesystem.kind
+
+    def address_of(self, inner: str) -> str:
+        """What is inside of it is called so."""
+        return f"{self.name}#{inner}" if self.name else inner
+
+
+def open_volume(disk: Source, names: Sequence[str], passphrase: Passphrase) -> Source:
+    """What a chain of names leads to; it owns the disk then.
+
+    Args:
+        disk: or a partition of it.
+        names: as addresses have them: ``luks``, ``lvm/group/root``, ``p1`` …
+        passphrase: asks for secrets, once one is needed.
+
+    Raises:
+        UsageError: if there is no such volume, or several.
+        UnsupportedFeatureError: if it cannot be read.
+        PassphraseError: if a secret is missing or wrong.
+        FormatError: if what it is in makes no sense.
+        ReadError: if that cannot be read.
+    """
+    found, name = disk, disk.name
+    for step in names:
+        if step[1:].isdigit() and step[0] == "p":
+            found = open_partition(found, int(step[1:]))
+        else:
+            found = _Search(step, passphrase, name).find(_outermost(found, describe(found)), 0)
+        name += f"#{step}"
+    return Inside(found, disk, name=name)
+
+
+def inner_volumes(disk: Source, survey: Survey) -> tuple[list[InnerVolume], list[Finding]]:
+    """All volumes in containers of a disk, and what is to be said of them; asks for nothing."""
+    volumes: list[InnerVolume] = []
+    findings: list[Finding] = []
+    nodes = list(_outermost(disk, survey))
+    for _ in range(DEPTH_MAX):
+        inside: list[_Node] = []
+        for kind, group in _by_kind(nodes).items():
+            if kind in _LOCKED:
+                names = [node.address_of(_LOCKED[kind]) for node in group]
+                volumes += [InnerVolume(name, None, is_locked=True) for name in names]
+            elif kind in _OPEN:
+                try:
+                    inside += _opened(kind, group, _refuse, findings)
+                except (FormatError, ReadError) as error:
+                    findings.append(Finding(Severity.WARNING, kind, str(error.args[0])))
+        nodes = inside[:VOLUMES_MAX]
+        volumes += [_facts(node) for node in nodes]
+    return volumes, findings
+
+
+def _facts(node: _Node) -> InnerVolume:
+    found = node.filesystem
+    if found is None:
+        return InnerVolume(node.name, node.source.size)
+    size = node.source.size
+    return InnerVolume(node.name, size, found.kind, found.version, found.label, found.uuid)
+
+
+def _outermost(disk: Source, survey: Survey) -> Iterator[_Node]:
+    """The disk if it is one volume, and its partitions."""
+    if survey.filesystem is not None:
+        yield _Node("", disk, survey.filesystem)
+    for item in survey.volumes:
+        part = item.partition
+        if item.filesystem is not None and part.end <= disk.size:
+            name = f"p{part.index}"
+            window = Window(disk, part.start, part.length, name=f"{disk.name}#{name}")
+            yield _Node(name, window, item.filesystem)
+
+
+def _by_kind(nodes: Sequence[_Node]) -> dict[str, list[_Node]]:
+    groups: dict[str, list[_Node]] = {}
+    for node in nodes:
+        groups.setdefault(node.kind, []).append(node)
+    return groups
+
+
+def _opened(
+    kind: str, group: Sequence[_Node], passphrase: Passphrase, findings: list[Finding]
+) -> list[_Node]:
+    """What is in the containers of one kind."""
+    nodes = []
+    for assembly in _assemblies(kind, group, passphrase):
+        where = assembly.name
+        findings += [Finding(Severity.INFO, where, note) for note in assembly.notes]
+        for inner in assembly.volumes[:VOLUMES_MAX]:
+            name = inner.name
+            if kind in _LOCKED:
+                name = group[inner.pieces[0].member or 0].address_of(name) if inner.pieces else name
+            try:
+                found = identify(inner.source)
+            except (ReadError, FormatError):
+                found = None
+            nodes.append(_Node(name, inner.source, found))
+    return nodes
+
+
+def _assemblies(kind: str, group: Sequence[_Node], passphrase: Passphrase) -> list[Assembly]:
+    opener = container(kind)
+    if opener is None:
+        raise UnsupportedFeatureError(f"{kind} cannot be opened", name=group[0].source.name)
+    return opener.assemble([node.source for node in group], passphrase)
+
+
+def _refuse(name: str) -> bytes:
+    raise PassphraseError("is encrypted", name=name)
+
+
+class _Search:
+    """Looks for one volume by its name: first where no secret is needed."""
+
+    def __init__(self, name: str, passphrase: Passphrase, where: str) -> None:
+        self._name = name
+        self._passphrase = passphrase
+        self._where = where
+        self._known: list[str] = []
+        self._findings: list[Finding] = []
+
+    def find(self, nodes: Iterator[_Node], depth: int) -> Source:
+        """The volume.
+
+        Raises:
+            UsageError: if there is none, or several.
+        """
+        failures: list[FormatError | ReadError | PassphraseError] = []
+        found = self._find(list(nodes), depth, failures)
+        if found is not None:
+            return found
+        if failures:
+            raise failures[0]
+        for finding in self._findings:
+            if self._name in finding.what:
+                raise UnsupportedFeatureError(finding.what, name=self._where)
+        known = ", ".join(self._known[:16]) or "none"
+        raise UsageError(f"has no volume {self._name}; it has: {known}", name=self._where)
+
+    def _find(
+        self,
+        nodes: Sequence[_Node],
+        depth: int,
+        failures: list[FormatError | ReadError | PassphraseError],
+    ) -> Source | None:
+        if depth == DEPTH_MAX or not nodes:
+            return None
+        groups = _by_kind(nodes)
+        for kinds in (_OPEN, _LOCKED):
+            inside: list[_Node] = []
+            for kind in (kind for kind in kinds if kind in groups):
+                is_asked_for = kinds is _LOCKED and self._name == kinds[kind]
+                if is_asked_for and len(groups[kind]) > 1:
+                    raise self._several([node.address_of(self._name) for node in groups[kind]])
+                if kinds is _LOCKED:
+                    self._known += [node.address_of(kinds[kind]) for node in groups[kind]]
+                try:
+                    volumes = _opened(kind, groups[kind], self._passphrase, self._findings)
+                except (FormatError, ReadError, PassphraseError) as error:
+                    failures.append(error)
+                    continue
+                if is_asked_for:
+                    return volumes[0].source
+                inside += volumes
+            found = self._named(inside)
+            if found is None:
+                found = self._find(inside, depth + 1, failures)
+            if found is not None:
+                return found
+        return None
+
+    def _named(self, nodes: Sequence[_Node]) -> Source | None:
+        found = [node for node in nodes if node.name == self._name]
+        if len(found) > 1:
+            raise self._several([node.name for node in found])
+        self._known += [node.name for node in nodes if node.name not in self._known]
+        return found[0].source if found else None
+
+    def _several(self, names: Sequence[str]) -> UsageError:
+        listed = ", ".join(names[:16])
+        return UsageError(
+            f"expected one volume {self._name}, found several: {listed}", name=self._where
+        )

@@ -1,0 +1,140 @@
+"""Walking F2FS: from the node address table to every node, and from these to the data.
+
+Source: Linux ``fs/f2fs/node.h`` (``current_nat_addr``), ``include/linux/f2fs_fs.h``.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from typing import TYPE_CHECKING, Final
+
+from imprint.core.errors import CorruptImageError
+from imprint.core.runs import Runs
+from imprint.filesystems.f2fs import layout
+from imprint.filesystems.f2fs.layout import BLOCK, NAT_ENTRIES, NAT_ENTRY, NodeFooter
+from imprint.filesystems.f2fs.state import State, is_set
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imprint.filesystems.allocation import VolumeReader
+
+_FOOTER_AT: Final = BLOCK - NodeFooter.SIZE
+_JOURNAL_ENTRY: Final = 4 + NAT_ENTRY
+
+# Of an inode.
+_ADDRESSES_AT: Final = 360
+_ADDRESSES_END: Final = _ADDRESSES_AT + 4 * 923
+_INLINE_XATTR, _INLINE_CONTENT, _EXTRA_ATTRIBUTES = 0x01, 0x02 | 0x04, 0x20
+_INLINE_XATTR_BYTES: Final = 200
+_FLEXIBLE_XATTR: Final = 0x40  # of the features
+
+# Of a node that belongs to an inode, by its offset among them: which ones hold node numbers.
+_NIDS_PER_NODE: Final = 1018
+_XATTR_OFFSET: Final = (1 << 29) - 1
+
+
+def reached(reader: VolumeReader, state: State) -> Iterator[tuple[int, int]]:
+    """``(offset, length)`` of all that nodes are and name, in bytes of the volume.
+
+    Raises:
+        CorruptImageError: if a node is not where the table says.
+    """
+    yield 0, state.block.main_block * BLOCK
+    first, end = state.block.main_block, state.block.main_block
+    end += state.block.main_segments * state.segment_blocks
+    for nid, address in _nodes(reader, state):
+        if not first <= address < end:
+            raise CorruptImageError(
+                f"node {nid}: expected a block of the main area, found {address}", name=reader.name
+            )
+        yield address * BLOCK, BLOCK
+        content = bytes(reader.read(address * BLOCK, BLOCK, f"node {nid}"))
+        footer = NodeFooter.unpack(content[_FOOTER_AT:])
+        if footer.nid != nid:
+            raise CorruptImageError(
+                f"node {nid}: expected its number, found {footer.nid}", name=reader.name
+            )
+        for start, length in Runs.of(
+            (value, 1) for value in _addresses(state, content, footer) if first <= value < end
+        ):
+            yield start * BLOCK, length * BLOCK
+
+
+def _nodes(reader: VolumeReader, state: State) -> Iterator[tuple[int, int]]:
+    """``(nid, block)`` of every node there is; the journal is newer than the table."""
+    newer = dict(_journal(state))
+    segment = state.segment_blocks
+    blocks = state.block.nat_segments // 2 * segment
+    for number in range(blocks):
+        where = state.block.nat_block + number // segment * 2 * segment + number % segment
+        where += segment * is_set(state.nat_bitmap, number)
+        content = reader.read(where * BLOCK, BLOCK, "node table")
+        if not any(content) and not newer:
+            continue
+        for index in range(NAT_ENTRIES):
+            nid = number * NAT_ENTRIES + index
+            at = index * NAT_ENTRY + 5
+            address = int.from_bytes(content[at : at + 4], "little")
+            address = newer.get(nid, address)
+            # Nodes 1 and 2 are the table itself and the metadata, which are no nodes.
+            if (
+                address not in (layout.NULL_ADDRESS, 1)
+                and address <= layout.ADDRESS_MAX
+                and nid > 2
+            ):
+                yield nid, address
+
+
+def _journal(state: State) -> Iterator[tuple[int, int]]:
+    count = int.from_bytes(state.nat_journal[:2], "little")
+    for index in range(min(count, (layout.JOURNAL_BYTES - 2) // _JOURNAL_ENTRY)):
+        at = 2 + index * _JOURNAL_ENTRY
+        entry = state.nat_journal[at : at + _JOURNAL_ENTRY]
+        yield int.from_bytes(entry[:4], "little"), int.from_bytes(entry[9:13], "little")
+
+
+def _addresses(state: State, content: bytes, footer: NodeFooter) -> array[int]:
+    """Blocks of data that a node names; numbers of nodes come from the table."""
+    numbers = array("I")
+    offset = footer.flag >> 3
+    if footer.nid == footer.ino:
+        start, end = _inode_addresses(state, content)
+    elif offset == _XATTR_OFFSET or _holds_nids(offset):
+        return numbers
+    else:
+        start, end = 0, 4 * _NIDS_PER_NODE
+    numbers.frombytes(content[start:end])
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+def _inode_addresses(state: State, content: bytes) -> tuple[int, int]:
+    inline = content[3]
+    if inline & _INLINE_CONTENT:
+        return 0, 0
+    start, end = _ADDRESSES_AT, _ADDRESSES_END
+    if inline & _EXTRA_ATTRIBUTES:
+        start += int.from_bytes(content[_ADDRESSES_AT : _ADDRESSES_AT + 2], "little") // 4 * 4
+    if inline & _INLINE_XATTR:
+        size = _INLINE_XATTR_BYTES
+        if inline & _EXTRA_ATTRIBUTES and state.block.features & _FLEXIBLE_XATTR:
+            at = _ADDRESSES_AT + 2
+            size = 4 * int.from_bytes(content[at : at + 2], "little")
+        end -= size
+    return start, max(start, end)
+
+
+def _holds_nids(offset: int) -> bool:
+    """Whether a node is an indirect one, by its place in the order that nodes have.
+
+    1 and 2 are direct, 3 and 4 + 1018 indirect with their direct ones behind each, then comes
+    the double indirect one, with indirect ones at every 1019th place behind it.
+    """
+    second = 4 + _NIDS_PER_NODE
+    double = second + _NIDS_PER_NODE + 1
+    if offset in (3, second, double):
+        return True
+    return offset > double and (offset - double - 1) % (_NIDS_PER_NODE + 1) == 0

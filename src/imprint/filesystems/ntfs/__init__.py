@@ -1,0 +1,55 @@
+"""NTFS: what it uses, told by its bitmap.
+
+What Windows has not unmounted, or hibernates with, leaves a doubt: the log is not replayed.
+Blocks that shadow copies need are kept as well. ``docs/filesystems/ntfs.md`` says more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from imprint.core.errors import CorruptImageError
+from imprint.filesystems.allocation import Allocation, VolumeReader
+from imprint.filesystems.ntfs.files import Files
+from imprint.filesystems.ntfs.geometry import read_geometry
+from imprint.filesystems.ntfs.shadows import read_shadows
+from imprint.filesystems.ntfs.space import read_space
+from imprint.filesystems.ntfs.state import doubts_of
+from imprint.filesystems.ntfs.walk import reached
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imprint.core.contracts import Source
+
+
+class Ntfs:
+    """NTFS 1.2 to 3.1."""
+
+    def allocation(self, volume: Source) -> Allocation:
+        """See :class:`~imprint.filesystems.allocation.Allocating`."""
+        files = _files(VolumeReader(volume))
+        doubts = list(doubts_of(files))
+        space = read_space(files)
+        used, notes = space.used, list(space.notes)
+        doubts += space.doubts
+        try:
+            shadows = read_shadows(VolumeReader(volume, budget=volume.size))
+        except CorruptImageError as error:
+            doubts.append(f"its shadow copies may need what is free: {error.args[0]}")
+        else:
+            used |= shadows.used.widened(files.geometry.cluster_size).clip(0, volume.size)
+            if shadows.number:
+                notes.append(f"what {shadows.number} shadow copies need of free clusters is kept")
+        return Allocation(files.geometry.cluster_size, used, tuple(doubts), tuple(notes))
+
+    def reached(self, volume: Source) -> Iterator[tuple[int, int]]:
+        """See :class:`~imprint.filesystems.allocation.Walking`."""
+        return reached(_files(VolumeReader(volume, budget=volume.size)))
+
+
+def _files(reader: VolumeReader) -> Files:
+    return Files(reader, read_geometry(reader))
+
+
+FILE_SYSTEM: Final = Ntfs()

@@ -1,0 +1,99 @@
+"""Walking UFS: the blocks that inodes name.
+
+Source: FreeBSD ``sys/ufs/ufs/dinode.h``, ``sys/ufs/ffs/ffs_inode.c``.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from imprint.filesystems.ufs.layout import INODE_BYTES, Superblock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imprint.core.runs import Runs
+    from imprint.filesystems.allocation import VolumeReader
+
+_DIRECT: Final = 12
+_KINDS: Final = 0xF000
+_FOLDER, _FILE, _LINK = 0x4000, 0x8000, 0xA000
+
+# Of a snapshot's blocks: they are those of the file system itself.
+_NOT_COPIED, _SNAPSHOT = 1, 2
+
+
+def reached(
+    reader: VolumeReader, block: Superblock, group: int, inodes: Runs
+) -> Iterator[tuple[int, int]]:
+    """``(offset, length)`` of what the inodes of a group are and name, in bytes of the volume.
+
+    Args:
+        reader: of the volume.
+        block: the superblock.
+        group: number of the cylinder group.
+        inodes: of the group, that are in use.
+
+    Raises:
+        CorruptImageError: if a block is not inside the volume.
+    """
+    size = INODE_BYTES[block.version]
+    base = (block.group_start(group) + block.inodes_at) * block.fragment
+    for first, count in inodes:
+        content = bytes(reader.read(base + first * size, count * size, "inodes"))
+        yield base + first * size, count * size
+        for at in range(0, len(content), size):
+            for start, length in _extents(reader, block, content[at : at + size]):
+                reader.check(start * block.fragment, length * block.fragment, "block of a file")
+                yield start * block.fragment, length * block.fragment
+
+
+def _extents(reader: VolumeReader, block: Superblock, inode: bytes) -> Iterator[tuple[int, int]]:
+    """First fragment, and count of fragments."""
+    order = block.order
+    kind = struct.unpack_from(f"{order}H", inode)[0] & _KINDS
+    if block.version == 1:
+        length = struct.unpack_from(f"{order}Q", inode, 8)[0]
+        pointers = struct.unpack_from(f"{order}15I", inode, 40)
+        extra: tuple[int, ...] = ()
+    else:
+        length = struct.unpack_from(f"{order}Q", inode, 16)[0]
+        pointers = struct.unpack_from(f"{order}15Q", inode, 112)
+        extra = struct.unpack_from(f"{order}2Q", inode, 96)
+        extra_size = struct.unpack_from(f"{order}I", inode, 92)[0]
+        yield from _direct(block, extra, extra_size)
+    if kind not in (_FOLDER, _FILE, _LINK) or (kind == _LINK and length <= block.link_bytes_max):
+        return
+    yield from _direct(block, pointers[:_DIRECT], length)
+    for level, pointer in enumerate(pointers[_DIRECT:]):
+        yield from _indirect(reader, block, pointer, level)
+
+
+def _direct(block: Superblock, pointers: tuple[int, ...], length: int) -> Iterator[tuple[int, int]]:
+    """The last block of a small file may have fewer fragments than a block."""
+    block_bytes = block.fragment * block.block_fragments
+    for index, pointer in enumerate(pointers):
+        if pointer in (0, _NOT_COPIED, _SNAPSHOT):
+            continue
+        rest = max(1, min(block_bytes, length - index * block_bytes))
+        yield pointer, -(-rest // block.fragment)
+
+
+def _indirect(
+    reader: VolumeReader, block: Superblock, pointer: int, level: int
+) -> Iterator[tuple[int, int]]:
+    """A block of pointers, with those that it leads to; at most three levels."""
+    if pointer in (0, _NOT_COPIED, _SNAPSHOT):
+        return
+    yield pointer, block.block_fragments
+    length = block.fragment * block.block_fragments
+    content = bytes(reader.read(pointer * block.fragment, length, "indirect block"))
+    code, width = ("I", 4) if block.version == 1 else ("Q", 8)
+    for inner in struct.unpack(f"{block.order}{length // width}{code}", content):
+        if inner in (0, _NOT_COPIED, _SNAPSHOT):
+            continue
+        if level:
+            yield from _indirect(reader, block, inner, level - 1)
+        else:
+            yield inner, block.block_fragments

@@ -1,0 +1,247 @@
+"""The log of an XFS, replayed in memory, as far as free space goes.
+
+A record is a run of operations, each with a region of a transaction. A transaction that was
+committed is a list of items, each a region that says what it is and regions with its content.
+Only changes of blocks (buffers) touch what free space is told by. The others are inodes and
+quotas, and intents: things to be done that recovery will do after replaying. It frees
+what it has to free then, and writes what it allocates, so that nothing that is free after
+replaying can be needed by it.
+
+Items are applied in the order in which their transactions were committed. Those of a buffer
+that a later item cancels are left out, since the buffer is another's by then. The kernel also
+leaves out what the disk has already; applied in order, it comes to the same in the end.
+
+Source: "XFS Algorithms & Data Structures", chapter 14; what Linux ``xfs_log_recover.c`` and
+``xfs_buf_item_recover.c`` do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from imprint.core.units import MIB
+from imprint.filesystems.xfs import layout
+from imprint.filesystems.xfs.layout import BASIC_BLOCK, BufferItem, Operation
+from imprint.filesystems.xfs.log import LogError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imprint.filesystems.xfs.geometry import Geometry, Reader
+    from imprint.filesystems.xfs.log import Log, Record
+
+LIVE_BYTES_MAX: Final = 512 * MIB
+"""Of the log between tail and head that is replayed: about ten seconds at the most."""
+
+KEPT_BYTES_MAX: Final = 64 * MIB
+"""Of regions, and of changed blocks, held in memory."""
+
+_REGION_COST: Final = 80
+_TRANSACTION_MAGIC: Final = 0x5452414E.to_bytes(4, "little")
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What replaying would change.
+
+    Attributes:
+        blocks: ``BASIC_BLOCK`` bytes each, by their number in the volume.
+        transactions: how many were committed.
+    """
+
+    blocks: dict[int, bytes]
+    transactions: int
+
+
+@dataclass
+class _Transaction:
+    """What was seen of a transaction.
+
+    Attributes:
+        header: what it begins with.
+        items: regions of each item that is of use here, the first says what it is.
+        missing: how many regions of the last item have yet to come.
+        is_kept: whether the last item is of use.
+    """
+
+    header: bytearray = field(default_factory=bytearray)
+    items: list[list[bytearray]] = field(default_factory=list)
+    missing: int = 0
+    is_kept: bool = False
+
+    def begin_item(self, region: bytearray) -> None:
+        """Take the first region of an item."""
+        kind, regions = (int.from_bytes(region[at : at + 2], "little") for at in (0, 2))
+        if kind not in layout.ITEMS_KNOWN:
+            raise LogError(f"it has an item of the unknown kind 0x{kind:x}")
+        if regions == 0:
+            raise LogError("it has an item without regions")
+        self.missing = regions
+        self.is_kept = kind == layout.ITEM_BUFFER
+        if self.is_kept and len(region) >= BufferItem.SIZE:
+            item = BufferItem.unpack(region)
+            self.is_kept = _is_wanted(item) or bool(item.flags & layout.BUFFER_CANCEL)
+        if self.is_kept:
+            self.items.append([])
+
+
+def replay(reader: Reader, geometry: Geometry, log: Log, last: Record, head: int) -> Replayed:
+    """Replay from the tail that the last record names up to the head.
+
+    Raises:
+        LogError: if anything in there is not known, or too much.
+        CorruptImageError: if it changes what is outside of the volume.
+        ReadError: if a part cannot be read.
+    """
+    committed = list(_transactions(log, _records(log, last, head)))
+    buffers = [
+        (_buffer(regions), regions) for transaction in committed for regions in transaction.items
+    ]
+    cancelled = Counter(
+        (item.place, item.length) for item, _ in buffers if item.flags & layout.BUFFER_CANCEL
+    )
+    blocks: dict[int, bytes] = {}
+    for item, regions in buffers:
+        key = item.place, item.length
+        if cancelled[key]:
+            cancelled[key] -= bool(item.flags & layout.BUFFER_CANCEL)
+        elif _is_wanted(item):
+            _apply(reader, geometry, blocks, item, regions)
+    return Replayed(blocks, len(committed))
+
+
+def _records(log: Log, last: Record, head: int) -> Iterator[Record]:
+    """From the tail to the head, each where the one before it ends."""
+    place = last.header.tail_lsn & 0xFFFFFFFF
+    if place >= log.size:
+        raise LogError("its tail is outside of it")
+    left = (head - place) % log.size or log.size
+    if left * BASIC_BLOCK > LIVE_BYTES_MAX:
+        raise LogError(f"more than {LIVE_BYTES_MAX // MIB} MiB of it are in use")
+    lsn = last.header.tail_lsn
+    while left:
+        record = log.record(place)
+        if record.blocks > left:
+            raise LogError(f"the record at block {place} goes beyond its head")
+        if record.header.lsn != (lsn >> 32 << 32 | place):
+            raise LogError(f"the record at block {place} is out of order")
+        yield record
+        left -= record.blocks
+        place += record.blocks
+        if place >= log.size:
+            place -= log.size
+            lsn += 1 << 32
+
+
+def _transactions(log: Log, records: Iterator[Record]) -> Iterator[_Transaction]:
+    """Those that were committed, in that order."""
+    running: dict[int, _Transaction] = {}
+    room = KEPT_BYTES_MAX
+    for record in records:
+        data, is_right = log.payload(record)
+        if not is_right and (record.header.crc or log.is_v5):
+            raise LogError(f"the checksum of the record at block {record.place} does not match")
+        at = 0
+        for _ in range(record.header.operations):
+            if at + Operation.SIZE > len(data):
+                raise LogError(f"the record at block {record.place} ends too early")
+            operation = Operation.unpack(data[at : at + Operation.SIZE])
+            at += Operation.SIZE
+            region = data[at : at + operation.length]
+            at += operation.length
+            if len(region) < operation.length:
+                raise LogError(f"the record at block {record.place} ends too early")
+            number = operation.transaction
+            if operation.flags & layout.OP_UNMOUNT:
+                continue
+            if operation.flags & layout.OP_START:
+                running[number] = _Transaction()
+            elif number not in running:
+                # Its start lies before the tail: all that it changed is on the disk.
+                continue
+            elif operation.flags & layout.OP_COMMIT:
+                yield running.pop(number)
+            elif region and _add(running[number], region, operation.flags):
+                room -= len(region) + _REGION_COST
+                if room < 0:
+                    raise LogError("its transactions are too long")
+
+
+def _add(transaction: _Transaction, region: bytearray, flags: int) -> bool:
+    """Take another region of a transaction; whether it is kept."""
+    if not transaction.header:
+        if not region.startswith(_TRANSACTION_MAGIC):
+            raise LogError("expected a transaction's header, found none")
+        transaction.header = region
+        return True
+    if flags & layout.OP_WAS_CONTINUED:
+        if transaction.is_kept:
+            transaction.items[-1][-1] += region
+        return transaction.is_kept
+    if transaction.missing == 0:
+        transaction.begin_item(region)
+    transaction.missing -= 1
+    if transaction.is_kept:
+        transaction.items[-1].append(region)
+    return transaction.is_kept
+
+
+def _buffer(regions: list[bytearray]) -> BufferItem:
+    """What an item says of the blocks that it changes."""
+    first = regions[0]
+    if len(first) < BufferItem.SIZE:
+        raise LogError("it has an item that is not whole")
+    item = BufferItem.unpack(first)
+    if item.regions != len(regions) or len(first) < BufferItem.SIZE + 4 * item.map_words:
+        raise LogError("it has an item that is not whole")
+    return item
+
+
+def _is_wanted(item: BufferItem) -> bool:
+    kind = item.flags >> layout.BUFFER_TYPE_SHIFT
+    return kind in layout.BUFFER_TYPES and not item.flags & layout.BUFFER_NOT_PLAIN
+
+
+def _apply(
+    reader: Reader,
+    geometry: Geometry,
+    blocks: dict[int, bytes],
+    item: BufferItem,
+    regions: list[bytearray],
+) -> None:
+    """Lay the chunks of an item over the blocks that it is about."""
+    size = item.length * BASIC_BLOCK
+    end = geometry.superblock.blocks * geometry.block_size
+    if item.place < 0 or item.place * BASIC_BLOCK + size > end:
+        raise LogError("it changes blocks outside of the file system")
+    places = range(item.place, item.place + item.length)
+    if not all(place in blocks for place in places):
+        data = reader.read(item.place * BASIC_BLOCK, size, "block that the log changes")
+        for place, at in zip(places, range(0, size, BASIC_BLOCK), strict=True):
+            blocks.setdefault(place, bytes(data[at : at + BASIC_BLOCK]))
+    buffer = bytearray().join(blocks[place] for place in places)
+    bits = int.from_bytes(regions[0][BufferItem.SIZE :][: 4 * item.map_words], "little")
+    position = 0
+    for region in regions[1:]:
+        while bits and not bits & 1:
+            skipped = (bits & -bits).bit_length() - 1
+            bits >>= skipped
+            position += skipped
+        chunks, rest = divmod(len(region), layout.BUFFER_CHUNK)
+        mask = (1 << chunks) - 1
+        if rest or not chunks or bits & mask != mask:
+            raise LogError("it has an item whose regions do not fit its map")
+        start = position * layout.BUFFER_CHUNK
+        if start + len(region) > size:
+            raise LogError("it has an item that is longer than its blocks")
+        buffer[start : start + len(region)] = region
+        bits >>= chunks
+        position += chunks
+    if bits:
+        raise LogError("it has an item whose regions do not fit its map")
+    for place, at in zip(places, range(0, size, BASIC_BLOCK), strict=True):
+        blocks[place] = bytes(buffer[at : at + BASIC_BLOCK])
+    if len(blocks) * BASIC_BLOCK > KEPT_BYTES_MAX:
+        raise LogError("it changes too many blocks")
