@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -67,9 +68,10 @@ def test_files_that_are_in_the_log_only_are_kept(name: str, tmp_path: Path) -> N
     path, dice = make(tmp_path / "volume", *options), random.Random(1)
     with mounted(path, mount_options) as folder:
         populate(folder)
-        run("btrfs", "subvolume", "sync", folder)  # or else its thread commits, at any time
+        run("btrfs", "filesystem", "sync", folder)  # it wakes up who deletes
+        run("btrfs", "subvolume", "sync", folder)  # or else that commits, at any time
         run("btrfs", "filesystem", "sync", folder)
-        for number in range(150):
+        for number in range(60):
             size = dice.choice((100, 5000, 50 * KIB, 300 * KIB))
             synchronise(folder, f"new{number}", dice.randbytes(size))
             synchronise(folder / "subvolume", f"new{number}", dice.randbytes(5000))
@@ -83,7 +85,7 @@ def test_files_that_are_in_the_log_only_are_kept(name: str, tmp_path: Path) -> N
     found = allocation_of(raw, FILE_SYSTEM.allocation)
     assert found.doubts == ()
     assert any("log" in note for note in found.notes)
-    assert (found.used - used_by_dump_tree(raw)).total > 150 * 10 * KIB
+    assert (found.used - used_by_dump_tree(raw)).total > 60 * 10 * KIB
     storage = FileStorage.open(raw)
     try:
         reached = Runs.of(FILE_SYSTEM.reached(storage))
@@ -91,9 +93,9 @@ def test_files_that_are_in_the_log_only_are_kept(name: str, tmp_path: Path) -> N
         storage.close()
     assert len(reached - found.used) == 0
     spoiled = copy_of_running(raw, tmp_path / "spoiled")
-    assert spoil_unused(spoiled, found.used) > 300 * MIB
+    assert spoil_unused(spoiled, found.used) > 100 * MIB
     expected = content_of(raw)
-    assert sum(name.startswith(("new", "subvolume/new")) for name in expected) == 300
+    assert sum(name.startswith(("new", "subvolume/new")) for name in expected) == 120
     assert content_of(spoiled) == expected
     assert scrub_errors(spoiled) == {}
     checked(spoiled)
@@ -102,7 +104,6 @@ def test_files_that_are_in_the_log_only_are_kept(name: str, tmp_path: Path) -> N
 def test_a_copy_made_while_the_disk_is_written_to_is_doubted_or_whole(tmp_path: Path) -> None:
     """Fails if a map is believed that was read from a state that never was, and loses files."""
     path, is_over = make(tmp_path / "volume"), threading.Event()
-    believed = 0
     with mounted(path, "commit=1") as folder:
         populate(folder)
 
@@ -115,7 +116,7 @@ def test_a_copy_made_while_the_disk_is_written_to_is_doubted_or_whole(tmp_path: 
         writer = threading.Thread(target=write)
         writer.start()
         try:
-            raws = [copy_of_running(path, tmp_path / f"raw{number}") for number in range(4)]
+            raws = [copy_of_running(path, tmp_path / f"raw{number}") for number in range(3)]
         finally:
             is_over.set()
             writer.join()
@@ -126,7 +127,6 @@ def test_a_copy_made_while_the_disk_is_written_to_is_doubted_or_whole(tmp_path: 
             continue
         if found.doubts:
             continue
-        believed += 1
         spoiled = copy_of_running(raw, tmp_path / "spoiled")
         spoil_unused(spoiled, found.used)
         assert content_of(spoiled) == content_of(raw)
@@ -152,14 +152,16 @@ def test_former_commits_are_as_whole_as_on_the_disk_itself(tmp_path: Path) -> No
 def test_trees_of_a_snapshot_that_was_just_deleted_are_not_kept(tmp_path: Path) -> None:
     """Fails if former commits make an image much larger than what is in it."""
     path = make(tmp_path / "volume", "-n", "4096", "-m", "single")
-    with mounted(path, "commit=300") as folder:
+    with mounted(path) as folder:
         subvolume = folder / "subvolume"
         run("btrfs", "subvolume", "create", subvolume)
         for number in range(12_000):
             (subvolume / f"file{number}").write_bytes(b"x" * 1900)
         run("btrfs", "filesystem", "sync", folder)
         run("btrfs", "subvolume", "delete", subvolume)
-        run("btrfs", "subvolume", "sync", folder)
+        for _ in range(4):
+            run("btrfs", "filesystem", "sync", folder)  # it wakes up who deletes
+            time.sleep(0.1)
     found = allocation_of(path, FILE_SYSTEM.allocation)
     assert (found.used - used_by_dump_tree(path)).total < 18 * MIB
     spoil_unused(path, found.used)

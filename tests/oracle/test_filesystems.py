@@ -30,7 +30,7 @@ KEYS: Final = ("TYPE", "LABEL_ENC", "UUID_ENC", "VERSION")
 
 KNOWN: Final = frozenset(
     {
-        *("ext2", "ext3", "ext4", "jbd", "xfs", "btrfs", "f2fs", "squashfs", "squashfs3"),
+        *("ext2", "ext3", "ext4", "jbd", "xfs", "btrfs", "f2fs", "squashfs", "squashfs3", "ufs"),
         *("swap", "swsuspend", "vfat", "exfat", "ntfs", "hfsplus", "apfs", "iso9660", "udf"),
         *("BitLocker", "crypto_LUKS", "LVM2_member", "linux_raid_member"),
     }

@@ -32,11 +32,9 @@ def encrypted(folder: Path, *options: str) -> Path:
     """Encrypt a volume in place, as cryptsetup does it without the kernel."""
     path = folder / "volume"
     path.write_bytes(PLAIN + bytes(32 * MIB))
-    run(
-        *("cryptsetup", "reencrypt", "--encrypt", "--type", "luks2", "-q"),
-        *("--reduce-device-size", "32M", "--force-offline-reencrypt", "--key-file", key(folder)),
-        *(*options, path),
-    )
+    how = ("--encrypt", "--type", "luks2", "-q", "--force-offline-reencrypt")
+    shift = ("--reduce-device-size", "32M")
+    run("cryptsetup", "reencrypt", *how, *shift, *options, "--key-file", key(folder), path)
     return path
 
 

@@ -47,7 +47,9 @@ class Tools:
         self("lvcreate", "-an", "-Zn", "-Wn", "-n", name, *args, "vg0")
 
     def report(self, command: str, *columns: str) -> list[dict[str, str]]:
-        text = self(*command.split(), "--reportformat", "json", "--units", "b", "-o", ",".join(columns))
+        text = self(
+            *command.split(), "--reportformat", "json", "--units", "b", "-o", ",".join(columns)
+        )
         (report,) = json.loads(text)["report"]
         rows: list[dict[str, str]] = next(iter(report.values()))
         return rows
@@ -186,3 +188,67 @@ def test_the_tools_accept_what_the_tests_make(tmp_path: Path) -> None:
     places = " ".join(row["seg_le_ranges"] for row in rows if row["lv_name"] == "l")
     assert [item[1:] for item in columns_of(places)] == [(0, 2), (5, 3)]
     assert [inner.name for inner in assemble(paths).volumes] == ["lvm/vg/l", "lvm/vg/o"]
+
+
+THIN: Final = """
+<superblock uuid="" time="1" transaction="2" data_block_size="128" nr_data_blocks="40">
+<device dev_id="1" mapped_blocks="7" transaction="0" creation_time="0" snap_time="1">
+<range_mapping origin_begin="0" data_begin="3" length="4" time="0"/>
+<range_mapping origin_begin="6" data_begin="20" length="2" time="1"/>
+<single_mapping origin_block="15" data_block="39" time="1"/>
+</device>
+<device dev_id="2" mapped_blocks="{count}" transaction="1" creation_time="1" snap_time="1">
+{mappings}</device>
+</superblock>"""
+
+
+@pytest.mark.oracle("thin_restore")
+def test_thin_volumes_are_read_through_the_metadata_of_their_pool(tmp_path: Path) -> None:
+    """Fails if a block is taken from elsewhere, or a hole is not read as zeros."""
+    block, (uuid,) = 64 * 1024, ("a" * 32,)
+    dice = random.Random(6)
+    places = dice.sample(range(40), 33)  # scattered, with holes, over several volumes' worth
+    mappings = "".join(
+        f'<single_mapping origin_block="{3 * number}" data_block="{data}" time="1"/>\n'
+        for number, data in enumerate(places)
+    )
+    xml, metadata = tmp_path / "thin.xml", tmp_path / "metadata"
+    xml.write_text(THIN.lstrip().format(count=len(places), mappings=mappings))
+    metadata.write_bytes(bytes(2 * MIB))
+    run("thin_restore", "-q", "-i", xml, "-o", metadata)
+    pool = 'chunk_size = 128 metadata = "t_tmeta" pool = "t_tdata" transaction_id = 2'
+    volumes = lvm_volume("t", f'40 thin-pool {pool} discards = "passdown" zero_new_blocks = 1')
+    volumes += lvm_volume("t_tmeta", linear(32, "pv0", 0), visible=False)
+    volumes += lvm_volume("t_tdata", linear(40, "pv0", 32), visible=False)
+    sizes = {1: 16, 2: 100}
+    for device, count in sizes.items():
+        thin = f'{count} thin thin_pool = "t" transaction_id = 0 device_id = {device}'
+        volumes += lvm_volume(f"v{device}", thin)
+    member = lvm_member(uuid, lvm_text(volumes, uuids=(uuid,), extents=80), 6 * MIB)
+    data = dice.randbytes(40 * block)
+    member[block : block + 2 * MIB] = metadata.read_bytes()
+    member[33 * block : 73 * block] = data
+    path = tmp_path / "pv"
+    path.write_bytes(member)
+    with tools_on(path) as tools:
+        rows = tools.report("lvs", "lv_name", "segtype", "thin_id")
+    assert {row["lv_name"]: row["segtype"] for row in rows} == {
+        "t": "thin-pool",
+        "v1": "thin",
+        "v2": "thin",
+    }
+    first = {0: 3, 1: 4, 2: 5, 3: 6, 6: 20, 7: 21, 15: 39}
+    second = {3 * number: place for number, place in enumerate(places)}
+    found = assemble([path])
+    assert read_all(found) == {
+        f"lvm/vg/v{device}": b"".join(
+            data[held[number] * block :][:block] if number in held else bytes(block)
+            for number in range(sizes[device])
+        )
+        for device, held in ((1, first), (2, second))
+    }
+    assert all(inner.pieces == () for inner in found.volumes)
+    (inner,) = [inner for inner in found.volumes if inner.name == "lvm/vg/v1"]
+    kinds = {extent.kind.name for extent in inner.source.extents(0, inner.source.size)}
+    assert kinds == {"DATA", "HOLE"}
+    assert [(start // block, length // block) for start, length in found.free[0]] == [(73, 8)]

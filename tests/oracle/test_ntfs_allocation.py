@@ -12,7 +12,11 @@ import pytest
 
 from imprint.core.runs import Runs
 from imprint.core.units import GIB, KIB, MIB
+from imprint.filesystems.allocation import VolumeReader
 from imprint.filesystems.ntfs import FILE_SYSTEM
+from imprint.filesystems.ntfs.files import Files
+from imprint.filesystems.ntfs.geometry import read_geometry
+from imprint.filesystems.ntfs.layout import DATA
 from imprint.storage.file import FileStorage
 from imprint.testing.ntfs_volume import (
     age,
@@ -89,16 +93,27 @@ def test_nothing_is_missing_of_a_volume_that_was_used(
 
 @pytest.mark.root
 @pytest.mark.oracle("ntfs-3g")
-def test_an_mft_in_many_pieces_is_found(tmp_path: Path) -> None:
-    """Fails if parts of it that only its own further records name are not read."""
+def test_an_mft_and_a_file_in_many_pieces_are_found(tmp_path: Path) -> None:
+    """Fails if parts that only further records name are not read."""
     path = make(tmp_path / "volume", "-c", "512", "-z", "1", size=7 * MIB)
     with ntfs_mounted(path) as folder:
         crowd(folder)
         before = tree(folder)
+        pieces = folder / "pieces"
+        number, content = pieces.stat().st_ino, pieces.read_bytes()
     told = run("ntfsinfo", "-f", "-m", path).stdout
     attached = re.search(r"Number of Attached Extent Inodes: (\d+)", told)
     assert attached is not None
     assert int(attached[1]) > 0
+    told = run("ntfsinfo", "-f", "-i", str(number), path).stdout
+    assert re.search(r"attribute \$ATTRIBUTE_LIST .*\n\s*Resident:\s*No", told)
+    assert len(set(re.findall(r"attribute \$DATA .* from mft record (\d+)", told))) > 1
+    with closing(FileStorage.open(path)) as storage:
+        reader = VolumeReader(storage)
+        files = Files(reader, read_geometry(reader))
+        value = files.value(number, DATA)
+        assert value is not None
+        assert value.read(reader, files.geometry, 0, value.size) == content
     spoil_unused(path, same_as_told(path))
     with ntfs_mounted(path, "ro") as folder:
         assert tree(folder) == before

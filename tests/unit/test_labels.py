@@ -212,6 +212,16 @@ def test_freebsds_numbers_count_from_its_slice_if_the_third_one_begins_at_zero()
     ]
 
 
+def test_an_empty_bsd_partition_has_a_number_of_its_own() -> None:
+    """Fails if numbers behind an empty entry are others than those of Linux, or there twice."""
+    record = mbr_record(mbr_entry(FREEBSD, 100, 900), mbr_entry(NETBSD, 1000, 500))
+    first = bsd_label((110, 0, 7), (200, 30, 1), (100, 900, 0), (300, 0, 7))
+    second = bsd_label((1010, 20, 7))
+    disk = disk_with((0, record), (101 * SECTOR, first), (1001 * SECTOR, second))
+    assert places(read(disk)) == [(6, 200, 30), (8, 1010, 20)]
+    assert places(read(disk_with((512, first)))) == [(2, 200, 30)]
+
+
 def test_what_openbsd_lists_of_other_slices_is_left_out_and_no_damage() -> None:
     """Fails if a partition is there twice, or every such disk counts as damaged."""
     table = nested(OPENBSD, (110, 20, 7), (1200, 100, 8), more=mbr_entry(0x0C, 1200, 100))
@@ -269,6 +279,17 @@ def test_a_sun_label_with_a_wrong_checksum_is_none() -> None:
     label = sun_label((0, 160, 2))
     label[0] ^= 1
     assert read_table(MemoryStorage(disk_with((0, label)))) is None
+
+
+def test_a_slice_with_the_label_of_its_disk_is_no_disk() -> None:
+    """Fails if ``#p1`` of a disk, or a copy of it, seems to have partitions that are cut off."""
+    sun = disk_with((0, sun_label((0, 160, 2), (10, 320, 3), (0, 1600, 5))))
+    first = open_partition(MemoryStorage(sun, name="disk"), 1)
+    assert (first.size, read_table(first)) == (160 * SECTOR, None)
+    label = bsd_label((100, 400, 7), (500, 600, 1), (100, 1000, 0))
+    slices = disk_with((0, mbr_record(mbr_entry(FREEBSD, 100, 1000))), (101 * SECTOR, label))
+    inner = open_partition(MemoryStorage(slices, name="disk"), 5)
+    assert (inner.size, read_table(inner)) == (400 * SECTOR, None)
 
 
 def test_of_several_tables_the_one_that_linux_takes_counts() -> None:

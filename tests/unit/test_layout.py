@@ -89,6 +89,21 @@ def test_an_overlap_fails_when_the_class_is_made() -> None:
             second: int = uint(4, at=3, doc="begins in them")
 
 
+def test_a_structure_in_the_other_byte_order_has_the_same_fields() -> None:
+    """Fails if a structure that machines write in either order has to be declared twice."""
+
+    class Swapped(Big, size=12, endian="<"):
+        more: int = uint(2, at=10, doc="behind the fields of the base")
+
+    assert Big.SIZE == 10
+    assert list(Big.FIELDS) == ["half", "long"]
+    data = struct.pack("<HQH", 0x0102, 0x0304, 5)
+    record = Swapped.unpack(data)
+    assert (record.half, record.long, record.more) == (0x0102, 0x0304, 5)
+    assert record.pack() == data
+    assert Big.unpack(struct.pack(">HQ", 0x0102, 0x0304)).half == 0x0102
+
+
 def test_a_field_behind_the_end_fails_when_the_class_is_made() -> None:
     """Fails if a structure claims to be shorter than its fields."""
     with pytest.raises(TypeError, match="longer than its 6 bytes"):

@@ -12,6 +12,8 @@ from imprint.endpoints.location import Where, parse
 if TYPE_CHECKING:
     from pathlib import Path
 
+HOSTILE = ("a\0b", "a" * 300, "a" * 5000 + "#p1", "a#p" + "1" * 5000)
+
 
 @pytest.mark.parametrize(
     ("text", "where", "base", "partition"),
@@ -36,7 +38,38 @@ def test_addresses_are_what_the_grammar_says(
     assert (found.where, found.base, found.partition) == (where, base, partition)
 
 
-@pytest.mark.parametrize("text", ["", "a#", "a#p", "a#p0", "a#p01", "a#q1", "a#p1x", "a#p-1"])
+@pytest.mark.parametrize(
+    ("text", "partition", "inner"),
+    [
+        ("disk#luks", None, ("luks",)),
+        ("disk#p3#luks#lvm/vg-0/root.1", 3, ("luks", "lvm/vg-0/root.1")),
+        ("disk#md0", None, ("md0",)),
+        ("disk#md/root#p2", None, ("md/root", "p2")),
+        ("disk#p1#bitlocker", 1, ("bitlocker",)),
+        ("disk#p1#p2", 1, ("p2",)),
+    ],
+)
+def test_volumes_in_volumes_are_named_one_behind_the_other(
+    text: str, partition: int | None, inner: tuple[str, ...]
+) -> None:
+    """Fails if a volume in a container cannot be named, or is taken for a part of the path."""
+    found = parse(text)
+    assert (found.base, found.partition, found.inner) == ("disk", partition, inner)
+    assert found.is_part
+
+
+@pytest.mark.parametrize(
+    "text", ["a#lvm", "a#lvm/vg", "a#lvm/vg/lv/x", "a#luks2", "a#md", "a#md/", "a#lvm//x"]
+)
+def test_what_is_no_volume_is_refused(text: str) -> None:
+    """Fails if a typing error opens something."""
+    with pytest.raises(UsageError):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a#", "a#p", "a#p0", "a#p01", "a#q1", "a#p1x", "a#p-1", *HOSTILE]
+)
 def test_what_is_no_address_is_refused(text: str) -> None:
     """Fails if a typing error opens something."""
     with pytest.raises(UsageError):
@@ -51,8 +84,8 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         "repo:/srv/images::laptop-7",
         "repo:s3://bucket/prefix::laptop-7@abc",
         "disk.qcow2#p2:/etc/hostname",
-        "disk.qcow2#lvm/vg/lv",
-        "disk.qcow2#luks",
+        "disk.qcow2#lvm/vg/lv:/etc/hostname",
+        "disk.qcow2#luks:/etc/hostname",
     ],
 )
 def test_what_cannot_be_opened_yet_is_no_typing_error(text: str) -> None:

@@ -272,6 +272,23 @@ def test_shares_are_sums_of_bytes() -> None:
     assert shares.between(425, 1000) == Share(575, 0, 250, 25)
 
 
+def test_what_no_file_system_uses_has_a_glyph_of_its_own() -> None:
+    """Fails if unused room looks like holes, or the legend speaks of it where there is none."""
+    found = survey(22 * 1000, Volume(part(1, 0, 22 * 1000), None))
+    extents = fill(
+        22 * 1000, (0, 6000, Kind.UNUSED), (6000, 6400, Kind.ZERO), (6400, 6800, Kind.UNUSED)
+    )
+    lines = draw_disk(found, extents, width=24)
+    # The seventh cell: two parts of five are zeros, two are unused, one is a hole: a tie.
+    assert map_line(lines)[:6] == "//////"
+    assert set(map_line(lines)[7:]) == {" "}
+    assert "/ unused" in " ".join(lines)
+    assert "unused 6.2 KiB (29 %)" in " ".join(lines)
+    assert "unused" not in " ".join(draw_disk(found, fill(22 * 1000), width=24))
+    ascii_lines = draw_disk(found, fill(22 * 1000, (0, 6000, Kind.UNUSED)), encoding="ascii")
+    assert any("/////" in line for line in ascii_lines)
+
+
 @pytest.mark.parametrize(
     ("data", "glyph"), [(0, " "), (1, "░"), (250, "░"), (251, "▒"), (750, "▓"), (751, "█")]
 )

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from imprint.filesystems.allocation import Allocating
 
 MODULES: Final = {
+    "apfs": "apfs",
     "btrfs": "btrfs",
     "exfat": "exfat",
     "vfat": "fat",

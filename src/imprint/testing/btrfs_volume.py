@@ -22,7 +22,7 @@ SUPERBLOCK_BYTES: Final = 4 * KIB
 CHECKSUM_BYTES: Final = 32
 
 
-def make(path: Path, *options: str, size: int = 512 * MIB) -> Path:
+def make(path: Path, *options: str, size: int = 256 * MIB) -> Path:
     """Make a Btrfs in a new sparse file."""
     with path.open("wb") as file:
         file.truncate(size)

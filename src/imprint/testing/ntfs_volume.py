@@ -80,7 +80,7 @@ def age(folder: Path) -> None:
 
 
 def crowd(folder: Path) -> None:
-    """Fill a small one to its last cluster, in such a way that the MFT has to be in pieces."""
+    """Fill a small one to its last cluster; then the MFT and a file have to be in many pieces."""
     names = []
     with contextlib.suppress(OSError):
         for number in range(10_000):
@@ -92,6 +92,11 @@ def crowd(folder: Path) -> None:
     with contextlib.suppress(OSError):
         for number in range(10_000):
             (folder / f"empty{number}").touch()
+    for name in names[1:-1:4]:
+        name.unlink()
+    with (folder / "pieces").open("wb", buffering=0) as file:
+        for number in range(1000):
+            file.write(number.to_bytes(2, "little") * 256)
 
 
 def used_of_blkls(path: Path, unit: int) -> Runs:

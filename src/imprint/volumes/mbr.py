@@ -11,11 +11,14 @@ starts speak for another size.
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import FormatError, ReadError
 from imprint.core.events import Finding, Severity
 from imprint.core.layout import Structure, raw, uint
+from imprint.volumes import bsd
 from imprint.volumes.table import (
     Partition,
     PartitionTable,
@@ -43,6 +46,9 @@ FIRST_LOGICAL: Final = 5
 # Partitions of these types begin with a boot sector, or an extended boot record, that ends
 # with the signature: they tell the sector size.
 _SIGNED_TYPES: Final = EXTENDED_TYPES | {0x01, 0x04, 0x06, 0x07, 0x0B, 0x0C, 0x0E, 0xEF}
+
+_DISC_MARK: Final = b"\x01CD001"
+_DISC_MARK_AT: Final = 16 * 2048
 
 # What follows the jump in the boot sector of a file system that is no FAT.
 _VOLUME_MARKS: Final = (b"NTFS    ", b"EXFAT   ", b"-FVE-FS-", b"ReFS\0\0\0\0")
@@ -124,15 +130,58 @@ def is_volume(record: BootRecord) -> bool:
     )
 
 
-def hybrid_findings(record: BootRecord) -> list[Finding]:
-    """What to say of an MBR that has partitions of its own beside the entry for a GPT."""
+def is_all_bsd(record: BootRecord) -> bool:
+    """Whether its only partition is a BSD's, and begins with the disk: the label counts.
+
+    FreeBSD calls it dangerously dedicated. The size in the entry is made up.
+    """
+    used = [entry for entry in _entries(record) if entry.sector_count]
+    return len(used) == 1 and used[0].type in bsd.MBR_TYPES and used[0].start_lba == 0
+
+
+def is_disc(peek: Peek) -> bool:
+    """Whether the disk as a whole is an ISO 9660 file system.
+
+    Source: ECMA-119, section 8.1: descriptors begin in sector 16 of 2048 bytes.
+    """
+    try:
+        return peek.read(_DISC_MARK_AT, len(_DISC_MARK)) == _DISC_MARK
+    except (ReadError, FormatError):
+        return False
+
+
+def hybrid_findings(record: BootRecord, table: PartitionTable) -> list[Finding]:
+    """What to say of an MBR that has partitions of its own beside the entry for a GPT.
+
+    Systems that do not know GPTs use them. One that is none of the GPT's, but takes room from
+    one, means that the two tables contradict each other.
+    """
     own = [
-        entry for entry in _entries(record) if entry.sector_count and entry.type != PROTECTIVE_TYPE
+        (number, entry)
+        for number, entry in enumerate(_entries(record), start=1)
+        if entry.sector_count and entry.type != PROTECTIVE_TYPE
     ]
     if not own:
         return []
     what = f"it is hybrid: it has {len(own)} partitions beside those of the GPT, which count"
-    return [Finding(Severity.INFO, "MBR at 0x0", what)]
+    findings = [Finding(Severity.INFO, "MBR at 0x0", what)]
+    places = {(item.start, item.length) for item in table.partitions}
+    for number, entry in own:
+        item = _partition(entry, number, 0, table.sector_size, 0)
+        if (item.start, item.length) in places:
+            continue
+        crossed = [other for other in table.partitions if _cross(item, other)]
+        name = f"MBR entry {number} ({item.code} at 0x{item.start:x}, {item.length} bytes)"
+        if crossed:
+            what = f"expected a partition of the GPT, found that it overlaps {crossed[0].index}"
+            findings.append(Finding(Severity.ERROR, name, what))
+        else:
+            findings.append(Finding(Severity.INFO, name, "the GPT does not have this partition"))
+    return findings
+
+
+def _cross(one: Partition, other: Partition) -> bool:
+    return one.start < other.end and other.start < one.end
 
 
 def read(peek: Peek, record: BootRecord, sector_sizes: Sequence[int]) -> PartitionTable:
@@ -146,12 +195,40 @@ def read(peek: Peek, record: BootRecord, sector_sizes: Sequence[int]) -> Partiti
     logical, findings = _logical(
         peek, [item for item in primary if item.is_container], sector_size, record.disk_id
     )
-    partitions = (*primary, *logical)
+    overlaps = overlap_findings(primary) + overlap_findings(logical)
+    nested, more = _nested(peek, primary, FIRST_LOGICAL + len(logical), sector_size)
+    findings += more
+    partitions = (*primary, *logical, *nested)
     findings += bounds_findings(partitions, peek.size)
-    findings += overlap_findings(primary)
-    findings += overlap_findings(logical)
+    findings += _on_purpose(overlaps) if overlaps and is_disc(peek) else overlaps
     disk_id = f"{record.disk_id:08x}" if record.disk_id else None
     return PartitionTable("mbr", sector_size, disk_id, partitions, tuple(findings))
+
+
+def _nested(
+    peek: Peek, primary: list[Partition], first_index: int, sector_size: int
+) -> tuple[list[Partition], list[Finding]]:
+    """What BSD labels in primary partitions describe; such a partition becomes a container."""
+    nested: list[Partition] = []
+    findings: list[Finding] = []
+    numbers = itertools.count(first_index)
+    for at, outer in enumerate(primary):
+        type_ = int(outer.code, 16)
+        if type_ not in bsd.MBR_TYPES or not outer.start:
+            continue
+        inner, more = bsd.read_nested(peek, outer, type_, numbers, sector_size)
+        findings += more
+        if inner:
+            nested += inner
+            primary[at] = replace(outer, is_container=True)
+    return nested, findings
+
+
+def _on_purpose(overlaps: Sequence[Finding]) -> list[Finding]:
+    """A disc image for USB sticks as well: its first partition is the disc, others are in it."""
+    what = "the disk is a disc image that has a partition table too, as isohybrid makes them"
+    kept = [replace(item, severity=Severity.INFO) for item in overlaps]
+    return [Finding(Severity.INFO, "MBR at 0x0", what), *kept]
 
 
 def _entries(record: BootRecord) -> list[Entry]:

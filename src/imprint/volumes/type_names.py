@@ -1,7 +1,8 @@
 """Names of partition types, for people.
 
 Source: UEFI Specification 2.10, table 5.7; the Discoverable Partitions Specification; Andries
-Brouwer's list of MBR partition types. Names follow what ``fdisk`` and ``gdisk`` users know.
+Brouwer's list of MBR partition types; Inside Macintosh; ``sys/disklabel.h`` of the BSDs;
+``sys/vtoc.h`` of illumos. Names follow what ``fdisk`` and ``gdisk`` users know.
 """
 
 from __future__ import annotations
@@ -128,6 +129,83 @@ _GPT: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
+_APM: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "Apple_partition_map": "Apple partition map",
+        "Apple_Free": "Apple free",
+        "Apple_Void": "Apple free",
+        "Apple_Extra": "Apple free",
+        "Apple_HFS": "Apple HFS or HFS+",
+        "Apple_HFSX": "Apple HFSX",
+        "Apple_MFS": "Apple MFS",
+        "Apple_UFS": "Apple UFS",
+        "Apple_APFS": "Apple APFS",
+        "Apple_PRODOS": "Apple ProDOS",
+        "Apple_Boot": "Apple boot",
+        "Apple_Bootstrap": "Apple bootstrap (New World)",
+        "Apple_Driver": "Apple driver",
+        "Apple_Driver43": "Apple driver",
+        "Apple_Driver43_CD": "Apple driver",
+        "Apple_Driver_ATA": "Apple driver",
+        "Apple_Driver_ATAPI": "Apple driver",
+        "Apple_Driver_IOKit": "Apple driver",
+        "Apple_Driver_OpenFirmware": "Apple driver",
+        "Apple_FWDriver": "Apple driver",
+        "Apple_Patches": "Apple patches",
+        "Apple_RAID": "Apple RAID",
+        "Apple_Scratch": "Apple scratch",
+        "Apple_UNIX_SVR2": "Unix (A/UX, Linux)",
+    }
+)
+
+_BSD: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        0: "Unused",
+        1: "BSD swap",
+        2: "Unix version 6",
+        3: "Unix version 7",
+        4: "System V",
+        5: "4.1BSD",
+        6: "Unix version 8",
+        7: "BSD FFS",
+        8: "FAT",
+        9: "BSD LFS",
+        10: "Unknown to BSD",
+        11: "HPFS",
+        12: "ISO 9660",
+        13: "Boot",
+        14: "FreeBSD Vinum",
+        15: "BSD RAID",
+        17: "ext2",
+        18: "NTFS",
+        19: "RAIDframe",
+        20: "BSD ccd",
+        27: "FreeBSD ZFS",
+    }
+)
+
+_SUN: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        0x00: "Unassigned",
+        0x01: "Solaris boot",
+        0x02: "Solaris root",
+        0x03: "Solaris swap",
+        0x04: "Solaris /usr",
+        0x05: "Whole disk",
+        0x06: "Solaris stand",
+        0x07: "Solaris /var",
+        0x08: "Solaris /home",
+        0x09: "Solaris alternate sectors",
+        0x0A: "Solaris cache",
+        0x0B: "Solaris reserved",
+        0x82: "Linux swap",
+        0x83: "Linux filesystem",
+        0x8E: "Linux LVM",
+        0xFD: "Linux RAID",
+    }
+)
+
+
 def mbr_type_name(code: int) -> str:
     """Of a type byte."""
     return _MBR.get(code, UNKNOWN)
@@ -136,3 +214,18 @@ def mbr_type_name(code: int) -> str:
 def gpt_type_name(code: str) -> str:
     """Of a type GUID in lower case."""
     return _GPT.get(code, UNKNOWN)
+
+
+def apm_type_name(code: str) -> str:
+    """Of a type as it stands in the map."""
+    return _APM.get(code, UNKNOWN)
+
+
+def bsd_type_name(code: int) -> str:
+    """Of a file system type in a BSD label."""
+    return _BSD.get(code, UNKNOWN)
+
+
+def sun_type_name(code: int) -> str:
+    """Of a tag in the VTOC of a Sun label."""
+    return _SUN.get(code, UNKNOWN)

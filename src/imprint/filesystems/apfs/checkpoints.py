@@ -61,6 +61,7 @@ class Container:
         is_behind: there is a superblock of a newer one that is not whole.
         descriptors: the area of maps and superblocks.
         data: the area of ephemeral objects.
+        first_uuid: of the container whose superblock is in block 0.
     """
 
     blocks: Blocks
@@ -68,6 +69,7 @@ class Container:
     is_behind: bool
     descriptors: Extent
     data: Extent
+    first_uuid: bytes
     _older: Iterator[Checkpoint]
 
     def previous(self) -> Checkpoint | None:
@@ -114,7 +116,7 @@ def read_container(reader: VolumeReader) -> Container:
     _check_superblock(blocks, newest.superblock)
     blocks.count = newest.superblock.block_count
     is_behind = newest.superblock.xid != candidates[0][0]
-    return Container(blocks, newest, is_behind, descriptors, data, found)
+    return Container(blocks, newest, is_behind, descriptors, data, first.uuid, found)
 
 
 def _check_superblock(blocks: Blocks, block: ContainerSuperblock) -> None:
@@ -144,15 +146,15 @@ def _candidates(blocks: Blocks, area: Extent) -> list[tuple[int, int]]:
     """``(transaction, index in the area)`` of what looks like a superblock, newest first."""
     found = []
     step = max(1, MIB // blocks.size)
-    for first in range(0, area.count, step):
-        count = min(step, area.count - first)
+    for first in range(0, area.length, step):
+        count = min(step, area.length - first)
         piece = memoryview(blocks.read(area.start + first, count, "checkpoint area"))
         for index in range(count):
             content = piece[index * blocks.size :]
             header = ObjectHeader.unpack(content)
             if (
                 header.type & layout.TYPE_MASK == layout.CONTAINER
-                and content[32:36] == layout.CONTAINER_MAGIC
+                and bytes(content[32:36]) == layout.CONTAINER_MAGIC
             ):
                 found.append((header.xid, first + index))
     return sorted(found, reverse=True)
@@ -178,13 +180,13 @@ def _ephemeral(
     """Its ephemeral objects, all verified; ``None`` if something is amiss."""
     length = superblock.descriptor_length
     # The superblock is written last, behind its maps.
-    begins = (index - length + 1) % area.count
-    if not 1 < length <= area.count or superblock.descriptor_index != begins:
+    begins = (index - length + 1) % area.length
+    if not 1 < length <= area.length or superblock.descriptor_index != begins:
         return None
     found: dict[int, tuple[int, int]] = {}
     left = EPHEMERAL_BYTES_MAX
     for step in range(length - 1):
-        block = area.start + (begins + step) % area.count
+        block = area.start + (begins + step) % area.length
         content = blocks.read(block, 1, "checkpoint map")
         head = CheckpointMap.unpack(content)
         if (
@@ -210,7 +212,8 @@ def _is_object(blocks: Blocks, data: Extent, entry: CheckpointEntry) -> bool:
     """Whether what a map names is there and whole."""
     count, rest = divmod(entry.size, blocks.size)
     start = entry.block - data.start
-    if rest or not count or start < 0 or start + count > data.count:
+    if rest or not count or start < 0 or start + count > data.length:
         return False
     content = blocks.read(entry.block, count, "ephemeral object")
-    return ObjectHeader.unpack(content).oid == entry.oid and is_whole(content)
+    head = ObjectHeader.unpack(content)
+    return (head.oid, head.type) == (entry.oid, entry.type) and is_whole(content)

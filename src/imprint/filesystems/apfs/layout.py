@@ -32,7 +32,8 @@ EPHEMERAL, PHYSICAL = 0x80000000, 0x40000000
 CONTAINER, TREE_ROOT, TREE_NODE = 0x01, 0x02, 0x03
 SPACE_MANAGER, ADDRESS_BLOCK, CHUNK_BLOCK, FREE_QUEUE = 0x05, 0x06, 0x07, 0x09
 OBJECT_MAP, CHECKPOINT_MAP, VOLUME, FILE_TREE = 0x0B, 0x0C, 0x0D, 0x0E
-REFERENCE_TREE, SNAPSHOT_TREE, JUMPSTART, EXTENT_TREE = 0x0F, 0x10, 0x14, 0x1F
+REFERENCE_TREE, SNAPSHOT_TREE, OBJECT_MAP_SNAPSHOTS = 0x0F, 0x10, 0x13
+JUMPSTART, EXTENT_TREE = 0x14, 0x1F
 
 LAST_MAP: Final = 1
 UNENCRYPTED: Final = 1
@@ -104,6 +105,7 @@ class CheckpointMap(ObjectHeader, size=40, endian="<"):
 class CheckpointEntry(Structure, size=40, endian="<"):
     """One ephemeral object."""
 
+    type: int = uint(4, at=0, doc="of the object")
     size: int = uint(4, at=8, doc="in bytes")
     oid: int = uint(8, at=24, doc="of the object")
     block: int = uint(8, at=32, doc="in the checkpoint data area")
@@ -191,8 +193,8 @@ class Extent(NamedTuple):
 
     Attributes:
         start: the first.
-        count: how many.
+        length: how many.
     """
 
     start: int
-    count: int
+    length: int

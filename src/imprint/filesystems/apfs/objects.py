@@ -61,10 +61,10 @@ class Blocks:
         Raises:
             CorruptImageError: if it is not.
         """
-        if extent.start + extent.count > self.count:
+        if extent.start + extent.length > self.count:
             raise CorruptImageError(
                 f"{what}: expected a place inside the container's {self.count} blocks, "
-                f"found {extent.start} + {extent.count}",
+                f"found {extent.start} + {extent.length}",
                 name=self.reader.name,
             )
         return extent

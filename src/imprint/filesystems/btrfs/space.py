@@ -98,16 +98,11 @@ def read_space(state: State) -> Space:
                 groups.extend(_groups(state, node))
     if len(used - state.chunks.logical):
         raise CorruptImageError("extent tree: expected extents in chunks", name=state.name)
-    doubts = _check_counts(state, used, groups)
-    if {(group.start, group.length, group.kind) for group in groups} != {
-        (chunk.start, chunk.length, chunk.kind) for chunk in state.chunks.chunks
-    }:
-        doubts.append("the block groups are not the chunks")
+    doubts = _check_groups(state, used, groups)
     if _read_device_extents(state) != state.chunks.physical:
         doubts.append("the extents of the device are not those of the chunks")
     is_told_twice = layout.RO_FREE_SPACE_TREE | layout.RO_FREE_SPACE_TREE_VALID
-    free = state.chunks.logical - used
-    if state.geometry.has(is_told_twice) and _read_free(state) != free:
+    if state.geometry.has(is_told_twice) and not _is_free(state, state.chunks.logical - used):
         doubts.append("the free-space tree and the extent tree contradict each other")
     return Space(used, doubts)
 
@@ -136,14 +131,17 @@ def _groups(state: State, leaf: Node) -> Iterator[_Group]:
         yield _Group(item.owner, item.offset, group.kind, group.used)
 
 
-def _check_counts(state: State, used: Runs, groups: list[_Group]) -> list[str]:
-    """What is wrong with the sums that block groups and the superblock have."""
+def _check_groups(state: State, used: Runs, groups: list[_Group]) -> list[str]:
+    """What is wrong with block groups, and the sums that they and the superblock have."""
     doubts = []
     if state.superblock.bytes_used != used.total:
         doubts.append(
             f"the superblock counts {state.superblock.bytes_used} bytes in use, "
             f"and the extent tree has {used.total}"
         )
+    groups.sort()
+    if [group[:3] for group in groups] != [chunk[:3] for chunk in state.chunks.chunks]:
+        return [*doubts, "the block groups are not the chunks"]
     for group in groups:
         found = used.clip(group.start, group.start + group.length).total
         if found != group.used:
@@ -166,14 +164,18 @@ def _read_device_extents(state: State) -> Runs:
     return Runs.of(found)
 
 
-def _read_free(state: State) -> Runs:
-    """Addresses that the free-space tree calls free; mkfs leaves some of chunks that are gone."""
+def _is_free(state: State, free: Runs) -> bool:
+    """Whether the free-space tree has these addresses, and no other that is in a chunk.
+
+    mkfs leaves some of chunks that are gone.
+    """
     found: list[tuple[int, int]] = []
-    sector = state.geometry.sector_size
+    sector, item_count = state.geometry.sector_size, 0
     for node in state.tree(layout.FREE_SPACE_TREE):
         if node.level:
             continue
         for item in node.items(layout.FREE_SPACE_EXTENT, layout.FREE_SPACE_BITMAP):
+            item_count += 1
             length = _length(state, item, item.offset)
             if item.kind == layout.FREE_SPACE_EXTENT:
                 found.append((item.owner, length))
@@ -187,7 +189,9 @@ def _read_free(state: State) -> Runs:
                     (item.owner + start * sector, count * sector)
                     for start, count in runs_of_bits(item.data, 0, length // sector)
                 )
-    return Runs.of(found) & state.chunks.logical
+            if len(found) > len(free) + item_count:
+                return False  # a run is cut at most where an item ends
+    return Runs.of(found) & state.chunks.logical == free
 
 
 def _length(state: State, item: Item, length: int) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Ntfs:
-    """NTFS 1.2 to 3.1."""
+    """NTFS 1.1 to 3.1."""
 
     def allocation(self, volume: Source) -> Allocation:
         """See :class:`~imprint.filesystems.allocation.Allocating`."""

@@ -57,7 +57,7 @@ def _flags(files: Files) -> Iterator[str]:
     head = VolumeInformation.unpack(data)
     if (head.major, head.minor) not in _VERSIONS:
         raise UnsupportedFeatureError(
-            f"NTFS: expected version 1.2, 3.0 or 3.1, found {head.major}.{head.minor}",
+            f"NTFS: expected version 1.1 to 3.1, found {head.major}.{head.minor}",
             name=files.geometry.where,
         )
     for flag, meaning in layout.VOLUME_FLAGS.items():

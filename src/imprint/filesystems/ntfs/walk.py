@@ -36,6 +36,8 @@ def reached(files: Files) -> Iterator[tuple[int, int]]:
     end = files.mft.initialized // size * size
     for start in range(0, end, _READ_BYTES):
         data = files.mft.read(files.reader, geometry, start, min(_READ_BYTES, end - start))
+        if layout.FILE_MARK not in data and _DAMAGED_MARK not in data:
+            continue
         for at in range(0, len(data), size):
             mark = data[at : at + 4]
             number = (start + at) // size

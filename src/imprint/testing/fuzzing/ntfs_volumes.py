@@ -19,6 +19,7 @@ from imprint.filesystems.ntfs import FILE_SYSTEM, layout
 from imprint.filesystems.probes.microsoft import MftAttribute, MftRecord, NtfsBootSector
 from imprint.storage.memory import MemoryStorage
 from imprint.testing.fuzzing.target import Place, Target
+from imprint.testing.ntfs_volume import RESTART_PAGE, restart_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,6 @@ _CLUSTER: Final = 512
 _CLUSTERS: Final = 255
 _RECORD: Final = 1024
 _RECORDS: Final = 20
-_PAGE: Final = 4096
 _NODE: Final = 1024
 _MFT, _BITMAP, _NODES, _MIRROR, _LOG, _CATALOG, _SHADOW = 16, 56, 58, 64, 80, 128, 160
 _HIBERFIL: Final = 16
@@ -41,7 +41,7 @@ _PROTECTED: Final = (
     *((_MFT * _CLUSTER + index * _RECORD, _RECORD) for index in range(_RECORDS)),
     *((_MIRROR * _CLUSTER + index * _RECORD, _RECORD) for index in range(4)),
     *((_NODES * _CLUSTER + index * _NODE, _NODE) for index in range(2)),
-    *((_LOG * _CLUSTER + index * _PAGE, _PAGE) for index in range(2)),
+    *((_LOG * _CLUSTER + index * RESTART_PAGE, RESTART_PAGE) for index in range(2)),
 )
 _TAKEN: Final = ((0, 16), (16, 40), (56, 6), (64, 8), (80, 16), (128, 64), (200, 8))
 
@@ -135,7 +135,7 @@ def _volume(*, has_list: bool = False, has_shadows: bool = False, is_open: bool 
         set_bits(bits, start, count)
     put(_BITMAP, bytes(bits))
     put(_NODES, _node(_entry("a", 1), last=b"") + _node(_entry("hiberfil.sys", _HIBERFIL)))
-    put(_LOG, _restart(is_open=is_open) + _restart(is_open=False))
+    put(_LOG, _log(is_open=is_open))
     put(200, b"none")
     if has_shadows:
         put(layout.SHADOW_HEADER_AT // _CLUSTER, _shadow_header().pack())
@@ -164,7 +164,7 @@ def _records(*, has_list: bool) -> list[bytes]:
     values = {
         0: whole,
         1: _in_clusters(layout.DATA, ((_MIRROR, 8),), 4 * _RECORD),
-        2: _in_clusters(layout.DATA, ((_LOG, 16),), 2 * _PAGE),
+        2: _in_clusters(layout.DATA, ((_LOG, 16),), 2 * RESTART_PAGE),
         3: _resident(layout.VOLUME_INFORMATION, state),
         5: of_folder,
         6: _in_clusters(layout.DATA, ((_BITMAP, 1),), 32),
@@ -253,13 +253,9 @@ def _node(entries: bytes, *, last: bytes | None = None) -> bytes:
     return (head.ljust(64, b"\0") + entries).ljust(_NODE, b"\0")
 
 
-def _restart(*, is_open: bool) -> bytes:
-    page = bytearray(_PAGE)
-    struct.pack_into("<4sHH", page, 0, layout.RESTART_MARK, 30, _PAGE // layout.STRIDE + 1)
-    struct.pack_into("<IIHhh", page, 16, _PAGE, _PAGE, 48, 1, 1)
-    struct.pack_into("<H", page, 30, _NUMBER)
-    struct.pack_into("<Q4xHH", page, 48, 5 + is_open, 0, 0 if is_open else layout.LOG_IS_CLEAN)
-    return bytes(page)
+def _log(*, is_open: bool) -> bytes:
+    first = restart_page(lsn=7 if is_open else 5, flags=0 if is_open else 2, version=(1, 1))
+    return first + restart_page(lsn=6, flags=2, version=(1, 1))
 
 
 def _shadow_header() -> Structure:

@@ -9,7 +9,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from imprint.testing.fuzzing import (
+    apfs_volumes,
     btrfs_volumes,
+    container_members,
     contents,
     encrypted,
     ext_volumes,
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
     from imprint.testing.fuzzing.target import Target
 
 _MODULES: Final[tuple[Callable[[], Iterator[Target]], ...]] = (
+    apfs_volumes.targets,
     btrfs_volumes.targets,
     writable_images.targets,
     readable_images.targets,
+    container_members.targets,
     contents.targets,
     encrypted.targets,
     ext_volumes.targets,
