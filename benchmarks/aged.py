@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import random
 import shutil
 import subprocess
@@ -22,8 +21,15 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.content import BINARY_FOLDERS, SEED, TEXT_FOLDERS, files_below, make_disk
-from imprint.core.units import MIB, parse_size
+from benchmarks.content import (
+    BINARY_FOLDERS,
+    BLOCK_BYTES,
+    SEED,
+    TEXT_FOLDERS,
+    files_below,
+    make_disk,
+)
+from imprint.core.units import MIB, align_up, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +41,7 @@ USED: Final = 0.5
 """Share of it that they take up in the end: new ones fill some of the gaps."""
 
 _BATCH_BYTES: Final = 32 * MIB
-_FILE_BYTES_MAX: Final = 256 * MIB
+_FILE_BYTES_MAX: Final = 32 * MIB
 _DELETED_EVERY: Final = 3
 _ARGUMENTS_MAX: Final = 500
 
@@ -84,12 +90,15 @@ class _Mounted:
 
     def put(self, folder: Path) -> None:
         shutil.copytree(folder, self._root / folder.name)
-        os.sync()  # or what is deleted would never have been written
+        self._sync()  # or what is deleted would never have been written
 
     def remove(self, names: list[str]) -> None:
         for name in names:
             (self._root / name).unlink()
-        os.sync()
+        self._sync()
+
+    def _sync(self) -> None:
+        _run("sync", "-f", str(self._root))
 
 
 class _Mtools:
@@ -97,7 +106,7 @@ class _Mtools:
         self._path = path
 
     def put(self, folder: Path) -> None:
-        _run("mcopy", "-s", "-Q", "-b", "-i", str(self._path), str(folder), "::/")
+        _run("mcopy", "-s", "-Q", "-i", str(self._path), str(folder), "::/")
 
     def remove(self, names: list[str]) -> None:
         for at in range(0, len(names), _ARGUMENTS_MAX):
@@ -125,7 +134,7 @@ def make_aged(path: Path, kind: str, size: int, seed: int) -> None:
 def _put_next(batches: Iterator[tuple[Path, int]], place: Place, names: list[str]) -> int:
     batch, length = next(batches)
     place.put(batch)
-    names.extend(f"{batch.name}/{name}" for name in sorted(os.listdir(batch)))
+    names.extend(sorted(f"{batch.name}/{path.name}" for path in batch.iterdir()))
     return length
 
 
@@ -142,18 +151,19 @@ def _batches(folder: Path, seed: int) -> Iterator[tuple[Path, int]]:
             number += 1
             length = 0
             while files and length < _BATCH_BYTES:
-                length += _copied(files.pop(), batch)
+                # A name that every file system takes.
+                length += _copied(files.pop(), batch / f"f{len(files)}.bin")
             yield batch, length
             shutil.rmtree(batch)
 
 
-def _copied(path: Path, batch: Path) -> int:
-    """Copy a file under a name that every file system takes; its length, 0 if it did not go."""
+def _copied(path: Path, target: Path) -> int:
+    """Copy a file; the room it takes, 0 if it did not go."""
     try:
         length = path.stat().st_size
         if 0 < length <= _FILE_BYTES_MAX:
-            shutil.copyfile(path, batch / f"f{len(os.listdir(batch))}.bin")
-            return length
+            shutil.copyfile(path, target)
+            return align_up(length, BLOCK_BYTES)
     except OSError:  # not ours to read, or gone
         pass
     return 0

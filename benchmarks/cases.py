@@ -76,6 +76,7 @@ class Case:
         output: format of the file that is written, or ``None``.
         bar: imprint's time divided by the peer's must not be above it; ``None``: no bar.
         seconds_max: bar for imprint's time alone.
+        stored_bar: imprint's output divided by the peer's must not be above it, in bytes.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Case:
     output: str | None = None
     bar: float | None = SAME_SPEED
     seconds_max: float | None = None
+    stored_bar: float | None = None
 
 
 def imprint(*words: str) -> Tool:

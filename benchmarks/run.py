@@ -19,18 +19,18 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from imprint.core.units import format_size, parse_size
 
 # Started as a program, Python looks for modules in this folder, not in the one around it.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.cases import CASES, Case, format_of, peer_format
+from benchmarks.cases import CASES, Case, Tool, format_of, peer_format
 from benchmarks.inputs import Inputs
 
-ROOM_FACTOR: Final = 11
-"""Disk space that all cases need at once, in sizes of the disk."""
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Sample(NamedTuple):
@@ -40,6 +40,13 @@ class Sample(NamedTuple):
     cpu_s: float
     memory: int
     stored: int
+
+
+class Supplying(Protocol):
+    """Has the files that cases need."""
+
+    def get(self, name: str) -> Path:
+        """The path of an input."""
 
 
 class FailedError(Exception):
@@ -55,11 +62,19 @@ class Result:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def measure_case(case: Case, inputs: Inputs, folder: Path, runs: int) -> Result:
+def measure_case(
+    case: Case,
+    inputs: Supplying,
+    folder: Path,
+    runs: int,
+    *,
+    verify: Callable[[Case, Tool, dict[str, Path]], None],
+) -> Result:
     """Run all tools of a case in turns.
 
     The first turn is not counted: it fills caches, and in a virtual machine it touches memory
-    that the host has yet to provide. Its outputs are compared with the source instead.
+    that the host has yet to provide. Its outputs are verified instead: a fast tool that writes
+    something else does not count.
     """
     files = {name: inputs.get(name) for name in case.needs}
     files["out"] = folder / "out"
@@ -76,7 +91,7 @@ def measure_case(case: Case, inputs: Inputs, folder: Path, runs: int) -> Result:
             try:
                 sample = _measure(tool.resolve(files), files["out"] if case.output else None)
                 if turn == 0:
-                    _verify(case, files)
+                    verify(case, tool, files)
                 else:
                     result.samples[tool.name].append(sample)
             except FailedError as failure:
@@ -112,8 +127,8 @@ def _measure(command: list[str], output: Path | None) -> Sample:
     return Sample(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, stored)
 
 
-def _verify(case: Case, files: dict[str, Path]) -> None:
-    """A fast tool that writes something else does not count."""
+def _verify(case: Case, _: Tool, files: dict[str, Path]) -> None:
+    """The output holds the same disk as the source."""
     if case.output is None:
         return
     source = files[case.needs[0]]
@@ -149,28 +164,49 @@ def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def main() -> int:
+@dataclass(frozen=True)
+class Suite:
+    """Cases that are measured together.
+
+    Attributes:
+        about: in a line.
+        cases: what is compared.
+        supply: makes inputs, of a size, in a folder.
+        verify: raises :class:`FailedError` if a tool has written something wrong.
+        default_size: of the disk.
+        peers: commands that tell the versions of the peers.
+    """
+
+    about: str
+    cases: tuple[Case, ...]
+    supply: Callable[[Path, int, Callable[[str], None]], Supplying]
+    verify: Callable[[Case, Tool, dict[str, Path]], None]
+    default_size: str
+    peers: tuple[tuple[str, ...], ...]
+
+
+def main(suite: Suite) -> int:
     """Measure, and print what came of it."""
-    args = _parse()
+    args = _parse(suite)
     with ExitStack() as stack:
         folder = args.dir or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
+        cases = [case for case in suite.cases if not args.only or case.name in args.only]
+        wanted = (len({name for case in cases for name in case.needs}) + 1) * args.size
         free = shutil.disk_usage(folder).free
-        if free < ROOM_FACTOR * args.size:
-            wanted = format_size(ROOM_FACTOR * args.size)
-            _tell(f"run.py: expected {wanted} free in {folder}, found {format_size(free)}")
+        if free < wanted:
+            _tell(f"expected {format_size(wanted)} free in {folder}, found {format_size(free)}")
             return 2
-        inputs = Inputs(folder, args.size, _tell)
+        inputs = suite.supply(folder, args.size, _tell)
         results = []
-        for case in CASES:
-            if not args.only or case.name in args.only:
-                _tell(f"measuring {case.name}")
-                results.append(measure_case(case, inputs, folder, args.runs))
+        for case in cases:
+            _tell(f"measuring {case.name}")
+            results.append(measure_case(case, inputs, folder, args.runs, verify=suite.verify))
     # Not at the top: a parent's memory counts as its children's.
     from benchmarks import table
 
     rows = table.rows(results)
-    context = table.context(args.size, args.runs)
+    context = table.context(args.size, args.runs, suite.peers)
     if args.json:
         print(json.dumps({"context": context, "rows": [row.as_dict() for row in rows]}, indent=2))
     else:
@@ -178,14 +214,16 @@ def main() -> int:
     return 0 if all(row.holds for row in rows) else 1
 
 
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--size", type=parse_size, default=parse_size("2G"), help="of the disk")
+def _parse(suite: Suite) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=suite.about)
+    parser.add_argument(
+        "--size", type=parse_size, default=parse_size(suite.default_size), help="of the disk"
+    )
     parser.add_argument("--runs", type=int, default=5, help="of each tool that count")
     parser.add_argument(
         "--only",
         action="append",
-        choices=[case.name for case in CASES],
+        choices=[case.name for case in suite.cases],
         help="only this case; repeatable",
     )
     parser.add_argument(
@@ -201,4 +239,15 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        main(
+            Suite(
+                about=__doc__.partition("\n")[0],
+                cases=CASES,
+                supply=Inputs,
+                verify=_verify,
+                default_size="2G",
+                peers=(("qemu-img", "--version"), ("cp", "--version")),
+            )
+        )
+    )

@@ -57,6 +57,8 @@ class Row:
         best_ratio: the same of the fastest runs.
         bar: what the ratio must not exceed.
         seconds_max: what imprint's time alone must not exceed.
+        stored_ratio: imprint's output divided by the peer's, if there is any.
+        stored_bar: what that must not exceed.
         holds: whether the bars hold.
         failure: of either program.
     """
@@ -69,6 +71,8 @@ class Row:
     best_ratio: float | None
     bar: float | None
     seconds_max: float | None
+    stored_ratio: float | None
+    stored_bar: float | None
     holds: bool
     failure: str | None
 
@@ -82,8 +86,8 @@ def rows(results: Sequence[Result]) -> list[Row]:
     return [_row(result, peer.name) for result in results for peer in result.case.peers]
 
 
-def context(size: int, runs: int) -> dict[str, str]:
-    """Where and when: without it the figures mean nothing."""
+def context(size: int, runs: int, peers: Sequence[tuple[str, ...]]) -> dict[str, str]:
+    """Where and when, and the versions of the peers: without it the figures mean nothing."""
     return {
         "date": time.strftime("%Y-%m-%d"),
         "disk": format_size(size),
@@ -92,8 +96,7 @@ def context(size: int, runs: int) -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "imprint": __version__,
         "python": platform.python_version(),
-        "qemu-img": _first_line("qemu-img", "--version"),
-        "cp": _first_line("cp", "--version"),
+        **{command[0]: _first_line(*command) for command in peers},
     }
 
 
@@ -101,7 +104,7 @@ def render(table: Sequence[Row], facts: dict[str, str], *, markdown: bool) -> st
     """The table as text; as Markdown if that is asked for."""
     head = (
         *("case", "peer", "imprint s", "peer s", "ratio", "best", "bar", "", "spread"),
-        *("CPU s", "peer CPU s", "MiB", "peer MiB", "stored", "peer stored"),
+        *("CPU s", "peer CPU s", "MiB", "peer MiB", "stored", "peer stored", "ratio"),
     )
     cells = [head, *(_cells(row) for row in table)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
@@ -120,18 +123,21 @@ def _row(result: Result, peer: str) -> Row:
     case = result.case
     ours = _figures(result, case.ours.name)
     theirs = _figures(result, peer)
-    ratio = best = None
+    ratio = best = stored = None
     if ours is not None and theirs is not None:
         ratio, best = ours.wall_s / theirs.wall_s, ours.best_s / theirs.best_s
+        stored = ours.stored / theirs.stored if theirs.stored else None
     holds = ours is not None and theirs is not None
     if case.bar is not None:
         holds = holds and ratio is not None and ratio <= case.bar
     if case.seconds_max is not None:
         holds = holds and ours is not None and ours.wall_s <= case.seconds_max
+    if case.stored_bar is not None:
+        holds = holds and stored is not None and stored <= case.stored_bar
     failure = result.failures.get(case.ours.name) or result.failures.get(peer)
     return Row(
         *(case.name, peer, ours, theirs, ratio, best),
-        *(case.bar, case.seconds_max, holds, failure),
+        *(case.bar, case.seconds_max, stored, case.stored_bar, holds, failure),
     )
 
 
@@ -156,6 +162,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         bars.append(f"{row.bar:.2f}")
     if row.seconds_max is not None:
         bars.append(f"{row.seconds_max:.3f} s")
+    if row.stored_bar is not None:
+        bars.append(f"{row.stored_bar:.2f} stored")
     both = (row.ours, row.theirs)
     return (
         row.case,
@@ -168,6 +176,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         *("" if tool is None else f"{tool.cpu_s:.2f}" for tool in both),
         *("" if tool is None else f"{tool.memory / MIB:.0f}" for tool in both),
         *("" if tool is None or not tool.stored else format_size(tool.stored) for tool in both),
+        "" if row.stored_ratio is None else f"{row.stored_ratio:.3f}",
     )
 
 

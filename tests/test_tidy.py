@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from imprint import formats
+from imprint.filesystems import table
+from imprint.filesystems.allocation import Walking
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -56,6 +58,25 @@ def test_every_format_has_a_page_a_contract_and_an_oracle(name: str) -> None:
     assert any(f'"{name}"' in path.read_text(encoding="utf-8") for path in contracts)
     if name != "raw":
         assert list((ROOT / "tests" / "oracle").glob(f"test_{name}*.py"))
+
+
+@pytest.mark.parametrize("kind", sorted(table.MODULES))
+def test_every_file_system_has_a_page_a_row_and_an_oracle(kind: str) -> None:
+    """Fails if an allocation map is added and not explained, or not tested against another tool."""
+    module = table.MODULES[kind]
+    text = (ROOT / "docs" / "used.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("|") and f"`{kind}`" in line]
+    assert len(rows) == 1
+    _, _, has_map, has_proof, page, _ = rows[0].split("|")
+    assert has_proof.strip() == ("✓" if isinstance(table.allocator(kind), Walking) else "–")
+    if module in ("swap", "whole"):  # there is nothing to look for
+        return
+    assert has_map.strip() == "✓"
+    assert f"(filesystems/{module}.md)" in page
+    assert (ROOT / "docs" / "filesystems" / f"{module}.md").exists()
+    oracles = (ROOT / "tests" / "oracle").glob("test_*_allocation.py")
+    wanted = f"imprint.filesystems.{module} import"
+    assert any(wanted in path.read_text(encoding="utf-8") for path in oracles)
 
 
 def test_links_in_the_docs_lead_somewhere() -> None:

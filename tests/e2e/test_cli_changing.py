@@ -48,6 +48,35 @@ def test_create_makes_an_empty_disk(
     oracles.check(program.folder / "x.qcow2", "qcow2")
 
 
+@pytest.mark.oracle("qemu-img")
+def test_create_tells_the_size_that_the_disk_has(program: Program) -> None:
+    """Fails if it tells what was asked for, where the format counts in sectors."""
+    for name in ("x.qed", "x.vmdk"):
+        assert program.ok("create", name, "700", "--json").json["size"] == 1024
+        assert oracles.info(program.folder / name)["virtual-size"] == 1024
+
+
+def test_a_parent_is_not_removed_as_a_file_of_the_image_that_is_replaced(program: Program) -> None:
+    """Fails if an overlay takes the place of a split image, and its parent's data with it."""
+    program.ok("create", "x.vmdk", "4M", "-o", "subformat=twoGbMaxExtentSparse")
+    program.ok("create", "x.vmdk", "--parent", "x-s001.vmdk", "--force")
+    assert (program.folder / "x-s001.vmdk").exists()
+    assert program.ok("info", "x.vmdk", "--json").json["parent"] == "x-s001.vmdk"
+
+
+@pytest.mark.oracle("qemu-img")
+def test_the_format_of_a_backing_file_has_the_name_that_qemu_knows(program: Program) -> None:
+    """Fails if it is written as vhd: QEMU has no such driver, and opens no such overlay."""
+    program.ok("create", "base.vhd", "4M", "-o", "block_size=512K")
+    program.ok("create", "o.qcow2", "--parent", "base.vhd")
+    assert oracles.info(program.folder / "o.qcow2")["backing-filename-format"] == "vpc"
+    oracles.check(program.folder / "o.qcow2", "qcow2")
+    program.ok("create", "p.qcow2", "4M")
+    program.ok("rebase", "p.qcow2", "--parent", "base.vhd")
+    oracles.check(program.folder / "p.qcow2", "qcow2")
+    assert program.ok("info", "p.qcow2", "--json").json["size"] == 4 * MIB
+
+
 def test_create_takes_the_format_by_suffix_or_option(program: Program) -> None:
     """Fails if -O, or its synonym here, is ignored."""
     assert program.ok("create", "a.vdi", "1M", "--json").json["format"] == "vdi"

@@ -22,6 +22,43 @@ MIB = 1 << 20
 SIZE = 8 * MIB
 
 
+@pytest.mark.parametrize(
+    ("target", "option", "count"),
+    [
+        ("out.vmdk", "subformat=twoGbMaxExtentSparse", 2),
+        ("out.vmdk", "subformat=monolithicFlat", 2),
+        ("out.qcow2", "data_file=out.data", 2),
+    ],
+)
+def test_what_is_stored_is_counted_in_all_files_of_an_image(
+    program: Program, disk: Path, target: str, option: str, count: int
+) -> None:
+    """Fails if only the file is counted that the user has named: the data is in another one."""
+    for _ in range(1 if "data_file" in option else 2):  # then in the place of the first
+        found = program.ok("convert", disk.name, target, "-o", option, "--force", "--json").json
+        files = list(program.folder.glob("out*"))
+        assert len(files) == count
+        assert found["bytes_stored"] == sum(file.stat().st_blocks * 512 for file in files)
+        assert 3 * 70_000 <= found["bytes_stored"] < SIZE
+
+
+def test_a_source_is_neither_replaced_nor_removed_as_a_file_of_the_old_image(
+    program: Program, disk: Path
+) -> None:
+    """Fails if the data file of an image is lost when that image is made anew from it."""
+    program.ok("convert", disk.name, "x.vmdk", "-o", "subformat=monolithicFlat")
+    flat = program.folder / "x-flat.vmdk"
+    inode = flat.stat().st_ino
+    program.ok("convert", flat.name, "x.vmdk", "-f", "raw", "--force")
+    assert flat.stat().st_ino == inode
+    assert flat.read_bytes() == disk.read_bytes()
+    (program.folder / "x.vmdk").unlink()
+    again = ("convert", flat.name, "x.vmdk", "-f", "raw", "-o", "subformat=monolithicFlat")
+    assert "is the source" in program.refuses(5, *again, "--force")[0]
+    assert flat.stat().st_ino == inode
+    assert sorted(program.folder.glob("x*")) == [flat]
+
+
 @pytest.mark.oracle("qemu-img")
 def test_capture_says_all_that_scripts_count_on(
     program: Program, disk: Path, documented: Callable[[str, dict[str, Any]], None]

@@ -8,7 +8,7 @@ import random
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -18,9 +18,6 @@ from imprint.endpoints.copying import CopyRequest, run
 from imprint.endpoints.journal import journal_path
 from imprint.endpoints.target import TargetRequest
 from imprint.storage.pending import partial_path
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MIB = 1 << 20
 SIZE = 12 * MIB
@@ -233,3 +230,23 @@ def test_a_full_disk_is_one_error_and_no_file(
     assert "file too large" in done.stderr
     assert not target.exists()
     assert not partial_path(target).exists()
+
+
+def test_a_copy_of_one_partition_is_not_gone_on_with_as_that_of_another(tmp_path: Path) -> None:
+    """Fails if two parts of a disk that are equally long are taken for the same source."""
+    disk = tmp_path / "disk.raw"
+    table = bytearray(512)
+    for number in (0, 1):
+        first, count = 2048 + number * SIZE // 512, SIZE // 512
+        entry = b"\0\0\0\0\x83\0\0\0" + first.to_bytes(4, "little") + count.to_bytes(4, "little")
+        table[446 + 16 * number : 462 + 16 * number] = entry
+    table[510:] = b"\x55\xaa"
+    parts = [letter * 100_000 + bytes(SIZE - 100_000) for letter in (b"a", b"b")]
+    disk.write_bytes(bytes(table).ljust(MIB, b"\0") + parts[0] + parts[1])
+    target = tmp_path / "target.img"
+
+    _kill_at(Path(f"{disk}#p1"), target, "raw", {}, 8 * MIB)
+    outcome = run(CopyRequest(f"{disk}#p2", TargetRequest(str(target), "raw", force=True)))
+
+    assert outcome.report.resumed_at == 0
+    assert target.read_bytes() == parts[1]

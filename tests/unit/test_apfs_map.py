@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 SUPERBLOCK, MAP, OLDER = 4, 3, 2
 SPACE, QUEUE = DATA[0], DATA[0] + 1
+SUPER: Final = layout.ContainerSuperblock
+SPACES: Final = layout.SpaceManager
 
 
 def allocation(content: bytes) -> Allocation:
@@ -147,10 +149,16 @@ def test_what_does_not_fit_leaves_a_doubt(name: str) -> None:
     assert len(in_bytes(USED) - found.used) == 0
 
 
-def test_the_older_checkpoint_counts_if_the_newest_is_torn() -> None:
-    """Fails if a half-written superblock is believed, or none is found."""
+@pytest.mark.parametrize("what", ["torn", "lost", "of other areas"])
+def test_the_older_checkpoint_counts_if_the_newest_is_not_whole(what: str) -> None:
+    """Fails if a half-written superblock is believed, or nobody misses one."""
     content = bytearray(container())
-    content[SUPERBLOCK * BLOCK + 2000] ^= 1
+    if what == "torn":
+        content[SUPERBLOCK * BLOCK + 2000] ^= 1
+    elif what == "lost":
+        content[SUPERBLOCK * BLOCK : (SUPERBLOCK + 1) * BLOCK] = bytes(BLOCK)
+    else:
+        content = bytearray(changed(SUPERBLOCK, place(SUPER, "data_blocks"), u32(9)))
     found = allocation(bytes(content))
     assert found.doubts == ("its newest checkpoint is not whole",)
     assert found.used == in_bytes([*USED, (OLD, 1)])
@@ -169,8 +177,6 @@ def test_an_older_checkpoint_that_is_not_whole_is_left_out() -> None:
     assert allocation(bytes(content)).used == in_bytes(USED)
 
 
-SUPER: Final = layout.ContainerSuperblock
-SPACES: Final = layout.SpaceManager
 UNSUPPORTED: Final = {
     "first version": (SUPERBLOCK, place(SUPER, "incompatible_features"), u64(1)),
     "Fusion": (SUPERBLOCK, place(SUPER, "incompatible_features"), u64(0x102)),

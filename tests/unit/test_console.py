@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -163,3 +165,18 @@ def test_values_and_sizes() -> None:
     assert exact(1536 << 20) == "1.5 GiB (1610612736 bytes)"
     assert exact(512) == "512 bytes"
     assert exact(1) == "1 byte"
+
+
+def test_an_interrupt_while_a_module_is_loaded_leaves_the_exit_code_alone() -> None:
+    """Fails if CPython ends us by SIGINT instead: scripts expect 130, and SIGTERM is none."""
+    script = """
+import signal, sys
+from imprint.cli.console import Console
+console = Console()
+signal.signal(signal.SIGTERM, lambda *_: console.interrupt())
+try:
+    exec("signal.raise_signal(signal.SIGTERM)")  # as dataclasses do when they are defined
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 130

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imprint.core.contracts import Replaceable
-from imprint.core.errors import TargetBusyError
+from imprint.core.errors import TargetBusyError, TargetError
 from imprint.storage.file import FileStorage
-from imprint.storage.pending import PendingFile
+from imprint.storage.pending import PendingFile, discard
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,3 +51,11 @@ def test_a_finished_file_is_not_emptied_by_its_temporary_name(tmp_path: Path) ->
     storage.abort()
     assert path.read_bytes() == b"precious"
     assert [item.name for item in tmp_path.iterdir()] == ["disk"]
+
+
+def test_what_cannot_be_removed_is_told_in_our_words(tmp_path: Path) -> None:
+    """Fails if the system's refusal ends the program as a defect of ours."""
+    discard(tmp_path / "never was")
+    (tmp_path / "disk").mkdir()
+    with pytest.raises(TargetError, match="cannot be removed"):
+        discard(tmp_path / "disk")

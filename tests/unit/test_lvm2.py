@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -47,7 +47,8 @@ def physical(volumes: str, *, members: int = 2, raid: list[bytes] | None = None)
         member = lvm_member(UUIDS[index], text, SIZE)
         member[EXTENT : EXTENT * (COUNT + 1)] = BODIES[index]
         if raid:
-            member[EXTENT : EXTENT + 512] = raid[index].ljust(512, b"\0")
+            block = raid[index].ljust(512, b"\0")
+            member[EXTENT : EXTENT + len(block)] = block
         found.append(member)
     return found
 
@@ -105,7 +106,25 @@ def test_linear_and_striped_volumes_are_where_the_text_says() -> None:
 def superblock(position: int, *, events: int = 5, failed: int = 0, done: bool = True) -> bytes:
     end = (1 << 64) - 1
     recovered = end if done else 128
-    return struct.pack("<4sIIIQQQQ", b"DmRd", 0, 2, position, events, failed, recovered, end)
+    block = struct.pack("<4sIIIQQQQ", b"DmRd", 0, 2, position, events, failed, recovered, end)
+    return block.ljust(4096, b"\0") + bitmap()
+
+
+def bitmap(*, magic: bytes = b"bitm", state: int = 0, bits: bytes = b"") -> bytes:
+    """Of regions of 1 KiB of a leg of 128 KiB."""
+    head = magic + struct.pack("<I16sQQQII", 4, b"", 1, 1, 256, state, 1024)
+    return head.ljust(256, b"\0") + bits.ljust(16, b"\0")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"magic": b"none"}, {"state": 1}, {"bits": b"\1"}, {"bits": bytes(15) + b"\x80"}]
+)
+def test_of_a_mirror_that_was_being_written_nothing_is_left_out(changes: dict[str, Any]) -> None:
+    """Fails if a block is left out that is free on the one leg, and in use on the other."""
+    blocks = [superblock(0), superblock(1)[:4096] + bitmap(**changes)]
+    found = assemble(*physical(RAID_PARTS + lvm_volume("m", RAID), raid=blocks))
+    assert content(found, "lvm/vg/m") == extents(0, 1, 2)
+    assert found.volumes[0].pieces == ()
 
 
 @pytest.mark.parametrize(

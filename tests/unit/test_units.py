@@ -48,7 +48,9 @@ def test_a_size_means_powers_of_1024(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "K", "-1", "1.5", "1,5G", "1e9", "0x10", "12X", "1 2", "G1", "9" * 5000])
+@pytest.mark.parametrize(
+    "text", ["", "K", "-1", "1.5", "1,5G", "1e9", "0x10", "12X", "1 2", "G1", "9" * 5000]
+)
 def test_what_is_no_size_is_refused(text: str) -> None:
     """Fails if a slip of the keyboard becomes a size."""
     with pytest.raises(UsageError):

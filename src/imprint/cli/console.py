@@ -26,6 +26,14 @@ _PLAIN_INTERVAL_S: Final = 2.0
 _RATE_WINDOW_S: Final = 5.0
 
 
+class _Interrupt(KeyboardInterrupt):
+    """Ctrl-C, by another name.
+
+    Some modules run text when they are loaded. If the built-in exception passes there, CPython
+    remembers it, and ends the program by SIGINT in the end, whatever its exit code was to be.
+    """
+
+
 class Console:
     """Renders events, results and errors; one for each run of the program.
 
@@ -97,7 +105,7 @@ class Console:
         """
         self.cancel.cancel()
         if not self._listeners:
-            raise KeyboardInterrupt
+            raise _Interrupt
 
     def on_event(self, event: Event) -> None:
         """Show an event; the callback of every operation."""

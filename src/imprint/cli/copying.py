@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from imprint.cli.console import Console
+    from imprint.endpoints.fitting import Grown
     from imprint.endpoints.target import Confirm
 
 
@@ -97,8 +98,28 @@ def copy(
         f"would copy {format_size(intent.data)} of data, {format_size(intent.size)} in all, "
         f"from {args.source} to {args.target} as {intent.format}"
     )
-    console.result(dry_run=True, size=intent.size, data=intent.data, format=intent.format)
+    if intent.grown is not None:
+        console.print(f"would grow {describe_grown(intent.grown)}")
+    console.result(
+        dry_run=True,
+        size=intent.size,
+        data=intent.data,
+        format=intent.format,
+        **grown_facts(intent.grown),
+    )
     return None
+
+
+def describe_grown(grown: Grown) -> str:
+    """Which partition got how large, for people."""
+    content = "" if grown.grower is None else f" and its {grown.kind}"
+    sizes = f"from {format_size(grown.old)} to {format_size(grown.new)}"
+    return f"partition {grown.index}{content} {sizes}"
+
+
+def grown_facts(grown: Grown | None) -> dict[str, object]:
+    """What the JSON of a restore has if it enlarges a partition."""
+    return {} if grown is None else {"grown": grown.to_json()}
 
 
 def describe(console: Console, args: argparse.Namespace, outcome: Outcome) -> None:

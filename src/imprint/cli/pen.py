@@ -16,6 +16,7 @@ class Glyphs:
     Attributes:
         levels: of data in a cell: nothing, up to a quarter, a half, three quarters, more.
         zero: a cell that is mostly zeros.
+        unused: a cell of which most is in no file's use.
         bad: a cell with something unreadable in it.
         across: of horizontal lines.
         upright: between partitions.
@@ -25,6 +26,7 @@ class Glyphs:
 
     levels: tuple[str, ...]
     zero: str
+    unused: str
     bad: str
     across: str
     upright: str
@@ -35,6 +37,7 @@ class Glyphs:
 UNICODE: Final = Glyphs(
     levels=(" ", "░", "▒", "▓", "█"),
     zero="·",
+    unused="/",
     bad="!",
     across="─",
     upright="│",
@@ -44,6 +47,7 @@ UNICODE: Final = Glyphs(
 ASCII: Final = Glyphs(
     levels=(" ", ".", ":", "+", "#"),
     zero="0",
+    unused="/",
     bad="!",
     across="-",
     upright="|",

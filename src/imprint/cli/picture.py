@@ -17,11 +17,11 @@ glyph says what it means without colour, and in ASCII where the terminal has no 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imprint.cli.pen import Glyphs, Pen, columns
 from imprint.cli.shares import Share, Shares
+from imprint.cli.strips import Strip, borders, clipped, disk_strips, label_of, limited, percent
 from imprint.core.units import div_up, format_size
 
 if TYPE_CHECKING:
@@ -40,23 +40,6 @@ _ELASTIC_MIN: Final = 8  # a type or a label is not cut shorter than this
 
 _RED: Final = 31
 _COLOURS: Final = (36, 32, 33, 35, 34)
-
-
-@dataclass(frozen=True)
-class _Strip:
-    """A stretch of the disk that gets a box of its own.
-
-    Attributes:
-        start: first byte.
-        end: first byte behind it.
-        texts: what is written in it: number, kind, label.
-        is_part: whether it is a partition, not room between them.
-    """
-
-    start: int
-    end: int
-    texts: tuple[str, str, str]
-    is_part: bool
 
 
 def draw_disk(
@@ -82,10 +65,10 @@ def draw_disk(
         return ["the disk is empty"]
     width = max(width, WIDTH_MIN)
     pen = Pen(encoding, colour=colour)
-    strips = _limit(_strips(survey), width // _STRIP_WIDTH)
+    strips = limited(disk_strips(survey), width // _STRIP_WIDTH)
     counts = _cell_counts(strips, width)
-    cells = [_borders(strip, count) for strip, count in zip(strips, counts, strict=True)]
-    parts = [_clipped(volume, survey.size) for volume in survey.volumes]
+    cells = [borders(strip, count) for strip, count in zip(strips, counts, strict=True)]
+    parts = [clipped(volume, survey.size) for volume in survey.volumes]
     places = [*(place for cell in cells for place in cell), *(p for part in parts for p in part)]
     shares = Shares([0, survey.size, *places], extents)
     total = shares.between(0, survey.size)
@@ -93,93 +76,14 @@ def draw_disk(
     return [
         *_bar(pen, strips, cells, shares),
         _scale(survey.size, width),
-        *_wrapped(_legend(pen.glyphs), width),
+        *_wrapped(_legend(pen.glyphs, total), width),
         *_wrapped(_totals(total), width, between=", "),
         *([""] if survey.volumes else []),
         *_table(pen, survey.volumes, rows, width),
     ]
 
 
-def _strips(survey: Survey) -> list[_Strip]:
-    """The disk from start to end: partitions, and the room between them."""
-    volumes = [item for item in survey.volumes if not item.partition.is_container]
-    if not volumes:
-        found = survey.filesystem
-        kind = found.kind if found is not None else "no partitions"
-        label = (found.label if found is not None else None) or ""
-        return [_Strip(0, survey.size, (kind, label, ""), is_part=found is not None)]
-    strips: list[_Strip] = []
-    position = 0
-    for volume in sorted(volumes, key=lambda item: item.partition.start):
-        start, end = _clipped(volume, survey.size)
-        start = max(start, position)  # of two that overlap, the first is drawn whole
-        if start >= end:
-            continue
-        if start > position:
-            strips.append(_free(position, start))
-        strips.append(_Strip(start, end, _texts(volume), is_part=True))
-        position = end
-    if position < survey.size:
-        strips.append(_free(position, survey.size))
-    return _without_slivers(strips, survey.size)
-
-
-def _free(start: int, end: int) -> _Strip:
-    return _Strip(start, end, ("free", "", ""), is_part=False)
-
-
-def _texts(volume: Volume) -> tuple[str, str, str]:
-    kind = volume.filesystem.kind if volume.filesystem is not None else volume.partition.type
-    return (str(volume.partition.index), kind, _label(volume))
-
-
-def _label(volume: Volume) -> str:
-    """What the user called the file system, else the partition."""
-    found = volume.filesystem
-    return (found.label if found is not None else None) or volume.partition.name
-
-
-def _clipped(volume: Volume, disk_size: int) -> tuple[int, int]:
-    """The part of a partition that the disk has."""
-    part = volume.partition
-    return min(part.start, disk_size), min(part.end, disk_size)
-
-
-def _without_slivers(strips: list[_Strip], disk_size: int) -> list[_Strip]:
-    """Room that is there for alignment only is shown with its neighbour."""
-    kept: list[_Strip] = []
-    start = 0
-    for strip in strips:
-        if not strip.is_part and (strip.end - strip.start) * 200 < disk_size:
-            if strip.end == disk_size and kept:
-                last = kept.pop()
-                kept.append(_Strip(last.start, disk_size, last.texts, last.is_part))
-            continue
-        kept.append(_Strip(start, strip.end, strip.texts, strip.is_part))
-        start = strip.end
-    return kept or [_free(0, disk_size)]
-
-
-def _limit(strips: list[_Strip], count_max: int) -> list[_Strip]:
-    """Where there are too many to be drawn, the small ones that are neighbours become one."""
-    if len(strips) <= count_max:
-        return strips
-    by_size = sorted(strips, key=lambda strip: strip.start - strip.end)
-    large = {strip.start for strip in by_size[: (count_max - 1) // 2]}
-    joined: list[_Strip] = []
-    is_open = False
-    for strip in strips:
-        if strip.start in large:
-            joined.append(strip)
-            is_open = False
-            continue
-        start = joined.pop().start if is_open else strip.start
-        joined.append(_Strip(start, strip.end, ("more", "", ""), is_part=False))
-        is_open = True
-    return joined
-
-
-def _cell_counts(strips: Sequence[_Strip], width: int) -> list[int]:
+def _cell_counts(strips: Sequence[Strip], width: int) -> list[int]:
     """Columns inside each box: by size, but one at least; largest remainder first."""
     cells = width - (len(strips) + 1)
     sizes = {index: strip.end - strip.start for index, strip in enumerate(strips)}
@@ -201,14 +105,8 @@ def _cell_counts(strips: Sequence[_Strip], width: int) -> list[int]:
     return counts
 
 
-def _borders(strip: _Strip, count: int) -> list[int]:
-    """Where the cells of a box begin, and where the last one ends."""
-    length = strip.end - strip.start
-    return [strip.start + length * index // count for index in range(count + 1)]
-
-
 def _bar(
-    pen: Pen, strips: Sequence[_Strip], cells: Sequence[Sequence[int]], shares: Shares
+    pen: Pen, strips: Sequence[Strip], cells: Sequence[Sequence[int]], shares: Shares
 ) -> list[str]:
     """The boxes, with texts above and the map below."""
     glyphs = pen.glyphs
@@ -237,7 +135,7 @@ def _bar(
     return [upper, *lines, middle, map_line, lower]
 
 
-def _text(strip: _Strip, row: int, width: int) -> str:
+def _text(strip: Strip, row: int, width: int) -> str:
     """What is written in a box; what is no partition says it whole or not at all."""
     text = strip.texts[row]
     return text if strip.is_part or len(text) <= width else ""
@@ -250,38 +148,37 @@ def _cell(pen: Pen, share: Share, colour: int) -> str:
     if share.data:
         level = div_up((len(glyphs.levels) - 1) * share.data, share.length)
         return pen.paint(glyphs.levels[level], colour)
-    is_zero = share.zero * 2 > share.length
-    return pen.paint(glyphs.zero, colour) if is_zero else glyphs.levels[0]
+    most = max(share.zero, share.unused, share.hole)
+    if share.hole == most:
+        return glyphs.levels[0]
+    return pen.paint(glyphs.zero if share.zero == most else glyphs.unused, colour)
 
 
 def _scale(size: int, width: int) -> str:
     return "0" + format_size(size).rjust(width - 1)
 
 
-def _legend(glyphs: Glyphs) -> list[str]:
+def _legend(glyphs: Glyphs, total: Share) -> list[str]:
     quarter, half, most, full = glyphs.levels[1:]
+    unused = [f"{glyphs.unused} unused"] if total.unused else []
     return [
         f"{full} data",
         f"{most} to 75 %",
         f"{half} to 50 %",
         f"{quarter} to 25 %",
         f"{glyphs.zero} zeros",
+        *unused,
         "blank: holes",
         f"{glyphs.bad} unreadable",
     ]
 
 
 def _totals(share: Share) -> list[str]:
-    holes = share.length - share.data - share.zero - share.bad
-    found = [("data", share.data), ("zeros", share.zero), ("holes", holes)]
-    texts = [f"{name} {format_size(size)} ({_percent(size, share.length)})" for name, size in found]
+    found = [("data", share.data), ("zeros", share.zero), ("holes", share.hole)]
+    if share.unused:
+        found.append(("unused", share.unused))
+    texts = [f"{name} {format_size(size)} ({percent(size, share.length)})" for name, size in found]
     return [*texts, f"unreadable {format_size(share.bad)}"] if share.bad else texts
-
-
-def _percent(part: int, whole: int) -> str:
-    """Rounded down, so that 100 % is all; a little is not nothing."""
-    share = part * 100 // whole if whole else 0
-    return "<1 %" if part and not share else f"{share} %"
 
 
 def _wrapped(items: Sequence[str], width: int, *, between: str = "  ") -> list[str]:
@@ -327,8 +224,8 @@ def _row(pen: Pen, volume: Volume, share: Share) -> tuple[str, ...]:
         format_size(part.length),
         pen.clean(part.type if part.type != "unknown" else part.code),
         pen.clean(kind),
-        pen.clean(_label(volume)),
-        _percent(share.data, share.length) + (f" {pen.glyphs.bad}" if share.bad else ""),
+        pen.clean(label_of(volume)),
+        percent(share.data, share.length) + (f" {pen.glyphs.bad}" if share.bad else ""),
     )
 
 

@@ -1,4 +1,4 @@
-"""How much of each part of a disk is data, zeros or unreadable."""
+"""How much of each part of a disk is data, zeros, unused or unreadable."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ class Share:
     data: int
     zero: int
     bad: int
+    unused: int = 0
+
+    @property
+    def hole(self) -> int:
+        """The rest."""
+        return self.length - self.data - self.zero - self.bad - self.unused
 
 
 class Shares:
@@ -35,26 +41,25 @@ class Shares:
         """``borders`` are the offsets between which sums will be asked for."""
         self._borders = sorted(set(borders))
         segments = max(0, len(self._borders) - 1)
-        data, zero, bad = [0] * segments, [0] * segments, [0] * segments
-        sums = {Kind.DATA: data, Kind.ENCODED: data, Kind.ZERO: zero, Kind.BAD: bad}
+        counts = {kind: [0] * segments for kind in (Kind.DATA, Kind.ZERO, Kind.BAD, Kind.UNUSED)}
+        counts[Kind.ENCODED] = counts[Kind.DATA]
         for extent in extents:
-            counts = sums.get(extent.kind)
-            if counts is not None:
-                self._add(counts, extent.offset, extent.end)
-        self._data, self._zero, self._bad = (
-            list(itertools.accumulate(counts, initial=0)) for counts in (data, zero, bad)
-        )
+            sums = counts.get(extent.kind)
+            if sums is not None:
+                self._add(sums, extent.offset, extent.end)
+        self._sums = {
+            kind: list(itertools.accumulate(sums, initial=0)) for kind, sums in counts.items()
+        }
 
     def between(self, start: int, end: int) -> Share:
         """Of ``[start, end)``; both have to be borders."""
         first = bisect.bisect_left(self._borders, start)
         last = bisect.bisect_left(self._borders, end)
-        return Share(
-            end - start,
-            self._data[last] - self._data[first],
-            self._zero[last] - self._zero[first],
-            self._bad[last] - self._bad[first],
+        data, zero, bad, unused = (
+            self._sums[kind][last] - self._sums[kind][first]
+            for kind in (Kind.DATA, Kind.ZERO, Kind.BAD, Kind.UNUSED)
         )
+        return Share(end - start, data, zero, bad, unused)
 
     def _add(self, counts: list[int], start: int, end: int) -> None:
         index = max(0, bisect.bisect_right(self._borders, start) - 1)

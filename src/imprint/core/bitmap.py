@@ -1,4 +1,4 @@
-"""Bitmaps of allocation: runs of set bits, and arithmetic of sets, at the speed of C.
+"""Bitmaps of allocation: runs of set bits, at the speed of C.
 
 A file system of 1 TiB has a bitmap of 32 MiB, and Python must not touch each of its bits.
 Long stretches of equal bytes are found by a regular expression; what lies between them is
@@ -111,33 +111,6 @@ def set_bits(
         buffer[at:stop] = _FULL[: stop - at]
 
 
-def union(a: Buffer, b: Buffer) -> bytes:
-    r"""What is set in either; both have the same length.
-
-    >>> union(b"\x0c", b"\x0a").hex()
-    '0e'
-    """
-    return (_number(a) | _number(b)).to_bytes(_same_length(a, b), "little")
-
-
-def intersection(a: Buffer, b: Buffer) -> bytes:
-    r"""What is set in both; both have the same length.
-
-    >>> intersection(b"\x0c", b"\x0a").hex()
-    '08'
-    """
-    return (_number(a) & _number(b)).to_bytes(_same_length(a, b), "little")
-
-
-def difference(a: Buffer, b: Buffer) -> bytes:
-    r"""What is set in ``a`` and not in ``b``; both have the same length.
-
-    >>> difference(b"\x0c", b"\x0a").hex()
-    '04'
-    """
-    return (_number(a) & ~_number(b)).to_bytes(_same_length(a, b), "little")
-
-
 def complement(a: Buffer) -> bytes:
     r"""What is not set, up to the end of the last byte.
 
@@ -229,16 +202,6 @@ def _edge_masks(start: int, end: int, *, lsb_first: bool) -> tuple[int, int]:
     if lsb_first:
         return _ALL << before & _ALL, _ALL >> behind
     return _ALL >> before, _ALL << behind & _ALL
-
-
-def _number(buffer: Buffer) -> int:
-    return int.from_bytes(buffer, "little")
-
-
-def _same_length(a: Buffer, b: Buffer) -> int:
-    if len(a) != len(b):
-        raise ValueError(f"expected bitmaps of one length, found {len(a)} and {len(b)} bytes")
-    return len(a)
 
 
 def _check_range(buffer: Buffer, start: int, length: int) -> None:

@@ -43,13 +43,19 @@ def loop_device(path: Path, start: int, length: int) -> Iterator[Path]:
     """
     limits = (f"--offset={start}", f"--sizelimit={length}")
     device = tools.run("losetup", "--find", "--show", *limits, str(path.absolute())).strip()
-    try:
-        yield Path(device)
-    finally:
+    with _opened(device):
+        # Detached as soon as nobody has it open, even if we are killed meanwhile.
         tools.run("losetup", "--detach", device)
+        yield Path(device)
+    with _opened(path) as fd:
+        os.fsync(fd)  # the kernel has written into the page cache of the file
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[int]:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)  # the kernel has written into the page cache of the file
+        yield fd
     finally:
         os.close(fd)
 

@@ -159,7 +159,8 @@ def run(request: CopyRequest) -> Outcome:
         raise UsageError("--prove needs a target that can be read back", name="standard output")
     source = open_source(request.source, request.access)
     try:
-        check_not_source(request.target, tuple(files_of(source)))
+        sources = tuple(files_of(source))
+        check_not_source(request.target, sources)
         tell_left_behind(request, source)
         if request.reshape is not None:
             source = request.reshape(source)
@@ -177,8 +178,9 @@ def run(request: CopyRequest) -> Outcome:
             report = _to_device(request, source)
             stored = source.size
         else:
-            report = _to_file(request, source, job)
-            stored = stored_size(request.target.location.path)
+            spec = request.target.spec(source.size, request.access, sources=sources)
+            report = _to_file(request, source, job, spec)
+            stored = stored_size(request.target.location.path, spec)
         if report.bad:
             _keep_map(request, report)
         if used is None:
@@ -265,9 +267,8 @@ def copy_to(
     )
 
 
-def _to_file(request: CopyRequest, source: Source, job: Job) -> Report:
+def _to_file(request: CopyRequest, source: Source, job: Job, spec: CreateSpec) -> Report:
     path = request.target.location.path
-    spec = request.target.spec(source.size, request.access)
     format_ = request.target.chosen_format()
     if not isinstance(format_, Resuming):
         target = create_target(request.target, spec)
@@ -350,7 +351,7 @@ def _job(request: CopyRequest, source: Source) -> Job:
     mtime_ns = None
     name = request.source
     if location.where in (Where.FILE, Where.DEVICE):
-        name = str(location.path.absolute())
+        name = str(location.path.absolute()) + location.text[len(location.base) :]
         facts = location.path.stat()
         # A device's time changes with every write to its node's directory, not its content.
         mtime_ns = facts.st_mtime_ns if location.where is Where.FILE else None

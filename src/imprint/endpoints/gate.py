@@ -17,7 +17,7 @@ from imprint.core.errors import ImagingError, PassphraseError, ReferenceRefusedE
 from imprint.core.events import Finding, OnEvent, Severity, ignore
 from imprint.core.limits import CHAIN_DEPTH_MAX
 from imprint.storage.file import FileStorage
-from imprint.storage.pending import PendingFile, partial_path
+from imprint.storage.pending import PendingFile, discard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -95,9 +95,7 @@ class FolderGate:
 
     def remove_file(self, name: str, beside: Storage) -> None:
         """Remove a file beside the image."""
-        path = _neighbour(name, beside)
-        for each in (path, partial_path(path)):
-            each.unlink(missing_ok=True)
+        discard(_neighbour(name, beside))
 
     def replaced(self, beside: Storage) -> Storage | None:
         """Nothing: the image is changed where it is."""

@@ -38,6 +38,7 @@ STAYS: Final = {
 
 _SUPERBLOCK_AT: Final = 1024
 _IS_64BIT: Final = 0x80
+_IS_BIGALLOC: Final = 0x200
 _CORRECTED: Final = 1  # e2fsck: errors were corrected
 _NO_SUCH_THING: Final = {
     "swap": "mkswap makes it anew",
@@ -123,11 +124,12 @@ def _check_sound(kind: str, volume: Source) -> None:
     assert file_system is not None
     try:
         doubts = file_system.allocation(volume).doubts
-    except UnsupportedFeatureError:
-        return  # we do not know it; its own tool may
     except FormatError as error:
         doubts = (str(error.args[0]),)
-    if doubts and kind != "xfs":  # mounting replays what an XFS has in its log
+    else:
+        if kind == "xfs":
+            doubts = ()  # of its log, which is replayed when it is mounted
+    if doubts:
         raise UnsupportedFeatureError(
             f"the {kind} in the last partition is not sound enough to be grown: {doubts[0]}",
             advice="have it checked by its own system first, or restore without --grow",
@@ -142,6 +144,12 @@ def _ext_superblock(volume: Source) -> Superblock:
 
 def _check_ext_room(volume: Source, length: int) -> None:
     block = _ext_superblock(volume)
+    if block.ro_compat & _IS_BIGALLOC:
+        raise UnsupportedFeatureError(
+            "the ext4 in the last partition has clusters (bigalloc), which resize2fs does not "
+            "grow dependably",
+            advice="without --grow it is restored as it is",
+        )
     largest = (1 << 32) * (1024 << block.log_block_size)
     if length >= largest and not block.incompat & _IS_64BIT:
         raise UnsupportedFeatureError(

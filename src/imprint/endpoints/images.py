@@ -55,8 +55,8 @@ class Created:
 
     Attributes:
         format: its name.
-        size: of the disk, in bytes.
-        stored_size: of the file, in bytes.
+        size: of the disk, in bytes: what was asked for, in units that the format has.
+        stored_size: of its files, in bytes.
         parent: as written into it.
     """
 
@@ -105,11 +105,13 @@ def create(
     """
     format_ = request.chosen_format()
     reference = None
+    sources: tuple[str, ...] = ()
     if parent is not None:
         if not format_.support.parent:
             raise UnsupportedFeatureError(f"{format_.name} images cannot have a parent")
         path = find_parent(parent, request.location.path)
-        check_not_source(request, (str(path),))
+        sources = (str(path),)
+        check_not_source(request, sources)
         reference = reference_to(path, parent, request.location.path, parent_format)
         tell_if_elsewhere(path, request.location.path, access)
     if size is None:
@@ -117,13 +119,15 @@ def create(
             raise UsageError("expected a size, or --parent with an image that has one")
         size = _size_of(path, reference, access)
     check_size(size)
-    spec = request.spec(size, access, reference)
+    spec = request.spec(size, access, reference, sources=sources)
     try:
-        create_target(request, spec).commit()
+        target = create_target(request, spec)
+        made = target.size
+        target.commit()
     finally:
         if spec.parent_source is not None:
             spec.parent_source.close()
-    return Created(format_.name, size, stored_size(request.location.path), reference)
+    return Created(format_.name, made, stored_size(request.location.path, spec), reference)
 
 
 def find_parent(name: str, image: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import errno
 import re
 import stat
 from dataclasses import dataclass
@@ -11,12 +12,17 @@ from typing import Final
 
 from imprint.core.errors import UnsupportedFeatureError, UsageError
 
-_FRAGMENT = re.compile(r"(?:#d([1-9]\d*))?(?:#p([1-9]\d*))?")
-_FRAGMENT_START = re.compile(r"#(?:d[1-9]\d*(?:#p[1-9]\d*)?|[^#]*)\Z", re.DOTALL)
+_NAME = r"[A-Za-z0-9+_.-]{1,127}"
+# Of more digits than any number has, int() may refuse to make one.
+_NUMBER = r"[1-9]\d{0,8}"
+_VOLUME = rf"lvm/{_NAME}/{_NAME}|luks|bitlocker|md\d{{1,9}}|md/{_NAME}"
+_FRAGMENT = re.compile(
+    rf"(?=#)(?:#d({_NUMBER}))?(?:#p({_NUMBER}))?((?:#(?:{_VOLUME}|p{_NUMBER}))*)\Z", re.DOTALL
+)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _HTTP: Final = ("http", "https")
 # What the grammar of addresses knows besides, and imprint cannot open yet.
-_INSIDE = re.compile(r"(?:p[1-9]\d*:/|lvm/|luks\b).*", re.DOTALL)
+_INSIDE = re.compile(rf"#(?:{_VOLUME}|p{_NUMBER}):/.*", re.DOTALL)
 _REPOSITORY = re.compile(r"repo:.+::", re.DOTALL)
 
 
@@ -39,6 +45,8 @@ class Location:
         base: the path or URL without the fragment.
         partition: number of a partition of the disk, or ``None`` for all of it.
         disk: number of a disk in a package of several, or ``None`` for the first.
+        inner: names of volumes inside of that, each in the one before: ``luks``,
+            ``lvm/group/root``, ``md0``, and ``p1`` for a partition in one of them.
     """
 
     text: str
@@ -46,6 +54,12 @@ class Location:
     base: str
     partition: int | None = None
     disk: int | None = None
+    inner: tuple[str, ...] = ()
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it names less than the whole file."""
+        return self.disk is not None or self.partition is not None or bool(self.inner)
 
     @property
     def path(self) -> Path:
@@ -64,40 +78,52 @@ def parse(text: str) -> Location:
         raise UsageError("expected an address, found nothing")
     if text == "-":
         return Location(text, Where.STREAM, text)
-    if Path(text).exists():  # a name with '#' in it that is really there
+    if _exists(Path(text)):  # a name with '#' in it that is really there
         return Location(text, _kind_of(Path(text)), text)
     if _REPOSITORY.match(text):
         raise UnsupportedFeatureError("repositories cannot be opened", name=text)
-    base, disk, partition = _split_fragment(text)
+    base, disk, partition, inner = _split_fragment(text)
     scheme = _SCHEME.match(base)
     if scheme is not None:
         name = scheme.group(1).lower()
         if name in _HTTP:
-            return Location(text, Where.HTTP, base, partition, disk)
+            return Location(text, Where.HTTP, base, partition, disk, inner)
         raise UnsupportedFeatureError(f"addresses of {name}:// cannot be opened", name=text)
-    return Location(text, _kind_of(Path(base)), base, partition, disk)
+    return Location(text, _kind_of(Path(base)), base, partition, disk, inner)
 
 
-def _split_fragment(text: str) -> tuple[str, int | None, int | None]:
-    """The address without its fragment, and the numbers of a disk and a partition in it."""
-    found = _FRAGMENT_START.search(text)
-    if found is None:
-        return text, None, None
-    fragment = found.group()
-    match = _FRAGMENT.fullmatch(fragment)
-    if match is None and _INSIDE.fullmatch(fragment[1:]):
-        raise UnsupportedFeatureError("what is inside a partition cannot be opened", name=text)
-    if match is None or match.groups() == (None, None):
+def _split_fragment(text: str) -> tuple[str, int | None, int | None, tuple[str, ...]]:
+    """The address without its fragment, and the numbers and names in it."""
+    start = text.rfind("#")
+    if start < 0:
+        return text, None, None, ()
+    match = _FRAGMENT.search(text)
+    if match is None:
+        fragment = text[start:]
+        if _INSIDE.fullmatch(fragment):
+            raise UnsupportedFeatureError("what is inside a partition cannot be opened", name=text)
         raise UsageError(
-            f"expected #p and the number of a partition, or #d and that of a disk, "
-            f"found {fragment!r}"
+            f"expected #p and the number of a partition, #d and that of a disk, or the name of "
+            f"a volume, found {fragment!r:.80}",
+            advice="volumes are #luks, #bitlocker, #md0 or #lvm/GROUP/VOLUME",
         )
-    disk, partition = (int(number) if number else None for number in match.groups())
-    return text[: found.start()], disk, partition
+    disk, partition = (int(number) if number else None for number in match.groups()[:2])
+    return text[: match.start()], disk, partition, tuple(match[3].split("#")[1:])
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long for a name, or with a zero byte in it
+        return False
 
 
 def _kind_of(path: Path) -> Where:
     try:
         return Where.DEVICE if stat.S_ISBLK(path.stat().st_mode) else Where.FILE
-    except OSError:
+    except OSError as failure:
+        if failure.errno == errno.ENAMETOOLONG:
+            raise UsageError("expected an address, found a name that is too long") from failure
         return Where.FILE
+    except ValueError as failure:
+        raise UsageError("expected an address, found what no file can be called") from failure

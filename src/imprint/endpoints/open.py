@@ -14,6 +14,7 @@ from imprint.core.formats import SnapshotKeeping
 from imprint.core.image import Image
 from imprint.endpoints.gate import FolderGate
 from imprint.endpoints.location import Location, Where, parse
+from imprint.filters.inside import Inside
 from imprint.filters.used import UsedOnly
 from imprint.filters.window import Window
 from imprint.storage.file import FileStorage
@@ -115,8 +116,8 @@ def open_image(address: str, access: Access | None = None) -> Image:
     """
     access = access or Access()
     location = parse(address)
-    if location.partition is not None:
-        raise UsageError("expected a whole image, found a partition", name=address)
+    if location.partition is not None or location.inner:
+        raise UsageError("expected a whole image, found a part of it", name=address)
     return _open_image(location, access)
 
 
@@ -134,6 +135,10 @@ def open_source(address: str, access: Access | None = None) -> Source:
             from imprint.endpoints.survey import open_partition  # most name no partition
 
             source = open_partition(source, location.partition)
+        if location.inner:
+            from imprint.endpoints.inside import open_volume  # most name no volume
+
+            source = open_volume(source, location.inner, access.gate().passphrase)
         if access.used is not None:
             from imprint.endpoints.used import used_only  # only where it is asked for
 
@@ -148,7 +153,7 @@ def files_of(source: Source) -> Iterator[str]:
     """Names of all files that a disk is read from: its image, data file, parents."""
     current: Source | None = source
     while current is not None:
-        if isinstance(current, Window | UsedOnly):
+        if isinstance(current, Window | UsedOnly | Inside):
             current = current.source
             continue
         yield current.name
@@ -186,8 +191,7 @@ def open_editable_storage(address: str, access: Access) -> tuple[str, Storage]:
         RefusedError: as for :func:`open_editable`.
     """
     location = parse(address)
-    is_part = location.partition is not None or location.disk is not None
-    if location.where is not Where.FILE or is_part:
+    if location.where is not Where.FILE or location.is_part:
         raise UsageError("only image files can be changed in place", name=address)
     storage = FileStorage.open(location.path, writable=True)
     try:
@@ -253,8 +257,7 @@ def open_package(address: str, access: Access) -> Storage | None:
     """
     location = parse(address)
     is_remote = location.where is Where.HTTP and location.base.lower().endswith(".ova")
-    is_whole = location.disk is None and location.partition is None
-    if not is_whole or not (location.where is Where.FILE or is_remote):
+    if location.is_part or not (location.where is Where.FILE or is_remote):
         return None
     storage = open_storage(location, access.cancel)
     try:

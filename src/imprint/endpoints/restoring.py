@@ -7,7 +7,7 @@ step. Whatever interrupts it, the same command can be given again.
 
 from __future__ import annotations
 
-from contextlib import closing
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from imprint.core.errors import (
     Cancelled,
     CorruptImageError,
     ImagingError,
+    RefusedError,
     TargetError,
     UnsupportedFeatureError,
     UsageError,
@@ -26,9 +27,12 @@ from imprint.endpoints.fitting import Fit, Fitting, Grown, Room, plan_fitting
 from imprint.endpoints.growing import Place
 from imprint.endpoints.location import Where, parse
 from imprint.endpoints.open import Access, open_source
+from imprint.endpoints.target import stored_size
 from imprint.volumes import read_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from imprint.core.contracts import Source
 
 
@@ -47,9 +51,13 @@ def restore(request: CopyRequest, fit: Fit, *, delta: bool = False) -> Outcome:
     shaping = _Shaping(request, fit)
     outcome = (restore_delta if delta else run)(shaping.request)
     grown = None if shaping.fitting is None else shaping.fitting.grown
-    if grown is not None:
-        _grow(request, grown)
-    return replace(outcome, grown=grown)
+    if grown is None:
+        return outcome
+    _grow(request, grown)
+    location = request.target.location
+    is_file = location.where is Where.FILE
+    stored = stored_size(location.path) if is_file else outcome.bytes_stored
+    return replace(outcome, grown=grown, bytes_stored=stored)
 
 
 def plan_restore(request: CopyRequest, fit: Fit) -> Plan:
@@ -95,7 +103,8 @@ class _Shaping:
             self.fitting = plan_fitting(source, room, self._fit, self._asked.on_event)
         except ImagingError as error:
             if error.name is None:
-                error.name = self._asked.target.address
+                is_its_fault = isinstance(error, TargetError | RefusedError | UsageError)
+                error.name = self._asked.target.address if is_its_fault else source.name
             raise
         return self.fitting.apply(source)
 
@@ -127,19 +136,38 @@ def _grow(request: CopyRequest, grown: Grown) -> None:
             if request.cancel is not None:
                 request.cancel.check()
             request.on_event(Progress("grow", 0, grown.new, 0))
-            grown.grower.grow(Place(location.path, grown.start, grown.new))
+            with _claimed(request):
+                grown.grower.grow(Place(location.path, grown.start, grown.new))
             request.on_event(Progress("grow", grown.new, grown.new, 0))
         _check_table(request.target.address, grown)
     except Cancelled as error:
         message = f"{state}, but its {grown.kind} was not grown: interrupted"
         raise Cancelled(message, name=location.text, advice=again) from error
-    except ImagingError as error:
-        message = f"{state}, but growing its {grown.kind} failed: {error.args[0]}"
+    except (ImagingError, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) else error.args[0]
+        message = f"{state}, but growing its {grown.kind} failed: {why}"
         raise TargetError(message, name=location.text, advice=again) from error
 
 
+@contextlib.contextmanager
+def _claimed(request: CopyRequest) -> Iterator[None]:
+    """Keep a device from being mounted by those who mount whatever appears."""
+    location = request.target.location
+    if location.where is not Where.DEVICE:
+        yield
+        return
+    from imprint.storage.device import DeviceStorage  # only for devices
+
+    device = DeviceStorage.open(location.path, writable=True)
+    try:
+        yield
+        device.flush()
+    finally:
+        device.abort()
+
+
 def _check_table(address: str, grown: Grown) -> None:
-    with closing(open_source(address, Access(format="raw"))) as disk:
+    with contextlib.closing(open_source(address, Access(format="raw"))) as disk:
         table = read_table(disk)
     item = None if table is None else table.find(grown.index)
     if table is None or item is None or (item.start, item.length) != (grown.start, grown.new):

@@ -49,7 +49,6 @@ def check_shrink(source: Source, survey: Survey, change: Change) -> None:
     said = f"has {change.size} bytes, {needed} are needed: partition {last.partition.index}"
     raise TargetTooSmallError(
         f"{said} ends at {last.partition.end}",
-        name=source.name,
         length=needed,
         advice=_advice(source, last, change.size - border),
     )

@@ -55,6 +55,11 @@ class Survey:
     filesystem: FileSystem | None = None
     findings: tuple[Finding, ...] = ()
 
+    @property
+    def gaps(self) -> list[tuple[int, int]]:
+        """Start and length of what is in no partition; nothing if there is no table."""
+        return [] if self.table is None else self.table.gaps(self.size)
+
     def to_json(self) -> dict[str, object]:
         """The part of ``info --json`` that is about the disk's content."""
         whole = self.filesystem
@@ -63,6 +68,7 @@ class Survey:
             "table_uuid": None if self.table is None else self.table.uuid,
             "sector_size": None if self.table is None else self.table.sector_size,
             "partitions": [_volume_json(volume) for volume in self.volumes],
+            "gaps": [{"start": start, "length": length} for start, length in self.gaps],
             **_filesystem_json(whole),
             "findings": [
                 {"severity": item.severity.value, "where": item.where, "what": item.what}
@@ -123,7 +129,7 @@ def open_partition(source: Source, index: int) -> Window:
 
 
 def _can_look(item: Partition, disk_size: int) -> bool:
-    return not item.is_container and item.start < disk_size
+    return not item.is_container and not item.is_free and item.start < disk_size
 
 
 def _identify(source: Source, where: str, findings: list[Finding]) -> FileSystem | None:

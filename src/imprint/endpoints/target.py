@@ -14,7 +14,7 @@ from imprint.endpoints.appliance import kinds
 from imprint.endpoints.location import Location, Where, parse
 from imprint.endpoints.open import Access, open_image
 from imprint.storage.file import FileStorage
-from imprint.storage.pending import PendingFile, partial_path
+from imprint.storage.pending import PendingFile, discard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,8 +83,15 @@ class TargetRequest:
             )
         return formats.get(name)
 
-    def spec(self, size: int, access: Access, parent: Reference | None = None) -> CreateSpec:
-        """The options parsed, for a disk of ``size`` bytes."""
+    def spec(
+        self,
+        size: int,
+        access: Access,
+        parent: Reference | None = None,
+        *,
+        sources: tuple[str, ...] = (),
+    ) -> CreateSpec:
+        """The options parsed, for a disk of ``size`` bytes; files of ``sources`` are spared."""
         format_ = self.chosen_format()
         parent_source: Source | None = None
         if parent is not None and parent.name is not None:
@@ -98,7 +105,7 @@ class TargetRequest:
             options.setdefault("uuid", self.uuid)
         return CreateSpec(
             size,
-            TargetGate(access, self.location, may_replace=self.force),
+            TargetGate(access, self.location, may_replace=self.force, sources=sources),
             parse_options(format_.name, format_.options, options),
             parent,
             parent_source,
@@ -109,11 +116,32 @@ class TargetRequest:
 class TargetGate:
     """What a new image may have from outside: a passphrase, and its own data file."""
 
-    def __init__(self, access: Access, location: Location, *, may_replace: bool = False) -> None:
-        """``may_replace``: the user permits to replace an image that exists, with its files."""
+    def __init__(
+        self,
+        access: Access,
+        location: Location,
+        *,
+        may_replace: bool = False,
+        sources: tuple[str, ...] = (),
+    ) -> None:
+        """Args as follows.
+
+        Args:
+            access: as for reading.
+            location: of the new image.
+            may_replace: the user permits to replace an image that exists, with its files.
+            sources: what is being read: neither replaced nor removed, whatever its name.
+        """
         self._gate = access.gate()
         self._location = location
         self._may_replace = may_replace
+        self._sources = sources
+        self._made: list[Path] = []
+
+    @property
+    def made(self) -> list[Path]:
+        """The files that the image has besides its own, when it is finished."""
+        return [path for path in self._made if path.is_file()]
 
     def parent(self, reference: Reference, beside: Storage) -> Source:
         """As for reading."""
@@ -135,26 +163,36 @@ class TargetGate:
             UsageError: if it would lie in another folder.
         """
         del beside
-        return PendingFile.create(self._beside(reference.name or ""), may_replace=False)
+        return self._make(reference.name or "", may_replace=False)
 
     def make_file(self, name: str, beside: Storage, *, is_extra: bool) -> Storage:
         """Make a further file of the image, in the place of an old one if the user permits."""
         del beside
-        may_replace = self._may_replace and not is_extra
-        return PendingFile.create(self._beside(name), may_replace=may_replace)
+        return self._make(name, may_replace=self._may_replace and not is_extra)
 
     def remove_file(self, name: str, beside: Storage) -> None:
         """Remove a file of the image that was replaced."""
         del beside
         path = self._beside(name)
-        for each in (path, partial_path(path)):
-            each.unlink(missing_ok=True)
+        if not self._is_source(path):
+            discard(path)
 
     def replaced(self, beside: Storage) -> Storage | None:
         """The old image, if it may be replaced."""
         del beside
         path = self._location.path
         return FileStorage.open(path) if self._may_replace and path.is_file() else None
+
+    def _make(self, name: str, *, may_replace: bool) -> Storage:
+        path = self._beside(name)
+        if self._is_source(path):
+            raise RefusedError("is the source as well", name=str(path))
+        storage = PendingFile.create(path, may_replace=may_replace)
+        self._made.append(path)
+        return storage
+
+    def _is_source(self, path: Path) -> bool:
+        return any(_is_same(path, Path(source)) for source in self._sources)
 
     def _beside(self, name: str) -> Path:
         path = Path(name)
@@ -209,12 +247,17 @@ def check_not_source(request: TargetRequest, sources: tuple[str, ...]) -> None:
         source = parse(address)
         if source.where not in (Where.FILE, Where.DEVICE):
             continue
-        try:
-            same = location.path.samefile(source.path)
-        except OSError:
-            continue
-        if same or (source.where is location.where is Where.DEVICE and _overlap(location, source)):
+        both_devices = source.where is location.where is Where.DEVICE
+        if _is_same(location.path, source.path) or (both_devices and _overlap(location, source)):
             raise RefusedError("is the source as well", name=request.address)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether both are there, and the same file."""
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):
+        return False
 
 
 def _overlap(one: Location, other: Location) -> bool:
@@ -224,10 +267,14 @@ def _overlap(one: Location, other: Location) -> bool:
     return System().overlap(one.path, other.path)
 
 
-def stored_size(path: Path) -> int:
-    """Bytes that a finished file takes up."""
-    storage = FileStorage.open(path)
-    try:
-        return storage.stored_size
-    finally:
-        storage.close()
+def stored_size(path: Path, spec: CreateSpec | None = None) -> int:
+    """Bytes that a finished file takes up, with all that ``spec`` has made beside it."""
+    total = 0
+    others = spec.opener.made if spec and isinstance(spec.opener, TargetGate) else []
+    for each in (path, *others):
+        storage = FileStorage.open(each)
+        try:
+            total += storage.stored_size
+        finally:
+            storage.close()
+    return total

@@ -271,7 +271,8 @@ class VolumeTree:
                 found = identify(volume.source)
             except (FormatError, ReadError):
                 found = None
-            kind = None if found is None else found.kind
+            # Without pieces nothing of it may be left out, whatever its file system says.
+            kind = None if found is None or not volume.pieces else found.kind
             where = f"{group[0].where}, {volume.name}"
             inner.append(Volume(where, kind, volume.source, _through(volume.pieces, group)))
         yield from self._opened(inner, depth + 1)

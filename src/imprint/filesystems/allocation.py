@@ -121,6 +121,17 @@ class VolumeReader:
             self._volume.readinto(memoryview(buffer), offset)
         return buffer
 
+    def expect(self, length: int, what: str) -> None:
+        """Refuse a structure that will be read in pieces, if it is larger than what may be read.
+
+        Raises:
+            CorruptImageError: if it is.
+        """
+        if length > self._left:
+            raise CorruptImageError(
+                f"{what}: expected at most {self._left} bytes, found {length}", name=self.name
+            )
+
     def check(self, offset: int, length: int, what: str) -> None:
         """Refuse a range that is not wholly inside the volume.
 

@@ -16,6 +16,7 @@ RUN_COUNT_MAX: Final = 1 << 20
 """Of a map. Beyond, small gaps are kept, so that memory is bounded: 16 MiB, more for a union."""
 
 _WORD_BYTES: Final = 8
+_REVERSED: Final = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 _SET: Final = re.compile(rb"[^\0]+")
 
 
@@ -39,13 +40,19 @@ class CollectedRuns:
         if self._count > RUN_COUNT_MAX:
             self._close_gaps()
 
-    def add_bits(self, bits: Buffer, first: int, bit_count: int) -> None:
-        """Add what is set of the first bits, lowest bit first; ``first`` is what bit 0 means.
+    def add_bits(
+        self, bits: Buffer, first: int, bit_count: int, *, lsb_first: bool = True
+    ) -> None:
+        """Add what is set of the first bits; ``first`` is what bit 0 means.
 
         If these were too many runs, all of 64 bits is added where one is set: bits at random
         would take half a minute for each TiB.
         """
+        if not lsb_first:
+            bits = bytes(bits).translate(_REVERSED)
         number = int.from_bytes(bits, "little")
+        if number == 0:
+            return
         if self._count + (number & ~(number << 1)).bit_count() <= RUN_COUNT_MAX:
             runs = Runs.of(runs_of_bits(bits, 0, bit_count))
         else:

@@ -150,10 +150,7 @@ class FileStorage(DescriptorStorage):
 
         pending = PendingFile.create(self._path.resolve(), may_replace=True)
         try:
-            facts = os.fstat(self._fd)
-            os.fchmod(pending.fileno(), facts.st_mode & 0o7777)
-            with contextlib.suppress(PermissionError):
-                os.fchown(pending.fileno(), facts.st_uid, facts.st_gid)
+            self._dress(pending.fileno())
             pending.write(content, 0)
             fd = os.dup(pending.fileno())  # which keeps its lock
         except BaseException:
@@ -167,6 +164,21 @@ class FileStorage(DescriptorStorage):
             raise
         os.close(self._fd)
         self._fd, self._size = fd, len(content)
+
+    def _dress(self, fd: int) -> None:
+        """Give the file that will take this one's place the same owner, as far as we may, and mode.
+
+        In this order: a file that changes hands loses its special bits, and who may not give
+        it away must not open it to more people than before.
+        """
+        facts = os.fstat(self._fd)
+        try:
+            # Not only for lack of permission: in a container, the owner may have no number.
+            with contextlib.suppress(OSError):
+                os.fchown(fd, facts.st_uid, facts.st_gid)
+            os.fchmod(fd, facts.st_mode & 0o7777)
+        except OSError as failure:
+            raise self._write_error(failure, 0) from failure
 
     def can_offload(self, source: Storage) -> bool:
         """Whether ``source`` is a file on the same file system."""

@@ -113,10 +113,12 @@ class PendingFile(FileStorage):
 
     def abort(self) -> None:
         """Remove what was written so far."""
-        if not self._is_done:
-            self._is_done = True
-            self._path.unlink(missing_ok=True)
-        self.close()
+        try:
+            if not self._is_done:
+                self._is_done = True
+                _remove(self._path)
+        finally:
+            self.close()
 
 
 def _claim(fd: int, partial: Path) -> None:
@@ -140,6 +142,23 @@ def _claim(fd: int, partial: Path) -> None:
 def partial_path(path: Path) -> Path:
     """Where the content of ``path`` is kept while it is not whole."""
     return path.with_name(path.name + PARTIAL_SUFFIX)
+
+
+def discard(path: Path) -> None:
+    """Remove a file, and what is left of an attempt to make it; it may be gone already.
+
+    Raises:
+        TargetError: if the system does not permit it.
+    """
+    _remove(path)
+    _remove(partial_path(path))
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as failure:
+        raise TargetError(f"cannot be removed: {reason_of(failure)}", name=str(path)) from failure
 
 
 def check_replaceable(path: Path, *, may_replace: bool) -> None:

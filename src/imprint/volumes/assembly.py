@@ -8,12 +8,17 @@ too: :attr:`Inner.pieces` says where in the members it is.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from imprint.core.contracts import Source
     from imprint.core.runs import Runs
     from imprint.filters.pieces import Piece
+
+NOTES_MAX: Final = 16
+"""Of one container: it may hold thousands of volumes that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,8 @@ class Inner:
         name: as an address has it behind ``#``: ``lvm/group/root``, ``luks``.
         source: its content. It does not own the members.
         pieces: where its bytes are in the members. A mirrored volume has several for the same
-            bytes. Encrypted ones are as long as their plain text.
+            bytes. Encrypted ones are as long as their plain text. None at all if nothing of
+            it may be left out: a snapshot may need what its file system has freed.
     """
 
     name: str
@@ -47,3 +53,10 @@ class Assembly:
     volumes: tuple[Inner, ...]
     free: tuple[Runs, ...]
     notes: tuple[str, ...] = ()
+
+
+def few(notes: Sequence[str]) -> tuple[str, ...]:
+    """The first of many notes, and how many more there are."""
+    if len(notes) <= NOTES_MAX:
+        return tuple(notes)
+    return (*notes[:NOTES_MAX], f"and {len(notes) - NOTES_MAX} more of the kind")

@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from imprint.core.contracts import Source
     from imprint.volumes.assembly import Assembly
 
-MODULES: Final[dict[str, str]] = {}
+MODULES: Final[dict[str, str]] = {
+    "LVM2_member": "lvm2",
+    "linux_raid_member": "mdraid",
+    "crypto_LUKS": "luks",
+    "BitLocker": "bitlocker",
+}
 """Module below ``imprint.volumes`` by the kind that ``identify`` tells of a member. Each has a
 module-level ``CONTAINER``, which is :class:`Container`."""
 

@@ -32,10 +32,15 @@ _MODULES: Final = (
     ("blake3", "blake3", "BLAKE3 hashes"),
     ("cryptography", "cryptography", "encrypted images"),
     ("google_crc32c", "google-crc32c", "CRC-32C checksums of structures"),
+    ("pybde", "libbde-python", "BitLocker volumes"),
 )
 
-# Program, Debian's package, what it is for. No verb but ``demo`` runs any of them.
+# Program, Debian's package, what it is for. Only ``demo`` and ``restore --grow`` run some.
 _PROGRAMS: Final = (
+    ("resize2fs", "e2fsprogs", "restore --grow: ext2, ext3, ext4"),
+    ("ntfsresize", "ntfs-3g", "restore --grow: NTFS"),
+    ("xfs_growfs", "xfsprogs", "restore --grow: XFS"),
+    ("losetup", "mount", "restore --grow, run by root; tests"),
     ("qemu-img", "qemu-utils", "tests: the judge of images"),
     ("qemu-io", "qemu-utils", "tests: writes into images"),
     ("nbdkit", "nbdkit", "tests: servers that fail on request"),
@@ -48,6 +53,10 @@ _PROGRAMS: Final = (
     ("mkfs.xfs", "xfsprogs", "tests: makes file systems"),
     ("mcopy", "mtools", "demo and tests: fills file systems"),
     ("cryptsetup", "cryptsetup-bin", "tests: the judge of LUKS"),
+    ("lvm", "lvm2", "tests: makes volume groups"),
+    ("thin_restore", "thin-provisioning-tools", "tests: makes thin pools"),
+    ("mdadm", "mdadm", "tests: the judge of RAID"),
+    ("dislocker-file", "dislocker", "tests: the judge of BitLocker"),
 )
 
 

@@ -10,6 +10,7 @@ from imprint.cli import options
 from imprint.cli.console import exact, format_value
 from imprint.core.units import format_size
 from imprint.endpoints.describing import describe_image
+from imprint.volumes.type_names import UNKNOWN
 
 if TYPE_CHECKING:
     import argparse
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   imprint info disk.qcow2
   imprint info disk.qcow2#p2
+  imprint info disk.qcow2#lvm/vg0/root
   imprint info https://host/disk.qcow2 --json
 """
 
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def _json(found: Description) -> dict[str, object]:
     info = found.info
-    survey: dict[str, object] = {"table": None, "partitions": []}
+    survey: dict[str, object] = {"table": None, "partitions": [], "gaps": []}
     if found.survey is not None:
         survey = found.survey.to_json()
     return {
@@ -66,6 +68,7 @@ def _json(found: Description) -> dict[str, object]:
         "bitmaps": [asdict(item) for item in info.bitmaps],
         "notes": list(info.notes),
         "disks": [asdict(disk) for disk in found.disks],
+        "volumes": [asdict(volume) for volume in found.volumes],
         **survey,
     }
 
@@ -111,6 +114,7 @@ def _print(address: str, found: Description, console: Console) -> None:
     _print_disks(found, console)
     if found.survey is not None:
         _print_survey(found.survey, console, is_whole=found.problem is None)
+    _print_volumes(found, console)
 
 
 def _chain(found: Description) -> str:
@@ -152,6 +156,23 @@ def _print_disks(found: Description, console: Console) -> None:
         console.table(rows, right=(2, 3))
 
 
+def _print_volumes(found: Description, console: Console) -> None:
+    """Those in containers: logical volumes, arrays, encrypted ones."""
+    if found.volumes:
+        console.print("volumes")
+        rows = [("  ", "size", "file system", "label")]
+        rows += [
+            (
+                f"  #{volume.name}",
+                "-" if volume.size is None else format_size(volume.size),
+                "locked" if volume.is_locked else volume.filesystem or "-",
+                volume.filesystem_label or "-",
+            )
+            for volume in found.volumes
+        ]
+        console.table(rows, right=(1,))
+
+
 def snapshot_rows(snapshots: tuple[SnapshotInfo, ...]) -> list[tuple[str, ...]]:
     """A table of snapshots."""
     return [
@@ -173,24 +194,38 @@ def _print_survey(survey: Survey, console: Console, *, is_whole: bool) -> None:
     if survey.filesystem is not None:
         whole = survey.filesystem
         label = f", label {whole.label}" if whole.label else ""
-        console.print(f"content: {' '.join(filter(None, (whole.kind, whole.version)))}{label}")
+        identity = f", UUID {whole.uuid}" if whole.uuid else ""
+        kind = " ".join(filter(None, (whole.kind, whole.version)))
+        console.print(f"content: {kind}{label}{identity}")
     if survey.table is not None:
-        console.print(f"partition table: {survey.table.kind}")
-    if survey.volumes:
-        rows = [("  ", "start", "size", "type", "file system", "label")]
-        for volume in survey.volumes:
-            part, filesystem = volume.partition, volume.filesystem
-            rows.append(
-                (
-                    f"  p{part.index}",
-                    str(part.start),
-                    format_size(part.length),
-                    part.type,
-                    filesystem.kind if filesystem is not None else "-",
-                    (filesystem.label if filesystem is not None else None) or part.name or "-",
-                )
-            )
-        console.table(rows, right=(1, 2))
+        identity = f", UUID {survey.table.uuid}" if survey.table.uuid else ""
+        sectors = f"sectors of {survey.table.sector_size} bytes"
+        console.print(f"partition table: {survey.table.kind}, {sectors}{identity}")
+        _print_partitions(survey, console)
     if is_whole:  # else everything that lies in the parent is a finding
         for finding in survey.findings:
             console.print(f"  {finding.severity.value}: {finding.where}: {finding.what}")
+
+
+def _print_partitions(survey: Survey, console: Console) -> None:
+    rows = [("  ", "start", "size", "type", "name", "file system", "label")]
+    identities = [("  ", "partition UUID", "file system UUID", "flags")]
+    for volume in survey.volumes:
+        part, found = volume.partition, volume.filesystem
+        number, size = f"  p{part.index}", format_size(part.length)
+        kind = found.kind if found is not None else "-"
+        label = (found.label if found is not None else None) or "-"
+        type_ = part.type if part.type != UNKNOWN else part.code
+        rows.append((number, str(part.start), size, type_, part.name or "-", kind, label))
+        uuid = (found.uuid if found is not None else None) or "-"
+        if part.uuid or uuid != "-" or part.flags:
+            identities.append((number, part.uuid or "-", uuid, ", ".join(part.flags) or "-"))
+    rows += [_gap_row(start, length) for start, length in survey.gaps]
+    if len(rows) > 1:
+        console.table(rows, right=(1, 2))
+    if len(identities) > 1:
+        console.table(identities)
+
+
+def _gap_row(start: int, length: int) -> tuple[str, str, str, str, str, str, str]:
+    return ("  gap", str(start), format_size(length), "", "", "", "")

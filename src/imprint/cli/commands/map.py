@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from imprint.cli import options
+from imprint.core.errors import ReadError, RefusedError
 from imprint.endpoints.mapping import Run, runs
 from imprint.endpoints.open import open_source
 
@@ -21,8 +23,10 @@ EXAMPLES = """\
   imprint map disk.qcow2
   imprint map disk.qcow2#p2 --json      one line of JSON for each run
   imprint map disk.qcow2 --picture
+  imprint map disk.qcow2 --used --svg disk.svg
 """
 
+_SVG_HEAD_BYTES: Final = 1024
 _OFFSET_WIDTH: Final = 18  # 0x and the 16 digits of the largest offset
 
 
@@ -32,6 +36,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--picture", action="store_true", help="draw the disk: partitions, and where data is"
     )
+    parser.add_argument(
+        "--svg",
+        metavar="FILE",
+        type=Path,
+        help="draw the disk into an SVG file, each partition with a map of its own",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="with --svg: replace an SVG file that exists"
+    )
     options.add_access(parser)
     options.add_used(parser)
     options.add_output(parser, lines=True)
@@ -40,9 +53,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Map: each run as soon as it is known."""
     with closing(open_source(args.image, options.access(args, console))) as source:
+        if args.svg is not None:
+            _write_svg(source, args.image, args.svg, may_replace=args.force)
         if args.picture and not console.is_json:
             _draw(source, console)
-        else:
+        elif args.svg is None or console.is_json:
             _list(source, console)
     return 0
 
@@ -102,3 +117,36 @@ def _draw(source: Source, console: Console) -> None:
             colour=console.is_terminal and "NO_COLOR" not in os.environ,
         )
     )
+
+
+def _write_svg(source: Source, name: str, path: Path, *, may_replace: bool) -> None:
+    """Draw into a file, which shows when it is whole."""
+    from imprint.cli.svg import draw_svg  # only for pictures
+    from imprint.endpoints.survey import describe
+    from imprint.storage.pending import PendingFile
+
+    if may_replace and not _is_picture(path):
+        raise RefusedError(
+            "is no SVG file: --force replaces pictures only",
+            name=str(path),
+            advice="it could be the disk itself; give another name, or remove it first",
+        )
+    storage = PendingFile.create(path, may_replace=may_replace)
+    try:
+        text = draw_svg(describe(source), source.extents(0, source.size), name=name)
+        storage.write(memoryview(text.encode()), 0)
+        storage.commit()
+    finally:
+        storage.abort()
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether it is an SVG file, or no file at all, which is not for here to judge."""
+    if not path.is_file():
+        return True
+    try:
+        with path.open("rb") as file:
+            head = file.read(_SVG_HEAD_BYTES)
+    except OSError as failure:
+        raise ReadError(str(failure.strerror), name=str(path)) from failure
+    return b"<svg" in head or not head

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
-from imprint.cli import copying
+from imprint.cli import copying, options
 from imprint.core.units import format_size
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   imprint restore laptop.qcow2 /dev/sdb
   imprint restore laptop.qcow2 /dev/sdb --delta      write only what differs
+  imprint restore laptop.qcow2 /dev/sdb --grow       fill the larger disk
   imprint restore laptop.qcow2 disk.raw
 """
 
@@ -28,27 +30,59 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read the target, and write only what differs; a file is then changed in place",
     )
+    parser.add_argument(
+        "--grow",
+        action="store_true",
+        help="make the last partition and its file system fill a larger target",
+    )
+    parser.add_argument(
+        "--shrink-to-fit",
+        dest="shrink",
+        action="store_true",
+        help="allow a smaller target if no partition reaches behind its end",
+    )
+    parser.add_argument(
+        "--size",
+        type=options.size,
+        help="of a file that is written, with --grow or --shrink-to-fit",
+    )
+    parser.add_argument(
+        "--sector-size",
+        type=options.size,
+        choices=(512, 4096),
+        metavar="BYTES",
+        help="of the target: a GPT is made to count in 512 or 4096; devices are asked for theirs",
+    )
     copying.add_arguments(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Restore."""
+    from imprint.endpoints.fitting import Fit
+    from imprint.endpoints.restoring import plan_restore, restore
+
     if args.target_format is None:
         args.target_format = _format_of(args.target)
-    if args.delta and _is_there(args.target):
-        from imprint.endpoints.delta import restore_delta  # only for --delta
-
-        outcome = copying.copy(args, console, work=restore_delta)
-    else:
-        outcome = copying.copy(args, console)
+    fit = Fit(args.grow, args.shrink, args.size, args.sector_size)
+    outcome = copying.copy(
+        args,
+        console,
+        work=functools.partial(restore, fit=fit, delta=args.delta and _is_there(args.target)),
+        intend=functools.partial(plan_restore, fit=fit),
+    )
     if outcome is None:
         return 0
     report = outcome.report
     skipped = report.size - report.bytes_written
     copying.describe(console, args, outcome)
     console.print(f"{format_size(report.bytes_written)} written, {format_size(skipped)} skipped")
+    if outcome.grown is not None:
+        console.print(f"grown: {copying.describe_grown(outcome.grown)}")
     console.result(
-        **copying.facts(outcome), bytes_written=report.bytes_written, bytes_skipped=skipped
+        **copying.facts(outcome),
+        bytes_written=report.bytes_written,
+        bytes_skipped=skipped,
+        **copying.grown_facts(outcome.grown),
     )
     return 0
 

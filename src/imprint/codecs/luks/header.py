@@ -29,7 +29,6 @@ from imprint.core.errors import (
     TruncatedImageError,
     UnsupportedFeatureError,
 )
-from imprint.core.limits import KDF_ITERATIONS_MAX
 from imprint.core.units import div_up
 
 if TYPE_CHECKING:
@@ -218,14 +217,7 @@ def _active_slots(header: Header, size: int, name: str) -> tuple[tuple[int, KeyS
 
 
 def _check_rounds(header: LuksHeader, what: str, iterations: int, size: int) -> None:
-    """PBKDF2 runs all its iterations again for each piece of the key as long as a digest."""
-    rounds = iterations * div_up(size, keys.digest_size(header.hash_name))
-    if rounds > KDF_ITERATIONS_MAX:
-        raise UnsupportedFeatureError(
-            f"expected at most {KDF_ITERATIONS_MAX} rounds of key derivation, "
-            f"found {rounds} for {what}",
-            name=header.name,
-        )
+    keys.check_rounds(header.hash_name, iterations, size, what=what, where=header.name)
 
 
 def _text(header: Header, field: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""How LUKS1 derives, splits and joins keys.
+"""How LUKS derives, splits and joins keys.
 
 Source: "LUKS1 On-Disk Format Specification", version 1.2.3, sections 2.2 (hashes), 2.4
 (anti-forensic splitter) and 5.2 (PBKDF2).
@@ -11,6 +11,8 @@ import secrets
 from typing import Final
 
 from imprint.core.errors import UnsupportedFeatureError
+from imprint.core.limits import KDF_ITERATIONS_MAX
+from imprint.core.units import div_up
 
 HASH_NAMES: Final = ("md5", "ripemd160", "sha1", "sha224", "sha256", "sha384", "sha512")
 """Of ``hashSpec``. Not all are there with every OpenSSL."""
@@ -37,6 +39,23 @@ def check_hash(name: str, *, where: str) -> None:
 def digest_size(hash_name: str) -> int:
     """Of a hash that passed :func:`check_hash`, in bytes."""
     return hashlib.new(hash_name).digest_size
+
+
+def check_rounds(hash_name: str, iterations: int, size: int, *, what: str, where: str) -> None:
+    """Refuse to derive a key of ``size`` bytes if that takes too long; ``where`` is the image.
+
+    PBKDF2 runs all its iterations again for each piece of the key as long as a digest.
+
+    Raises:
+        UnsupportedFeatureError: if so.
+    """
+    rounds = iterations * div_up(size, digest_size(hash_name))
+    if rounds > KDF_ITERATIONS_MAX:
+        raise UnsupportedFeatureError(
+            f"expected at most {KDF_ITERATIONS_MAX} rounds of key derivation, "
+            f"found {rounds} for {what}",
+            name=where,
+        )
 
 
 def derive(hash_name: str, secret: bytes, salt: bytes, iterations: int, size: int) -> bytes:

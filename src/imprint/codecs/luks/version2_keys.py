@@ -13,7 +13,6 @@ from imprint.codecs.luks import keys
 from imprint.codecs.luks.layout import STRIPE_COUNT
 from imprint.core.errors import PassphraseError, UnsupportedFeatureError
 from imprint.core.limits import (
-    KDF_ITERATIONS_MAX,
     KDF_MEMORY_BYTES_MAX,
     KDF_WORK_BYTES_MAX,
 )
@@ -129,12 +128,7 @@ def _pbkdf2(section: JsonObject, secret: bytes, size: int, name: str) -> bytes:
     hash_name = section.text("hash")
     keys.check_hash(hash_name, where=name)
     iterations = section.number("iterations", 1, 1 << 62)
-    rounds = iterations * div_up(size, keys.digest_size(hash_name))
-    if rounds > KDF_ITERATIONS_MAX:
-        raise UnsupportedFeatureError(
-            f"expected at most {KDF_ITERATIONS_MAX} rounds of key derivation, found {rounds}",
-            name=name,
-        )
+    keys.check_rounds(hash_name, iterations, size, what="a key", where=name)
     return keys.derive(hash_name, secret, section.data("salt"), iterations, size)
 
 

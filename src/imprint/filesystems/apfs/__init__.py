@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _BYTES_PER_MAP_BYTE: Final = 8192
 """A bitmap is a 32768th of what it tells of; there are two checkpoints."""
 
+_READS_OF_A_WALK: Final = 4
+"""How often a block may be read: object maps are, and the maps of checkpoints, some times."""
+
 
 class Apfs:
     """An APFS container on one device."""
@@ -50,7 +53,7 @@ class Apfs:
         Of volumes whose trees are encrypted only the extents that are counted are reached, and
         the trees themselves.
         """
-        budget = max(READ_BYTES_MAX, volume.size)
+        budget = volume.size * _READS_OF_A_WALK
         container = read_container(VolumeReader(volume, budget=budget))
         size = container.blocks.size
         for start, count in reached(container):

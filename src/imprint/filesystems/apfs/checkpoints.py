@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 DESCRIPTORS_BYTES_MAX: Final = 64 * MIB
 """Of the descriptor area; the largest containers have a few MiB."""
 
-EPHEMERAL_BYTES_MAX: Final = 48 * MIB
-"""Of the objects of one checkpoint: nearly all are the free queues' nodes, some thousands."""
+EPHEMERAL_BYTES_MAX: Final = 16 * MIB
+"""Of the objects of one checkpoint: nearly all are the free queues' nodes, at most 512 each."""
+
+CANDIDATES_MAX: Final = 6
+"""Superblocks that are looked at: a power cut tears the newest, and no more."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def read_container(reader: VolumeReader) -> Container:
         raise CorruptImageError("checkpoints: expected a whole one, found none", name=reader.name)
     _check_superblock(blocks, newest.superblock)
     blocks.count = newest.superblock.block_count
-    is_behind = newest.superblock.xid != candidates[0][0]
+    is_behind = newest.superblock.xid != max(candidates[0][0], first.xid)
     return Container(blocks, newest, is_behind, descriptors, data, first.uuid, found)
 
 
@@ -164,10 +167,14 @@ def _whole(
     blocks: Blocks, area: Extent, data: Extent, candidates: list[tuple[int, int]]
 ) -> Iterator[Checkpoint]:
     """The checkpoints of which everything is there, newest first."""
-    for _, index in candidates:
+    for _, index in candidates[:CANDIDATES_MAX]:
         content = blocks.read(area.start + index, 1, "superblock of a checkpoint")
         superblock = ContainerSuperblock.unpack(content)
-        if not is_whole(content) or superblock.block_size != blocks.size:
+        areas = (
+            Extent(superblock.descriptor_base, superblock.descriptor_blocks),
+            Extent(superblock.data_base, superblock.data_blocks),
+        )
+        if not is_whole(content) or areas != (area, data) or superblock.block_size != blocks.size:
             continue
         ephemeral = _ephemeral(blocks, area, data, superblock, index)
         if ephemeral is not None:

@@ -35,9 +35,8 @@ def checksum(content: bytes | bytearray | memoryview) -> int:
 
 
 def is_whole(content: bytes | bytearray) -> bool:
-    """Whether the checksum of an object fits. No object is all zeros."""
-    stored = int.from_bytes(content[:_CHECKSUM_BYTES], "little")
-    return stored == checksum(content) and any(content)
+    """Whether the checksum of an object fits; that of zeros is not zero."""
+    return int.from_bytes(content[:_CHECKSUM_BYTES], "little") == checksum(content)
 
 
 class Blocks:

@@ -117,12 +117,17 @@ def read_geometry(reader: VolumeReader) -> Geometry:
     )
 
 
-def _check_sum(reader: VolumeReader, sector: int) -> None:
+def boot_checksum(sectors: bytes | bytearray) -> int:
     """Section 3.4: a sum that is turned right by a bit before each byte, 32 bits wide."""
-    content = reader.read(0, (BOOT_SECTORS + 1) * sector, "boot sectors")
     total = 0
-    for at, byte in enumerate(content[: BOOT_SECTORS * sector]):
+    for at, byte in enumerate(sectors):
         if at not in _UNCOVERED:
             total = ((total << 31 | total >> 1) + byte) & 0xFFFFFFFF
+    return total
+
+
+def _check_sum(reader: VolumeReader, sector: int) -> None:
+    content = reader.read(0, (BOOT_SECTORS + 1) * sector, "boot sectors")
+    total = boot_checksum(content[: BOOT_SECTORS * sector])
     if content[BOOT_SECTORS * sector :] != total.to_bytes(4, "little") * (sector // 4):
         raise CorruptImageError("boot sectors: they do not match their checksum", name=reader.name)

@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING, Final
 from imprint.core.errors import CorruptImageError
 from imprint.core.layout import Structure, uint
 from imprint.core.units import div_up
-from imprint.filesystems.clusters import FIRST_CLUSTER, Chains, runs_of
+from imprint.filesystems.clusters import (
+    FIRST_CLUSTER,
+    FOLDER_BYTES_AT_ONCE,
+    Chains,
+    pieces_of,
+    runs_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from imprint.filesystems.allocation import VolumeReader
     from imprint.filesystems.exfat.geometry import Geometry
@@ -48,14 +54,14 @@ class Named:
         type: of the entry that names its clusters.
         flags: of that entry.
         is_folder: whether there are further entries in it.
-        extents: ``(offset, length)`` in bytes of the volume.
+        extents: ``(offset, length)`` in bytes of the volume; of what is no folder: only once.
         length: in bytes, as far as it counts.
     """
 
     type: int
     flags: int
     is_folder: bool
-    extents: list[tuple[int, int]]
+    extents: Iterable[tuple[int, int]]
     length: int
 
 
@@ -78,7 +84,7 @@ def walk(reader: VolumeReader, place: Geometry, chains: Chains) -> Iterator[Name
             elif entry.type in (BITMAP, UPCASE, STREAM) and entry.first_cluster:
                 named = _named(reader, place, chains, entry, is_folder=is_folder)
                 yield named
-                if named.is_folder and named.extents:
+                if named.is_folder:
                     waiting.append(named)
 
 
@@ -94,9 +100,12 @@ def _named(
                 name=reader.name,
             )
         is_new = chains.take(entry.first_cluster, count)
-        extents = [_bytes(place, entry.first_cluster, count)] if is_new and count else []
+        extents: Iterable[tuple[int, int]] = (
+            [_bytes(place, entry.first_cluster, count)] if is_new and count else []
+        )
     else:
-        extents = list(_chain(place, chains, entry.first_cluster))
+        extents = _chain(place, chains, entry.first_cluster)
+        extents = list(extents) if is_folder else extents
     return Named(entry.type, entry.flags, is_folder, extents, entry.length)
 
 
@@ -110,8 +119,8 @@ def _bytes(place: Geometry, first: int, count: int) -> tuple[int, int]:
     return offset, count * place.cluster_size
 
 
-def _entries(reader: VolumeReader, extents: list[tuple[int, int]]) -> Iterator[Entry]:
-    for offset, length in extents:
+def _entries(reader: VolumeReader, extents: Iterable[tuple[int, int]]) -> Iterator[Entry]:
+    for offset, length in pieces_of(extents, FOLDER_BYTES_AT_ONCE):
         content = reader.read(offset, length, "directory")
         for at in range(0, length, _ENTRY_BYTES):
             if content[at] == _END:

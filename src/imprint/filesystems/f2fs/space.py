@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.bitmap import count_bits, runs_of_bits
+from imprint.core.bitmap import count_bits
 from imprint.core.errors import CorruptImageError
-from imprint.core.runs import Runs
+from imprint.filesystems.collected import CollectedRuns
 from imprint.filesystems.f2fs import layout
 from imprint.filesystems.f2fs.layout import BLOCK, SIT_ENTRIES, SIT_ENTRY
 from imprint.filesystems.f2fs.state import State, is_set
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imprint.core.runs import Runs
     from imprint.filesystems.allocation import VolumeReader
 
 _COUNT_MASK: Final = 0x3FF
 _MAP_BYTES: Final = 64
 _JOURNAL_ENTRY: Final = 4 + SIT_ENTRY
 _TABLE_BLOCKS_AT_ONCE: Final = 256
+_UNUSED: Final = bytes(BLOCK)
 
 
 def valid_blocks(reader: VolumeReader, state: State) -> tuple[Runs, int]:
@@ -26,47 +30,59 @@ def valid_blocks(reader: VolumeReader, state: State) -> tuple[Runs, int]:
     Raises:
         CorruptImageError: if an entry's count is not that of its bitmap.
     """
-    count = state.block.main_segments
-    bitmap = bytearray(count * _MAP_BYTES)
-    for start, entries in _table(reader, state):
-        for index in range(min(SIT_ENTRIES, count - start)):
-            at = index * SIT_ENTRY
-            _place(reader, bitmap, start + index, entries[at : at + SIT_ENTRY])
-    for segment, entry in _journal(state):
-        if segment < count:
-            _place(reader, bitmap, segment, entry)
-    runs = Runs.of(runs_of_bits(bitmap, 0, len(bitmap) * 8, lsb_first=False))
-    return runs, runs.total
+    newer = _journal(state)
+    valid = CollectedRuns()
+    total = 0
+    for start, blocks in _table(reader, state):
+        count = min(len(blocks) * SIT_ENTRIES, state.block.main_segments - start)
+        bitmap = bytearray(count * _MAP_BYTES)
+        for number, block in enumerate(blocks):
+            if block == _UNUSED:
+                continue
+            first = number * SIT_ENTRIES
+            for index in range(min(SIT_ENTRIES, count - first)):
+                at = index * SIT_ENTRY
+                _place(reader, bitmap, start, first + index, block[at : at + SIT_ENTRY])
+        for segment, entry in newer:
+            if start <= segment < start + count:
+                _place(reader, bitmap, start, segment - start, entry)
+        total += count_bits(bitmap)
+        bit_count = len(bitmap) * 8
+        valid.add_bits(bitmap, start * _MAP_BYTES * 8, bit_count, lsb_first=False)
+    return valid.runs(), total
 
 
-def _place(reader: VolumeReader, bitmap: bytearray, segment: int, entry: bytes) -> None:
+def _place(reader: VolumeReader, bitmap: bytearray, start: int, index: int, entry: bytes) -> None:
+    """Put what an entry says where the bitmap, which begins with segment ``start``, has it."""
     valid = int.from_bytes(entry[:2], "little") & _COUNT_MASK
     bits = entry[2 : 2 + _MAP_BYTES]
     if count_bits(bits) != valid:
         raise CorruptImageError(
-            f"segment {segment}: expected {valid} valid blocks, found {count_bits(bits)}",
+            f"segment {start + index}: expected {valid} valid blocks, found {count_bits(bits)}",
             name=reader.name,
         )
-    bitmap[segment * _MAP_BYTES : (segment + 1) * _MAP_BYTES] = bits
+    bitmap[index * _MAP_BYTES : (index + 1) * _MAP_BYTES] = bits
 
 
-def _table(reader: VolumeReader, state: State) -> list[tuple[int, bytes]]:
-    """The blocks of the table that count, each with the number of its first segment."""
+def _table(reader: VolumeReader, state: State) -> Iterator[tuple[int, list[bytes]]]:
+    """Blocks of the table that count, with the number of the first one's first segment."""
     needed = -(-state.block.main_segments // SIT_ENTRIES)
     second = state.block.sit_segments // 2 * state.segment_blocks
-    found = []
+    reader.expect(needed * BLOCK, "segment table")
     for first in range(0, needed, _TABLE_BLOCKS_AT_ONCE):
         count = min(_TABLE_BLOCKS_AT_ONCE, needed - first)
+        chosen = [is_set(state.sit_bitmap, first + index) for index in range(count)]
         where = (state.block.sit_block + first) * BLOCK
-        copies = [
-            reader.read(where + copy * second * BLOCK, count * BLOCK, "segment table")
-            for copy in range(2)
+        copies = {
+            copy: bytes(
+                reader.read(where + copy * second * BLOCK, count * BLOCK, "segment table")
+            )
+            for copy in sorted(set(chosen))
+        }
+        blocks = [
+            copies[copy][index * BLOCK : (index + 1) * BLOCK] for index, copy in enumerate(chosen)
         ]
-        for index in range(count):
-            copy = copies[is_set(state.sit_bitmap, first + index)]
-            content = bytes(copy[index * BLOCK : (index + 1) * BLOCK])
-            found.append(((first + index) * SIT_ENTRIES, content))
-    return found
+        yield first * SIT_ENTRIES, blocks
 
 
 def _journal(state: State) -> list[tuple[int, bytes]]:

@@ -76,7 +76,7 @@ def read_state(reader: VolumeReader) -> State:
     return State(block, checkpoint, sit_bitmap, nat_bitmap, sit_journal, nat_journal)
 
 
-def f2fs_crc(data: bytes, crc: int = layout.MAGIC) -> int:
+def f2fs_crc(data: bytes | bytearray, crc: int = layout.MAGIC) -> int:
     """CRC-32 with F2FS's own seed and without inversion; zlib inverts before and after."""
     return zlib.crc32(data, crc ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
 
@@ -156,6 +156,12 @@ def _bitmaps(
     if head.flags & layout.CP_LARGE_NAT_BITMAP:
         places = (base + 4 + nat_size, base + 4)
     elif block.checkpoint_payload:
+        block.require(
+            "checkpoint_payload",
+            block.checkpoint_payload < _PACK_BLOCKS_MAX,
+            "blocks of a checkpoint pack",
+            where=reader.name,
+        )
         payload = reader.read((start + 1) * BLOCK, block.checkpoint_payload * BLOCK, "bitmap")
         content = content[:BLOCK] + bytes(payload)
         places = (BLOCK, base)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from imprint.filesystems.allocation import VolumeReader
 
+_UNUSED: Final = bytes(BLOCK)
 _FOOTER_AT: Final = BLOCK - NodeFooter.SIZE
 _JOURNAL_ENTRY: Final = 4 + NAT_ENTRY
 
@@ -65,26 +66,28 @@ def reached(reader: VolumeReader, state: State) -> Iterator[tuple[int, int]]:
 def _nodes(reader: VolumeReader, state: State) -> Iterator[tuple[int, int]]:
     """``(nid, block)`` of every node there is; the journal is newer than the table."""
     newer = dict(_journal(state))
+    yield from ((nid, address) for nid, address in newer.items() if _is_node(nid, address))
     segment = state.segment_blocks
     blocks = state.block.nat_segments // 2 * segment
+    reader.expect(blocks * BLOCK, "node table")
     for number in range(blocks):
         where = state.block.nat_block + number // segment * 2 * segment + number % segment
         where += segment * is_set(state.nat_bitmap, number)
         content = reader.read(where * BLOCK, BLOCK, "node table")
-        if not any(content) and not newer:
+        if content == _UNUSED:
             continue
         for index in range(NAT_ENTRIES):
             nid = number * NAT_ENTRIES + index
             at = index * NAT_ENTRY + 5
             address = int.from_bytes(content[at : at + 4], "little")
-            address = newer.get(nid, address)
-            # Nodes 1 and 2 are the table itself and the metadata, which are no nodes.
-            if (
-                address not in (layout.NULL_ADDRESS, 1)
-                and address <= layout.ADDRESS_MAX
-                and nid > 2
-            ):
+            if nid not in newer and _is_node(nid, address):
                 yield nid, address
+
+
+def _is_node(nid: int, address: int) -> bool:
+    """Whether there is one. Nodes 1 and 2 are the table itself and the metadata: no nodes."""
+    is_there = address not in (layout.NULL_ADDRESS, 1) and address <= layout.ADDRESS_MAX
+    return is_there and nid > 2
 
 
 def _journal(state: State) -> Iterator[tuple[int, int]]:

@@ -10,14 +10,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.runs import Runs
+from imprint.core.units import div_up
 from imprint.filesystems.allocation import Allocation, VolumeReader
 from imprint.filesystems.clusters import (
     FIRST_CLUSTER,
+    TABLE_BYTES_AT_ONCE,
     Chains,
+    Table,
     doubts_of_dirty,
-    entries_of,
+    pieces_of,
     taken_clusters,
 )
+from imprint.filesystems.collected import CollectedRuns
 from imprint.filesystems.fat.geometry import Geometry, read_geometry
 from imprint.filesystems.fat.walk import walk
 
@@ -39,10 +43,7 @@ class Fat:
         """See :class:`~imprint.filesystems.allocation.Allocating`."""
         reader = VolumeReader(volume)
         place = read_geometry(reader)
-        tables = [_table(reader, place, number) for number in range(place.fat_count)]
-        taken = Runs.union(
-            taken_clusters(table, place.bits, place.cluster_count) for table in tables
-        )
+        taken, is_same = _taken(reader, place)
         used = Runs.union(
             [
                 taken.shifted(-FIRST_CLUSTER).scaled(place.cluster_size).shifted(place.data_at),
@@ -50,27 +51,52 @@ class Fat:
             ]
         )
         doubts = []
-        if any(table != tables[0] for table in tables):
+        if place.is_mirrored and not is_same:
             doubts.append("the copies of its allocation table differ")
         notes = []
-        if _is_dirty(place, tables[0]):
+        table = _table(reader, place)
+        if _is_dirty(place, table):
             notes.append("it was not unmounted")
-            doubts += doubts_of_dirty(_reached(reader, place, tables[0]), used)
+            doubts += doubts_of_dirty(_reached(reader, place, table), used)
         return Allocation(place.cluster_size, used, tuple(doubts), tuple(notes))
 
     def reached(self, volume: Source) -> Iterator[tuple[int, int]]:
         """See :class:`~imprint.filesystems.allocation.Walking`."""
         reader = VolumeReader(volume)
         place = read_geometry(reader)
-        return _reached(reader, place, _table(reader, place, 0))
+        return _reached(reader, place, _table(reader, place))
 
 
-def _table(reader: VolumeReader, place: Geometry, number: int) -> bytearray:
-    """One copy of the FAT, as far as it has entries for clusters."""
-    size = -(-(place.cluster_count + FIRST_CLUSTER) * place.bits // 8)
-    if place.bits == 12:
-        size = min(-(-size // 3) * 3, place.fat_size)
-    return reader.read(place.fat_at + number * place.fat_size, size, "allocation table")
+def _table_size(place: Geometry) -> int:
+    """Of one FAT, as far as it has entries for clusters, in bytes."""
+    size = div_up((place.cluster_count + FIRST_CLUSTER) * place.bits, 8)
+    return min(div_up(size, 3) * 3, place.fat_size) if place.bits == 12 else size
+
+
+def _table(reader: VolumeReader, place: Geometry) -> Table:
+    """The FAT that counts."""
+    start = place.fat_at + place.active * place.fat_size
+    return Table(reader, start, _table_size(place), place.bits)
+
+
+def _taken(reader: VolumeReader, place: Geometry) -> tuple[Runs, bool]:
+    """The clusters that some FAT has, and whether all FATs are the same."""
+    size = _table_size(place)
+    reader.expect(size * place.fat_count, "allocation tables")
+    found = CollectedRuns()
+    is_same = True
+    for at, length in pieces_of([(0, size)], TABLE_BYTES_AT_ONCE):
+        copies = [
+            reader.read(place.fat_at + number * place.fat_size + at, length, "allocation table")
+            for number in range(place.fat_count)
+        ]
+        first = at * 8 // place.bits
+        found.add(taken_clusters(copies[0], place.bits).shifted(first))
+        for copy in copies[1:]:
+            if copy != copies[0]:
+                is_same = False
+                found.add(taken_clusters(copy, place.bits).shifted(first))
+    return found.runs().clip(FIRST_CLUSTER, FIRST_CLUSTER + place.cluster_count), is_same
 
 
 def _outside(place: Geometry, volume_size: int) -> Iterator[tuple[int, int]]:
@@ -80,15 +106,14 @@ def _outside(place: Geometry, volume_size: int) -> Iterator[tuple[int, int]]:
     yield end, volume_size - end
 
 
-def _is_dirty(place: Geometry, table: bytearray) -> bool:
+def _is_dirty(place: Geometry, table: Table) -> bool:
     clean = _CLEAN_BITS[place.bits]
-    return place.is_marked_dirty or entries_of(table[:8], place.bits)[1] & clean != clean
+    return place.is_marked_dirty or table[1] & clean != clean
 
 
-def _reached(reader: VolumeReader, place: Geometry, table: bytearray) -> Iterator[tuple[int, int]]:
+def _reached(reader: VolumeReader, place: Geometry, table: Table) -> Iterator[tuple[int, int]]:
     yield 0, place.data_at
-    entries = entries_of(table, place.bits)
-    chains = Chains(entries, place.cluster_count, mask=_MASKS[place.bits], name=reader.name)
+    chains = Chains(table, place.cluster_count, mask=_MASKS[place.bits], name=reader.name)
     yield from walk(reader, place, chains)
 
 

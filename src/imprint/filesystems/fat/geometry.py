@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 ENTRY_BYTES: Final = 32
 FAT_COUNT_MAX: Final = 4
+_NOT_MIRRORED: Final = 0x80
+_ACTIVE_FAT: Final = 0x0F
 _SECTOR_SIZES: Final = (512, 1024, 2048, 4096)
 
 
@@ -37,6 +39,8 @@ class Geometry:
         fat_at: where the first FAT begins.
         fat_size: of one FAT.
         fat_count: how many there are.
+        active: the one that counts.
+        is_mirrored: whether the others are copies of it.
         root_at: where the root directory of FAT12 and FAT16 begins.
         root_size: of that; 0 for FAT32.
         root_cluster: where that of FAT32 begins; else 0.
@@ -51,6 +55,8 @@ class Geometry:
     fat_at: int
     fat_size: int
     fat_count: int
+    active: int
+    is_mirrored: bool
     root_at: int
     root_size: int
     root_cluster: int
@@ -78,6 +84,9 @@ def read_geometry(reader: VolumeReader) -> Geometry:
     is_32 = boot.fat_sectors_16 == 0
     bits, most = _kind(count, is_32=is_32)
     fat_size = fat_sectors * boot.sector_size
+    flags = sector[40] if is_32 else 0
+    is_mirrored = not flags & _NOT_MIRRORED
+    active = 0 if is_mirrored else flags & _ACTIVE_FAT
     problem = None
     if not 0 < count <= most:
         problem = f"between 1 and {most} clusters, found {count}"
@@ -85,6 +94,8 @@ def read_geometry(reader: VolumeReader) -> Geometry:
         problem = f"a volume of {end} bytes, found {reader.size}: its end is missing"
     elif fat_size * 8 < (count + 2) * bits:
         problem = f"a FAT with {count + 2} entries, found {fat_size} bytes for it"
+    elif active >= boot.fat_count:
+        problem = f"one of {boot.fat_count} FATs to be active, found {active}"
     if problem is not None:
         raise CorruptImageError(f"boot sector: expected {problem}", name=reader.name)
     return Geometry(
@@ -94,6 +105,8 @@ def read_geometry(reader: VolumeReader) -> Geometry:
         fat_at=boot.reserved_sectors * boot.sector_size,
         fat_size=fat_size,
         fat_count=boot.fat_count,
+        active=active,
+        is_mirrored=is_mirrored,
         root_at=root_at,
         root_size=root_size,
         root_cluster=Fat32BootSector.unpack(sector).root_cluster if is_32 else 0,

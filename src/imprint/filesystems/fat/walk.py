@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.layout import Structure, raw, uint
-from imprint.filesystems.clusters import FIRST_CLUSTER, Chains, runs_of
+from imprint.filesystems.clusters import (
+    FIRST_CLUSTER,
+    FOLDER_BYTES_AT_ONCE,
+    Chains,
+    pieces_of,
+    runs_of,
+)
 from imprint.filesystems.fat.geometry import ENTRY_BYTES, Geometry
 
 if TYPE_CHECKING:
@@ -48,9 +54,10 @@ def walk(reader: VolumeReader, place: Geometry, chains: Chains) -> Iterator[tupl
                 first |= (entry.cluster_high & 0x0FFF) << 16
             if entry.name.startswith(b".") or first == 0:
                 continue
-            extents = list(_extents(place, chains, first))
-            yield from extents
-            if entry.attributes & _FOLDER and extents:
+            if not entry.attributes & _FOLDER:
+                yield from _extents(place, chains, first)
+            elif extents := list(_extents(place, chains, first)):
+                yield from extents
                 waiting.append(extents)
 
 
@@ -62,7 +69,7 @@ def _extents(place: Geometry, chains: Chains, first: int) -> Iterator[tuple[int,
 
 def _entries(reader: VolumeReader, extents: list[tuple[int, int]]) -> Iterator[Entry]:
     """Of files and folders; what is deleted, and names, are left out."""
-    for offset, length in extents:
+    for offset, length in pieces_of(extents, FOLDER_BYTES_AT_ONCE):
         content = reader.read(offset, length, "directory")
         for at in range(0, length, ENTRY_BYTES):
             mark = content[at]

@@ -141,7 +141,9 @@ class HeaderArea:
 
     def with_backing(self, name: bytes | None, format_name: str | None) -> HeaderArea:
         """A copy that names another backing file, or none."""
-        data = format_name.encode() if name is not None and format_name is not None else None
+        data = None
+        if name is not None and format_name is not None:
+            data = layout.BACKING_FORMATS.get(format_name, format_name).encode()
         area = self.with_extension(layout.EXTENSION_BACKING_FORMAT, data)
         return replace(area, backing_name=name)
 

@@ -89,6 +89,9 @@ EXTENSION_BITMAPS: Final = 0x23852875
 EXTENSION_ENCRYPTION: Final = 0x0537BE77
 EXTENSION_DATA_FILE: Final = 0x44415441
 
+BACKING_FORMATS: Final = {"vhd": "vpc"}
+"""Formats that have another name in QEMU, which opens no backing file of an unknown one."""
+
 # L1, L2 and refcount table entries.
 COPIED: Final = 1 << 63
 """The refcount is exactly one: it may be overwritten. Accurate below the active L1 only."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from imprint.core.errors import TruncatedImageError
 from imprint.core.limits import TABLE_CACHE_BYTES
-from imprint.core.units import KIB
+from imprint.core.units import KIB, align_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,8 +136,16 @@ def load(storage: Storage, offset: int, length: int, width: Width = "Q") -> arra
 
 
 def store(storage: Storage, offset: int, table: array.array[int]) -> None:
-    """Write a whole table at ``offset``."""
-    storage.write(memoryview(packed(table)), offset)
+    """Write a whole table at ``offset``; long stretches of zeros at its end become a hole.
+
+    With clusters of 2 MiB a small image would consist of its empty tables otherwise.
+    """
+    content = packed(table)
+    length = min(align_up(len(content.rstrip(b"\0")), SLICE_BYTES_MAX), len(content))
+    if length:
+        storage.write(memoryview(content)[:length], offset)
+    if length < len(content):
+        storage.zero(offset + length, len(content) - length)
 
 
 def packed(table: array.array[int]) -> bytes:

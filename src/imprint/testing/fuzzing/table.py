@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from imprint.testing.fuzzing import (
+    allocation_maps,
     apfs_volumes,
     btrfs_volumes,
     container_members,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from imprint.testing.fuzzing.target import Target
 
 _MODULES: Final[tuple[Callable[[], Iterator[Target]], ...]] = (
+    allocation_maps.targets,
     apfs_volumes.targets,
     btrfs_volumes.targets,
     writable_images.targets,
