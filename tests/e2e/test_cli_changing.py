@@ -59,9 +59,23 @@ def test_create_tells_the_size_that_the_disk_has(program: Program) -> None:
 def test_a_parent_is_not_removed_as_a_file_of_the_image_that_is_replaced(program: Program) -> None:
     """Fails if an overlay takes the place of a split image, and its parent's data with it."""
     program.ok("create", "x.vmdk", "4M", "-o", "subformat=twoGbMaxExtentSparse")
+    program.ok("create", "b.vmdk", "4M")
+    (program.folder / "b.vmdk").replace(program.folder / "x-s001.vmdk")
     program.ok("create", "x.vmdk", "--parent", "x-s001.vmdk", "--force")
     assert (program.folder / "x-s001.vmdk").exists()
     assert program.ok("info", "x.vmdk", "--json").json["parent"] == "x-s001.vmdk"
+
+
+def test_an_extent_without_its_descriptor_is_no_parent(program: Program) -> None:
+    """Fails if an overlay says that it has one, and reads as zeros: the ID means "no parent"."""
+    program.ok("create", "x.vmdk", "4M", "-o", "subformat=twoGbMaxExtentSparse")
+    message = program.refuses(2, "create", "c.vmdk", "--parent", "x-s001.vmdk")[0]
+    assert "expected a parent with a content ID" in message
+    assert not (program.folder / "c.vmdk").exists()
+    program.ok("create", "b.vmdk", "4M")
+    program.ok("create", "c.vmdk", "--parent", "b.vmdk")
+    program.refuses(2, "rebase", "c.vmdk", "--parent", "x-s001.vmdk", "--unsafe")
+    assert program.ok("info", "c.vmdk", "--json").json["parent"] == "b.vmdk"
 
 
 @pytest.mark.oracle("qemu-img")

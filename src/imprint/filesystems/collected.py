@@ -40,9 +40,7 @@ class CollectedRuns:
         if self._count > RUN_COUNT_MAX:
             self._close_gaps()
 
-    def add_bits(
-        self, bits: Buffer, first: int, bit_count: int, *, lsb_first: bool = True
-    ) -> None:
+    def add_bits(self, bits: Buffer, first: int, bit_count: int, *, lsb_first: bool = True) -> None:
         """Add what is set of the first bits; ``first`` is what bit 0 means.
 
         If these were too many runs, all of 64 bits is added where one is set: bits at random

@@ -74,9 +74,7 @@ def _table(reader: VolumeReader, state: State) -> Iterator[tuple[int, list[bytes
         chosen = [is_set(state.sit_bitmap, first + index) for index in range(count)]
         where = (state.block.sit_block + first) * BLOCK
         copies = {
-            copy: bytes(
-                reader.read(where + copy * second * BLOCK, count * BLOCK, "segment table")
-            )
+            copy: bytes(reader.read(where + copy * second * BLOCK, count * BLOCK, "segment table"))
             for copy in sorted(set(chosen))
         }
         blocks = [

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.bitmap import runs_of_bits
 from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
 from imprint.core.runs import Runs
+from imprint.core.units import MIB, div_up
 from imprint.filesystems.allocation import Allocation, VolumeReader
+from imprint.filesystems.collected import CollectedRuns
 from imprint.filesystems.hfsplus import layout
 from imprint.filesystems.hfsplus.layout import JournalInfo, fork_of
 from imprint.filesystems.hfsplus.trees import Volume
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from imprint.core.contracts import Source
 
+_BITMAP_BYTES_AT_ONCE: Final = MIB
 _JOURNAL_IN_VOLUME: Final = 1
 _JOURNAL_TO_BE_MADE: Final = 4
 _JOURNAL_MARK: Final = 0x4A4E4C78
@@ -35,15 +37,7 @@ class HfsPlus:
         """See :class:`~imprint.filesystems.allocation.Allocating`."""
         place = _open(volume)
         header, size = place.header, place.header.block_size
-        bitmap = place.content(
-            fork_of(header.allocation_fork), layout.ALLOCATION_FILE, "allocation file"
-        )
-        if len(bitmap) * 8 < header.total_blocks:
-            raise CorruptImageError(
-                f"allocation file: expected {header.total_blocks} bits, found {len(bitmap) * 8}",
-                name=volume.name,
-            )
-        blocks = Runs.of(runs_of_bits(bitmap, 0, header.total_blocks, lsb_first=False))
+        blocks, count = _blocks(place)
         end = header.total_blocks * size
         alternate = end - layout.HEADER_OFFSET
         used = Runs.union(
@@ -58,7 +52,7 @@ class HfsPlus:
                 ),
             ]
         )
-        free = header.total_blocks - blocks.total
+        free = header.total_blocks - count
         return Allocation(size, used, tuple(_doubts(place, free)))
 
     def reached(self, volume: Source) -> Iterator[tuple[int, int]]:
@@ -71,6 +65,25 @@ def _open(volume: Source) -> Volume:
     if reader.read(HFS_OFFSET, len(HFS_MARK), "volume header") == HFS_MARK:
         raise UnsupportedFeatureError("it is inside an HFS volume", name=volume.name)
     return Volume(reader)
+
+
+def _blocks(place: Volume) -> tuple[Runs, int]:
+    """The blocks that the allocation file has, and how many they are."""
+    fork, total = fork_of(place.header.allocation_fork), place.header.total_blocks
+    bitmap = place.file(fork, layout.ALLOCATION_FILE, "allocation file")
+    if bitmap.size * 8 < total:
+        raise CorruptImageError(
+            f"allocation file: expected {total} bits, found {bitmap.size * 8}",
+            name=place.reader.name,
+        )
+    found = CollectedRuns()
+    count = 0
+    for first in range(0, total, 8 * _BITMAP_BYTES_AT_ONCE):
+        bits = min(8 * _BITMAP_BYTES_AT_ONCE, total - first)
+        content = bitmap.read(first // 8, div_up(bits, 8))
+        found.add_bits(content, first, bits, lsb_first=False)
+        count += (int.from_bytes(content) >> -bits % 8).bit_count()
+    return found.runs(), count
 
 
 def _doubts(place: Volume, free: int) -> Iterator[str]:

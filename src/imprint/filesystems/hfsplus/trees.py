@@ -6,9 +6,11 @@ Source: TN1150, "B-Trees" and "Extents Overflow File".
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError
+from imprint.core.runs import Runs
 from imprint.core.units import MIB
 from imprint.filesystems.hfsplus import layout
 from imprint.filesystems.hfsplus.layout import (
@@ -31,6 +33,59 @@ FORK_BYTES_MAX: Final = 1024 * MIB
 _LEAF: Final = 0xFF
 _NODE_SIZES: Final = tuple(512 << shift for shift in range(7))
 _EXTENT_KEY_BYTES: Final = 10
+
+
+class SpecialFile:
+    """The bitmap, or a file with a tree, read piece by piece.
+
+    Attributes:
+        size: in bytes.
+        reader: of the volume.
+        what: it is, for errors.
+    """
+
+    def __init__(
+        self, reader: VolumeReader, unit: int, extents: list[tuple[int, int]], size: int, what: str
+    ) -> None:
+        """``unit`` is a block's size in bytes, ``extents`` are first blocks and counts.
+
+        Raises:
+            CorruptImageError: if it is too large, or its extents are not all there, not inside
+                the volume, or lie over each other.
+        """
+        self.reader, self.size, self.what = reader, size, what
+        if size > min(FORK_BYTES_MAX, reader.size):
+            raise CorruptImageError(
+                f"{what}: expected at most {FORK_BYTES_MAX} bytes, found {size}", name=reader.name
+            )
+        self._places = [start * unit for start, _ in extents]
+        lengths = [count * unit for _, count in extents]
+        self._ends = list(itertools.accumulate(lengths))
+        for place, length in zip(self._places, lengths, strict=True):
+            reader.check(place, length, what)
+        total = sum(lengths)
+        if Runs.of(zip(self._places, lengths, strict=True)).total != total:
+            raise CorruptImageError(f"{what}: expected extents beside each other", name=reader.name)
+        if total < size:
+            raise CorruptImageError(
+                f"{what}: expected extents for {size - total} more bytes", name=reader.name
+            )
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Some bytes of it, which have to be inside of it.
+
+        Raises:
+            CorruptImageError: if the volume has asked for too much.
+            ReadError: if they cannot be read.
+        """
+        index, parts = bisect_right(self._ends, offset), []
+        while length:
+            count = min(length, self._ends[index] - offset)
+            start = self._ends[index - 1] if index else 0
+            place = self._places[index] + offset - start
+            parts.append(bytes(self.reader.read(place, count, self.what)))
+            offset, length, index = offset + count, length - count, index + 1
+        return b"".join(parts)
 
 
 class Volume:
@@ -56,27 +111,14 @@ class Volume:
                 key = (int.from_bytes(record[4:8]), record[2])
                 self.overflow.setdefault(key, []).extend(extents_of(record[12:76]))
 
-    def content(self, fork: Fork, number: int, what: str) -> bytes:
-        """All of a special file; ``number`` is that of the file.
+    def file(self, fork: Fork, number: int, what: str) -> SpecialFile:
+        """A special file; ``number`` is that of the file.
 
         Raises:
             CorruptImageError: if it is too large, or its extents are not all there.
         """
-        if fork.size > min(FORK_BYTES_MAX, self.reader.size):
-            raise CorruptImageError(
-                f"{what}: expected at most {FORK_BYTES_MAX} bytes, found {fork.size}",
-                name=self.reader.name,
-            )
-        unit, parts, left = self.header.block_size, [], fork.size
-        for start, count in (*fork.extents, *self.overflow.get((number, 0), ())):
-            length = min(left, count * unit)
-            parts.append(bytes(self.reader.read(start * unit, length, what)))
-            left -= length
-        if left:
-            raise CorruptImageError(
-                f"{what}: expected extents for {left} more bytes", name=self.reader.name
-            )
-        return b"".join(parts)
+        extents = [*fork.extents, *self.overflow.get((number, 0), ())]
+        return SpecialFile(self.reader, self.header.block_size, extents, fork.size, what)
 
     def leaves(self, fork: Fork, what: str, number: int = layout.EXTENTS_FILE) -> Iterator[bytes]:
         """The records of all leaves of a tree, in its order. None if the file is empty.
@@ -86,22 +128,23 @@ class Volume:
         """
         if fork.size == 0:
             return
-        tree = self.content(fork, number, what)
-        header = TreeHeader.unpack(tree[NodeDescriptor.SIZE :], where=self.reader.name)
+        tree = self.file(fork, number, what)
+        head = tree.read(0, min(tree.size, NodeDescriptor.SIZE + TreeHeader.SIZE))
+        header = TreeHeader.unpack(head[NodeDescriptor.SIZE :], where=self.reader.name)
         size = header.node_size
         if size not in _NODE_SIZES:
             raise CorruptImageError(
                 f"{what}: expected a size of nodes, found {size}", name=self.reader.name
             )
-        node, seen = header.first_leaf, 0
+        node, seen = header.first_leaf, bytearray(tree.size // size)
         while node:
-            seen += 1
-            if (node + 1) * size > len(tree) or seen > len(tree) // size:
+            if node >= len(seen) or seen[node]:
                 raise CorruptImageError(
                     f"{what}: expected a chain of leaves, found node {node}",
                     name=self.reader.name,
                 )
-            content = tree[node * size : (node + 1) * size]
+            seen[node] = 1
+            content = tree.read(node * size, size)
             descriptor = NodeDescriptor.unpack(content)
             if descriptor.kind != _LEAF:
                 raise CorruptImageError(

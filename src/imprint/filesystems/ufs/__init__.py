@@ -81,11 +81,12 @@ class Ufs:
         """See :class:`~imprint.filesystems.allocation.Walking`."""
         reader = VolumeReader(volume)
         block = read_superblock(reader)
+        seen: set[tuple[int, int]] = set()
         for number in range(block.group_count):
             group = read_group(reader, block, number)
             map_bytes = group.content[group.inodes_at : group.inodes_at + block.group_inodes // 8]
             inodes = Runs.of(runs_of_bits(map_bytes, 0, len(map_bytes) * 8))
-            yield from reached(reader, block, number, inodes)
+            yield from reached(reader, block, number, inodes, seen)
 
 
 def read_group(reader: VolumeReader, block: Superblock, number: int) -> Group:

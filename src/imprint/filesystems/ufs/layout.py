@@ -167,6 +167,7 @@ def _parse(content: bytes, place: int, order: Order, version: int) -> Superblock
 def _check(reader: VolumeReader, block: Superblock) -> None:
     groups = -(-block.size // block.group_fragments) if block.group_fragments > 0 else 0
     places = (block.super_at, block.header_at, block.inodes_at, block.data_at)
+    tables = (block.data_at - block.inodes_at) * block.fragment
     expected = None
     if not 512 <= block.fragment <= 65536 or block.fragment.bit_count() != 1:
         expected = f"fragments of 512 bytes to 64 KiB, found {block.fragment}"
@@ -180,6 +181,8 @@ def _check(reader: VolumeReader, block: Superblock) -> None:
         expected = f"group headers of at most 64 KiB, found {block.group_bytes}"
     elif sorted(places) != list(places) or places[0] < 0 or places[-1] > block.group_fragments:
         expected = f"places in a group in their order, found {places}"
+    elif block.group_inodes * INODE_BYTES[block.version] > tables:
+        expected = f"inodes between their places, found {block.group_inodes} for a group"
     elif not 0 <= block.offset_step <= block.size:
         expected = f"an offset inside the volume, found {block.offset_step}"
     if expected is not None:

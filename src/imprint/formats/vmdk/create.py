@@ -185,7 +185,7 @@ def parent_cid(parent: Source | None) -> str:
     """The content ID of a parent.
 
     Raises:
-        UsageError: if it is no VMDK.
+        UsageError: if it is no VMDK, or a child that names its ID would have no parent.
     """
     info = parent.info() if isinstance(parent, Image) else None
     if info is None or info.format != "vmdk":
@@ -194,7 +194,13 @@ def parent_cid(parent: Source | None) -> str:
             + ("another source" if info is None else info.format),
             advice="convert the parent first",
         )
-    return str(info.options["cid"])
+    cid = str(info.options["cid"])
+    if cid == NO_PARENT:  # of an extent without its descriptor, for one
+        raise UsageError(
+            f"vmdk: expected a parent with a content ID, found {cid} (none)",
+            advice="convert the parent first",
+        )
+    return cid
 
 
 def describe(made: Plan, lines: list[ExtentLine]) -> str:
