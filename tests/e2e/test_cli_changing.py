@@ -66,6 +66,27 @@ def test_a_parent_is_not_removed_as_a_file_of_the_image_that_is_replaced(program
     assert program.ok("info", "x.vmdk", "--json").json["parent"] == "x-s001.vmdk"
 
 
+@pytest.mark.parametrize(
+    ("suffix", "place"), [("vhd", slice(68, 84)), ("vdi", slice(0x188, 0x198))]
+)
+def test_an_image_with_a_uuid_of_zeros_is_no_parent(
+    program: Program, suffix: str, place: slice
+) -> None:
+    """Fails if an overlay takes a VHD without a UUID for a raw disk, or cannot be opened (VDI)."""
+    program.ok("create", f"b.{suffix}", "4M")
+    base = program.folder / f"b.{suffix}"
+    content = bytearray(base.read_bytes())
+    content[place] = bytes(16)
+    if suffix == "vhd":  # a footer with a checksum, and its copy
+        content[64:68] = bytes(4)
+        content[64:68] = (~sum(content[:512]) & 0xFFFFFFFF).to_bytes(4, "big")
+        content[-512:] = content[:512]
+    base.write_bytes(content)
+    message = program.refuses(2, "create", f"c.{suffix}", "--parent", base.name)[0]
+    assert "the parent's UUID not to be zero" in message
+    assert not (program.folder / f"c.{suffix}").exists()
+
+
 def test_an_extent_without_its_descriptor_is_no_parent(program: Program) -> None:
     """Fails if an overlay says that it has one, and reads as zeros: the ID means "no parent"."""
     program.ok("create", "x.vmdk", "4M", "-o", "subformat=twoGbMaxExtentSparse")

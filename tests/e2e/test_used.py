@@ -189,6 +189,36 @@ def test_a_damaged_file_system_is_copied_whole_unless_forced(
     assert "the whole ext4 volume is copied" in done.err
 
 
+def test_a_disk_that_ends_inside_of_a_partition_is_copied_whole(
+    machine: Machine, program: Program, tmp_path: Path
+) -> None:
+    """Fails if a truncated image is cut further, or nobody is told why it is copied whole."""
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(machine.path.read_bytes()[: machine.starts[1] + SWAP_SIZE // 2])
+    copy = tmp_path / "copy.raw"
+    done = program("convert", disk, copy, "--used", "--json")
+    assert done.json["left_out"] == 0
+    assert f"found {machine.starts[2]}" in done.err  # the end of partition 2
+    assert copy.read_bytes() == disk.read_bytes()
+
+
+def test_a_file_that_is_mounted_is_copied_whole_and_not_sparsified(
+    program: Program, tmp_path: Path
+) -> None:
+    """Fails if the file system changes between its map and its data, or loses what it writes."""
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(GARBAGE * 64)
+    run("mkfs.ext4", "-q", "-E", "nodiscard", disk)
+    with mounted(disk):
+        done = program("convert", disk, tmp_path / "copy.qcow2", "--used", "--json")
+        assert done.json["left_out"] == 0
+        assert "may change while it is read" in done.err
+        refused = program("sparsify", disk, "-f", "raw", "--used=force")
+    assert refused.exit_code == 5
+    assert "is mounted at" in refused.err
+    assert program("sparsify", disk, "-f", "raw", "--json").json["freed"] > 32 * MIB
+
+
 @pytest.mark.parametrize("arguments", [("--drop-swap",), ("--prove",)])
 def test_options_that_need_used_say_so(
     machine: Machine, program: Program, tmp_path: Path, arguments: tuple[str, ...]

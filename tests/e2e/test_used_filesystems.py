@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from imprint.testing.volumes import (
     mounted,
     shut_down,
     tree,
+    work,
 )
 
 if TYPE_CHECKING:
@@ -170,20 +169,6 @@ def test_a_disk_without_partitions_is_whole_too(
     assert files_of(back, kind) == files
 
 
-def busy(folder: Path) -> None:
-    """Make and remove files, some of them synchronised."""
-    fill(folder, size=4 * MIB)
-    os.sync()
-    for number in range(90):
-        name = folder / f"new{number}"
-        name.write_bytes(random.Random(number).randbytes(number * 97 + 5000))
-        if number % 3 == 0:
-            with name.open("rb") as file:
-                os.fsync(file.fileno())
-        if number % 7 == 6:
-            (folder / f"new{number - 1}").unlink()
-
-
 def power_cut(path: Path, folder: Path, frozen: Path) -> None:
     """Everything stops at once."""
     shut_down(folder, flush_log=True)
@@ -212,7 +197,7 @@ def test_what_a_raw_copy_shows_after_a_crash_is_there(
     garbage(volume, kind.size)
     run(*kind.make.split(), volume)
     with mounted(volume, kind=kind.mount) as folder:
-        busy(folder)
+        work(folder, files=90)
         stop(volume, folder, frozen)
     done = program("capture", frozen, image, "--used", "--json", "--prove")
     assert done.exit_code == 0, done.err

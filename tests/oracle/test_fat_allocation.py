@@ -39,7 +39,9 @@ def allocated_sectors(path: Path, kind: str) -> Runs:
     lines = run("blkls", "-e", "-l", "-f", kind, path).stdout.splitlines()
     found = re.compile(r"(\d+)\|a")
     matches = (found.match(line) for line in lines)
-    return Runs.of((int(match[1]) * SECTOR, SECTOR) for match in matches if match is not None)
+    with path.open("rb") as file:
+        sector = int.from_bytes(file.read(13)[11:], "little") or SECTOR  # exFAT has zeros there
+    return Runs.of((int(match[1]) * sector, sector) for match in matches if match is not None)
 
 
 def fill_fat(path: Path, *, seed: int = 0, size: int) -> dict[str, str]:
@@ -84,7 +86,10 @@ def hashes_fat(path: Path, names: dict[str, str]) -> dict[str, str]:
         ("-F 12 -s 8", "fat12", 8 * MIB),
         ("-F 16", "fat16", 32 * MIB),
         ("-F 16 -f 1 -R 7 -r 512", "fat16", 24 * MIB),
+        ("-F 16 -R 1 -S 4096 -s 1", "fat16", 64 * MIB),
+        ("-F 12 -R 1 -f 1 -r 16 -s 1", "fat12", MIB),
         ("-F 32", "fat32", 64 * MIB),
+        ("-F 32 -S 1024 -s 1", "fat32", 72 * MIB),
         ("-F 32 -s 1 -R 64 -b 9", "fat32", 40 * MIB),
     ],
 )
@@ -156,6 +161,45 @@ def test_fat_copies_that_differ_are_doubted_and_united(tmp_path: Path) -> None:
     whole = FAT.allocation(MemoryStorage(path.read_bytes()))
     assert found.doubts
     assert (found.used - whole.used).total == found.unit
+
+
+def fat32_with_only_one_active(path: Path, active: int, *, size: int = 40 * MIB) -> bytearray:
+    """Files are in that FAT, the others are as they were before."""
+    path.write_bytes(bytes(size))
+    run("mkfs.fat", "-F", "32", "-s", "1", "-f", "2", path)
+    before = path.read_bytes()
+    fill_fat(path, size=MIB)
+    content = bytearray(path.read_bytes())
+    content[40] = 0x80 | active
+    fat_at = 512 * int.from_bytes(content[14:16], "little")
+    fat_size = 512 * int.from_bytes(content[36:40], "little")
+    start = fat_at + (1 - active) * fat_size
+    content[start : start + fat_size] = before[start : start + fat_size]
+    return content
+
+
+@pytest.mark.oracle("mkfs.fat", "mcopy")
+@pytest.mark.parametrize("active", [0, 1])
+def test_fats_that_are_not_mirrored_may_differ_and_the_active_one_counts(
+    tmp_path: Path, active: int
+) -> None:
+    """Fails if a FAT that is not kept up is taken for a copy, or followed."""
+    content = fat32_with_only_one_active(tmp_path / "fat", active)
+    whole = allocation_of(tmp_path / "fat", FAT.allocation)
+    content[65] |= 1
+    volume = MemoryStorage(bytes(content))
+    found = FAT.allocation(volume)
+    assert found.doubts == ()
+    assert found.notes == ("it was not unmounted",)
+    assert found.used == whole.used
+    assert len(Runs.of(FAT.reached(volume)) - found.used) == 0
+    content[40] = 0x80 | 1 - active
+    assert FAT.allocation(MemoryStorage(bytes(content))).doubts
+    content[40] = 0
+    assert "differ" in FAT.allocation(MemoryStorage(bytes(content))).doubts[0]
+    content[40] = 0x82
+    with pytest.raises(CorruptImageError, match="active"):
+        FAT.allocation(MemoryStorage(bytes(content)))
 
 
 @contextlib.contextmanager

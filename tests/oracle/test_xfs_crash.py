@@ -16,7 +16,15 @@ from imprint.filesystems.xfs.geometry import Reader, read_geometry
 from imprint.filesystems.xfs.log import Log
 from imprint.storage.file import FileStorage
 from imprint.testing.oracles import OracleError, run
-from imprint.testing.volumes import allocation_of, fill, mounted, shut_down, spoil_unused, tree
+from imprint.testing.volumes import (
+    allocation_of,
+    fill,
+    mounted,
+    shut_down,
+    spoil_unused,
+    tree,
+    work,
+)
 from imprint.testing.xfs_volume import change, field_of_xfs_db, log_of_xfs_db, make, reached_of
 
 if TYPE_CHECKING:
@@ -37,16 +45,7 @@ def crashed(path: Path, *options: str, flush_log: bool = True) -> Path:
     """A volume that stopped while files were made and removed, some of them synchronised."""
     make(path, *options)
     with mounted(path) as folder:
-        fill(folder, size=4 * MIB)
-        os.sync()
-        for number in range(120):
-            name = folder / f"new{number}"
-            name.write_bytes(random.Random(number).randbytes(number * 97 + 5000))
-            if number % 3 == 0:
-                with name.open("rb") as file:
-                    os.fsync(file.fileno())
-            if number % 7 == 6:
-                (folder / f"new{number - 1}").unlink()
+        work(folder, files=120)
         shut_down(folder, flush_log=flush_log)
     return path
 

@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from imprint.core.errors import RefusedError
 from imprint.core.events import Progress
 from imprint.core.runs import Runs
 from imprint.core.units import MIB
@@ -13,7 +14,7 @@ from imprint.endpoints.location import parse
 from imprint.endpoints.open import Access, open_editable
 from imprint.endpoints.proof import check_proof
 from imprint.endpoints.target import stored_size
-from imprint.endpoints.used import Policy, disk_use
+from imprint.endpoints.used import Policy, disk_use, users_of
 from imprint.transfer.span import HAS_BYTES
 
 if TYPE_CHECKING:
@@ -58,9 +59,14 @@ def sparsify(
 
     Raises:
         CorruptImageError: if the proof fails: the file system contradicts itself.
+        RefusedError: if it is mounted: what was free a moment ago may be in use now.
         UnsupportedFeatureError: if the image cannot be changed.
     """
-    path = parse(address).path
+    location = parse(address)
+    path = location.path
+    in_use = users_of(location)
+    if in_use is not None:
+        raise RefusedError(f"is in use: {in_use}", name=address, advice="unmount it first")
     before = stored_size(path)
     with closing(open_editable(address, access)) as image:
         passphrase = access.gate().passphrase

@@ -144,11 +144,7 @@ def used_only(source: Source, location: Location, access: Access, policy: Policy
         access: for passphrases, and whom to tell.
         policy: what may be left out.
     """
-    in_use = None
-    if location.where is Where.DEVICE:
-        from imprint.storage.device_facts import System  # not needed for files
-
-        in_use = "; ".join(System().used_by(location.path)) or None
+    in_use = users_of(location)
     found = disk_use(
         source,
         policy,
@@ -159,12 +155,24 @@ def used_only(source: Source, location: Location, access: Access, policy: Policy
     return UsedOnly(source, found.used)
 
 
+def users_of(location: Location) -> str | None:
+    """Who may change a disk while it is read: whoever mounts it, also if it is a file."""
+    from imprint.storage.device_facts import System  # only where it is asked for
+
+    if location.where is Where.DEVICE:
+        return "; ".join(System().used_by(location.path)) or None
+    if location.where is Where.FILE:
+        return "; ".join(System().file_used_by(location.path)) or None
+    return None
+
+
 def _doubt_of_all(survey: Survey, in_use: str | None) -> str | None:
     """Why no map of this disk should be relied upon."""
     if in_use is not None:
         return f"the disk may change while it is read: {in_use}"
-    if any(item.severity is Severity.ERROR for item in survey.findings):
-        return "the partition table is damaged"
+    for item in survey.findings:
+        if item.severity is Severity.ERROR:
+            return f"the partition table is damaged: {item.where}: {item.what}"
     return None
 
 

@@ -28,6 +28,7 @@ _PAGE_BYTES: Final = 48 * KIB
 _PAGES_KEPT: Final = 1024
 _SEEN_CLUSTERS: Final = 1 << 15
 
+_ZEROS: Final = bytes(TABLE_BYTES_AT_ONCE)
 _TAKEN: Final = re.compile(rb"[^\0]+")
 _LOW_NIBBLE: Final = bytes(value & 0x0F for value in range(256))
 _HIGH_NIBBLE: Final = bytes(value & 0xF0 for value in range(256))
@@ -43,7 +44,7 @@ def taken_clusters(table: bytes | bytearray, entry_bits: int) -> Runs:
         table: some of a table, from the beginning of an entry on.
         entry_bits: 12, 16 or 32; of 32 the upper four do not count.
     """
-    if not table.strip(b"\0"):
+    if is_zero(table):
         return Runs.of([])
     if entry_bits == 12:
         first, second, third = (bytes(table[at::3]) for at in range(3))
@@ -60,6 +61,11 @@ def taken_clusters(table: bytes | bytearray, entry_bits: int) -> Runs:
         marks = bytearray(folded(*columns))
     found = _TAKEN.finditer(marks)
     return Runs.of((match.start(), match.end() - match.start()) for match in found)
+
+
+def is_zero(content: bytes | bytearray) -> bool:
+    """Whether there are only zeros, and no more of them than ``TABLE_BYTES_AT_ONCE``."""
+    return _ZEROS.startswith(content)
 
 
 def folded(*columns: bytes) -> bytes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.bitmap import runs_of_bits
 from imprint.core.runs import Runs
-from imprint.filesystems.clusters import folded
+from imprint.filesystems.clusters import folded, is_zero
 
 if TYPE_CHECKING:
     from imprint.core.bitmap import Buffer
@@ -46,11 +46,11 @@ class CollectedRuns:
         If these were too many runs, all of 64 bits is added where one is set: bits at random
         would take half a minute for each TiB.
         """
+        if is_zero(bytes(bits)):
+            return
         if not lsb_first:
             bits = bytes(bits).translate(_REVERSED)
         number = int.from_bytes(bits, "little")
-        if number == 0:
-            return
         if self._count + (number & ~(number << 1)).bit_count() <= RUN_COUNT_MAX:
             runs = Runs.of(runs_of_bits(bits, 0, bit_count))
         else:

@@ -163,6 +163,17 @@ class System:
         """
         return self._used_by(self.node(path), self._mounts())
 
+    def file_used_by(self, path: Path) -> tuple[str, ...]:
+        """Who uses a file as a disk: loop devices over it that are mounted, or in use otherwise."""
+        wanted = str(path.resolve())
+        mounts = self._mounts()
+        return tuple(
+            use
+            for loop in _listing(self._sys / "block")
+            if _text(loop / "loop" / "backing_file") == wanted
+            for use in self._used_by(loop.resolve(), mounts)
+        )
+
     def overlap(self, one: Path, other: Path) -> bool:
         """Whether writing one device changes the other: the same, or a disk and its partition.
 

@@ -129,6 +129,20 @@ def age(folder: Path) -> None:
             file.write(b"piece")
 
 
+def work(folder: Path, *, files: int) -> None:
+    """Fill it, then make and remove files, some of them synchronised: to be stopped in this."""
+    fill(folder, size=4 * MIB)
+    os.sync()
+    for number in range(files):
+        name = folder / f"new{number}"
+        name.write_bytes(random.Random(number).randbytes(number * 97 + 5000))
+        if number % 3 == 0:
+            with name.open("rb") as file:
+                os.fsync(file.fileno())
+        if number % 7 == 6:
+            (folder / f"new{number - 1}").unlink()
+
+
 def tree(folder: Path) -> dict[str, str]:
     """Every file by its path: the hash of its content, or what else it is."""
     found = {}

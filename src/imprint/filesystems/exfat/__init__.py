@@ -19,6 +19,7 @@ from imprint.filesystems.clusters import (
     Chains,
     Table,
     doubts_of_dirty,
+    is_zero,
     pieces_of,
 )
 from imprint.filesystems.collected import CollectedRuns
@@ -98,8 +99,7 @@ def _add_bitmap(taken: CollectedRuns, reader: VolumeReader, place: Geometry, nam
     first = 0
     for offset, length in pieces_of(named.extents, MIB):
         content = reader.read(offset, min(length, left), "allocation bitmap")
-        if content.strip(b"\0"):
-            taken.add_bits(content, first, min(8 * len(content), place.cluster_count - first))
+        taken.add_bits(content, first, min(8 * len(content), place.cluster_count - first))
         first += 8 * len(content)
         left -= len(content)
         if left == 0:
@@ -115,6 +115,8 @@ def _add_bad_clusters(
     reader.expect(size, "allocation table")
     for at, length in pieces_of([(0, size)], TABLE_BYTES_AT_ONCE):
         table = reader.read(start + at, length, "allocation table")
+        if is_zero(table):
+            continue
         places = (match.start() for match in _BAD.finditer(table))
         bad = Runs.of(((at + place) // 4, 1) for place in places if place % 4 == 0)
         bad = bad.clip(FIRST_CLUSTER, size // 4)

@@ -11,6 +11,7 @@ from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
 from imprint.core.runs import Runs
 from imprint.core.units import MIB, div_up
 from imprint.filesystems.allocation import Allocation, VolumeReader
+from imprint.filesystems.clusters import is_zero
 from imprint.filesystems.collected import CollectedRuns
 from imprint.filesystems.hfsplus import layout
 from imprint.filesystems.hfsplus.layout import JournalInfo, fork_of
@@ -81,6 +82,8 @@ def _blocks(place: Volume) -> tuple[Runs, int]:
     for first in range(0, total, 8 * _BITMAP_BYTES_AT_ONCE):
         bits = min(8 * _BITMAP_BYTES_AT_ONCE, total - first)
         content = bitmap.read(first // 8, div_up(bits, 8))
+        if is_zero(content):
+            continue
         found.add_bits(content, first, bits, lsb_first=False)
         count += (int.from_bytes(content) >> -bits % 8).bit_count()
     return found.runs(), count

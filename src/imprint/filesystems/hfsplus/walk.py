@@ -31,6 +31,7 @@ def reached(place: Volume) -> Iterator[tuple[int, int]]:
         place.reader.check(offset, length, "extent of a file")
         yield offset, length
     if header.attributes & layout.ATTRIBUTE_JOURNALED:
+        place.reader.check(header.journal_info_block * unit, unit, "journal information")
         yield header.journal_info_block * unit, unit
 
 

@@ -137,7 +137,7 @@ def parent_link(reference: Reference, parent: Source | None) -> ParentLink:
     """The parent's UUIDs: from itself if it is open, else from the reference.
 
     Raises:
-        UsageError: if it is no VDI: there would be nothing to name it by.
+        UsageError: if it is no VDI, or its UUID is zero: there would be nothing to name it by.
     """
     if isinstance(parent, Image):
         info = parent.info()
@@ -147,7 +147,8 @@ def parent_link(reference: Reference, parent: Source | None) -> ParentLink:
                 f"found {info.format}",
                 advice="convert the parent first",
             )
-        return ParentLink(uuid_bytes(info.uuid), uuid_bytes(str(info.options["modify_uuid"])))
+        image = _parsed(info.uuid, of="the parent's UUID").bytes_le
+        return ParentLink(image, uuid_bytes(str(info.options["modify_uuid"])))
     if reference.uuid is None:
         raise UsageError("vdi: expected the UUID of the parent, found none")
     return ParentLink(_parsed(reference.uuid).bytes_le)
@@ -175,11 +176,11 @@ def _uuids(spec: CreateSpec) -> tuple[uuid.UUID, uuid.UUID]:
     return image, uuid.uuid5(image, "modification")
 
 
-def _parsed(text: str) -> uuid.UUID:
+def _parsed(text: str, *, of: str = "a UUID") -> uuid.UUID:
     try:
         found = uuid.UUID(text)
     except ValueError:
         raise UsageError(f"expected a UUID, found {text!r}") from None
     if found.int == 0:
-        raise UsageError("expected a UUID that is not zero")
+        raise UsageError(f"expected {of} not to be zero")
     return found

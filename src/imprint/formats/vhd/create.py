@@ -181,13 +181,14 @@ def parent_link(reference: Reference, parent: Source | None) -> ParentLink:
     """The parent's UUID: from itself if it is open, else from the reference.
 
     Raises:
-        UsageError: if it is neither a VHD nor raw: there would be no way to name it.
+        UsageError: if it is neither a VHD nor raw, or its UUID is zero, which stands for a raw
+            parent: there would be no way to name it.
     """
     if isinstance(parent, Image):
         info = parent.info()
         if info.format == "vhd" and info.uuid is not None:
             stamp = int(str(info.options["timestamp"])) - EPOCH_S
-            return ParentLink(uuid.UUID(info.uuid).bytes, stamp)
+            return ParentLink(parsed(info.uuid, of="the parent's UUID").bytes, stamp)
         if info.format == "raw":
             return ParentLink(bytes(16))
         raise UsageError(
@@ -206,8 +207,8 @@ def parent_size(parent: Source | None) -> int | None:
     return parent.size if isinstance(parent, Image) else None
 
 
-def parsed(text: str) -> uuid.UUID:
-    """A UUID that is not zero, which stands for none.
+def parsed(text: str, *, of: str = "a UUID") -> uuid.UUID:
+    """A UUID that is not zero, which stands for none. Errors call it ``of``.
 
     Raises:
         UsageError: if ``text`` is not one.
@@ -217,7 +218,7 @@ def parsed(text: str) -> uuid.UUID:
     except ValueError:
         raise UsageError(f"expected a UUID, found {text!r}") from None
     if found.int == 0:
-        raise UsageError("expected a UUID that is not zero")
+        raise UsageError(f"expected {of} not to be zero")
     return found
 
 
