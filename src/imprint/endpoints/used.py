@@ -189,6 +189,8 @@ def _used_part(
     allocation: Allocation | None = None
     try:
         allocation = file_system.allocation(volume.source)
+        for note in allocation.notes:
+            on_event(Finding(Severity.INFO, volume.where, note))
         doubts = [*allocation.doubts, *([doubt] if doubt else [])]
     except (FormatError, ReadError) as error:
         doubts = [str(error.args[0])]
