@@ -70,10 +70,10 @@ def sparsify(
     before = stored_size(path)
     with closing(open_editable(address, access)) as image:
         passphrase = access.gate().passphrase
-        found = disk_use(image, policy, passphrase=passphrase, on_event=access.on_event)
+        used = disk_use(image, policy, passphrase=passphrase, on_event=access.on_event)
         if prove:
-            check_proof(image, found.used, access)
-        unused = found.used.complement(image.size)
+            check_proof(image, used, access)
+        unused = used.complement(image.size)
         stored = _stored(image, unused.narrowed(image.traits.grain))
         if not dry_run:
             _give_back(image, stored, access)

@@ -54,44 +54,12 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class VolumeUse:
-    """What was found out about one volume. Sizes are bytes of the volume.
-
-    Attributes:
-        where: it is: ``partition 2``, ``disk``, ``partition 3, lvm/group/root``.
-        kind: of its file system, or what else it is; ``None``: not known.
-        size: of the volume.
-        used: how much of it counts.
-        whole_because: why all of it counts, if that is so.
-    """
-
-    where: str
-    kind: str | None
-    size: int
-    used: int
-    whole_because: str | None = None
-
-
-@dataclass(frozen=True)
-class DiskUse:
-    """What counts of a disk.
-
-    Attributes:
-        used: in bytes of the disk.
-        volumes: in the order of the table, inner ones behind each other.
-    """
-
-    used: Runs
-    volumes: tuple[VolumeUse, ...]
-
-
-@dataclass(frozen=True)
 class Volume:
     """A volume that is no container, and where its bytes are.
 
     Attributes:
-        where: as in :class:`VolumeUse`.
-        kind: the same.
+        where: it is: ``partition 2``, ``disk``, ``partition 3, lvm/group/root``.
+        kind: of its file system, or what else it is; ``None``: not known.
         source: its content.
         to_disk: which bytes of the disk hold some of its bytes.
     """
@@ -109,8 +77,8 @@ def disk_use(
     passphrase: Passphrase,
     in_use: str | None = None,
     on_event: OnEvent = ignore,
-) -> DiskUse:
-    """Find out what counts of a disk. What is not left out, and why, is told as findings.
+) -> Runs:
+    """What counts of a disk, in its bytes. What is not left out, and why, is told as findings.
 
     Args:
         source: the disk, or a partition of it.
@@ -121,18 +89,16 @@ def disk_use(
     """
     survey = describe(source)
     tree = VolumeTree(source, survey, passphrase, on_event)
-    free, used, volumes = tree.free, [], []
+    free, used = tree.free, []
     doubt = _doubt_of_all(survey, in_use)
     for volume in tree.volumes():
-        part, why = _used_part(volume, policy, doubt, on_event)
+        part = _used_part(volume, policy, doubt, on_event)
         used.append(volume.to_disk(part))
         free.append(volume.to_disk(part.complement(volume.source.size)))
-        size = volume.source.size
-        volumes.append(VolumeUse(volume.where, volume.kind, size, part.total, why))
     unused = Runs.union(free) - Runs.union(used)
     if doubt is not None and not policy.force:
         unused = _NOTHING
-    return DiskUse(unused.complement(source.size), tuple(volumes))
+    return unused.complement(source.size)
 
 
 def used_only(source: Source, location: Location, access: Access, policy: Policy) -> UsedOnly:
@@ -145,14 +111,14 @@ def used_only(source: Source, location: Location, access: Access, policy: Policy
         policy: what may be left out.
     """
     in_use = users_of(location)
-    found = disk_use(
+    used = disk_use(
         source,
         policy,
         passphrase=access.gate().passphrase,
         in_use=in_use,
         on_event=access.on_event,
     )
-    return UsedOnly(source, found.used)
+    return UsedOnly(source, used)
 
 
 def users_of(location: Location) -> str | None:
@@ -176,16 +142,14 @@ def _doubt_of_all(survey: Survey, in_use: str | None) -> str | None:
     return None
 
 
-def _used_part(
-    volume: Volume, policy: Policy, doubt: str | None, on_event: OnEvent
-) -> tuple[Runs, str | None]:
-    """What counts of a volume, in its own bytes, and why all of it, if so."""
+def _used_part(volume: Volume, policy: Policy, doubt: str | None, on_event: OnEvent) -> Runs:
+    """What counts of a volume, in its own bytes."""
     whole = Runs.whole(volume.source.size)
     file_system = None if volume.kind is None else allocator(volume.kind)
     if file_system is None:
-        return whole, f"{volume.kind or 'its content'} is not known well enough"
+        return whole
     if volume.kind == _SWAP and not policy.drop_swap:
-        return whole, "--drop-swap was not given"
+        return whole
     allocation: Allocation | None = None
     try:
         allocation = file_system.allocation(volume.source)
@@ -196,15 +160,15 @@ def _used_part(
         doubts = [str(error.args[0])]
     if not doubts:
         assert allocation is not None
-        return allocation.used, None
+        return allocation.used
     why = "; ".join(doubts)
     if allocation is not None and policy.force:
         what = f"only what is used is copied, as demanded, although {why}"
         on_event(Finding(Severity.WARNING, volume.where, what))
-        return allocation.used, None
+        return allocation.used
     what = f"the whole {volume.kind} volume is copied, used or not: {why}"
     on_event(Finding(Severity.WARNING, volume.where, what))
-    return whole, why
+    return whole
 
 
 class VolumeTree:
