@@ -30,8 +30,8 @@ import os, signal, sys
 from imprint.core.events import Progress
 from imprint.endpoints import copying
 from imprint.endpoints.target import TargetRequest
-import imprint.transfer.copy as engine
-engine.PROGRESS_INTERVAL_S = 0
+from imprint.transfer import pace
+pace.INTERVAL_S = 0
 source, target, name, at, options = sys.argv[1:]
 def die(event):
     if isinstance(event, Progress) and event.done >= int(at):
@@ -164,10 +164,10 @@ def test_an_interrupted_copy_says_that_it_can_go_on(tmp_path: Path, source: Path
         if isinstance(event, Progress) and event.done >= 5 * MIB:
             cancel.cancel()
 
-    import imprint.transfer.copy as engine
+    from imprint.transfer import pace
 
-    interval = engine.PROGRESS_INTERVAL_S
-    engine.PROGRESS_INTERVAL_S = 0  # type: ignore[misc] # every span, to stop at a known one
+    interval = pace.INTERVAL_S
+    pace.INTERVAL_S = 0  # type: ignore[misc] # every span, to stop at a known one
     try:
         with pytest.raises(Cancelled) as caught:
             run(
@@ -180,7 +180,7 @@ def test_an_interrupted_copy_says_that_it_can_go_on(tmp_path: Path, source: Path
                 )
             )
     finally:
-        engine.PROGRESS_INTERVAL_S = interval  # type: ignore[misc]
+        pace.INTERVAL_S = interval  # type: ignore[misc]
     assert "goes on" in (caught.value.advice or "")
     assert not target.exists()
     assert run(CopyRequest(str(source), TargetRequest(str(target)))).report.resumed_at > 0

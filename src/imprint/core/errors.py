@@ -15,6 +15,7 @@
     │   ├── TargetTooSmallError       5
     │   └── TargetBusyError           5
     ├── RefusedError                  5   would damage something; nothing was done
+    ├── RepositoryError               7   the repository is damaged, or not what it claims to be
     ├── NetworkError                  8
     └── Cancelled                     130 the user stopped it
 
@@ -113,6 +114,12 @@ class RefusedError(ImagingError):
     """Doing this would damage something; nothing was done."""
 
     exit_code = 5
+
+
+class RepositoryError(ImagingError):
+    """The repository is damaged, locked, or not what it claims to be."""
+
+    exit_code = 7
 
 
 class NetworkError(ImagingError):

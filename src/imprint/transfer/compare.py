@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imprint.core.buffers import fill_zero
-from imprint.core.events import OnEvent, Progress, ignore
+from imprint.core.events import OnEvent, ignore
 from imprint.core.extent import Extent, Kind
 from imprint.core.limits import SPAN_BYTES
-from imprint.transfer.copy import PROGRESS_INTERVAL_S
+from imprint.transfer.pace import Pace
 from imprint.transfer.span import HAS_BYTES, batches
 from imprint.transfer.windowed import windowed
 
@@ -77,7 +76,7 @@ def compare(
             return end, length, None
         return end, length, offset + _first_difference(left[:length], right[:length])
 
-    told = -1.0
+    pace = Pace(total, "compare", on_event)
     with closing(
         windowed(
             differs, batches(_to_compare(a, b), SPAN_BYTES), workers=workers, window=2 * workers
@@ -87,13 +86,10 @@ def compare(
             if cancel is not None:
                 cancel.check()
             moved += length
-            now = time.monotonic()
-            if now - told >= PROGRESS_INTERVAL_S:
-                told = now
-                on_event(Progress("compare", end, total, moved))
+            pace.tell(end, moved)
             if first is not None:
                 return Comparison(first, (a.size, b.size))
-    on_event(Progress("compare", total, total, moved))
+    pace.tell(total, moved, force=True)
     return Comparison(None, (a.size, b.size))
 
 

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 from imprint.core.buffers import fill_zero
 from imprint.core.contracts import Encoding, Offloading, Resumable, Salvage, Source, Target
 from imprint.core.errors import TargetTooSmallError
-from imprint.core.events import OnEvent, Progress, ignore
+from imprint.core.events import OnEvent, ignore
 from imprint.core.extent import Extent, Kind, cut
 from imprint.core.limits import SPAN_BYTES
+from imprint.transfer.pace import Pace
 from imprint.transfer.report import Report
 from imprint.transfer.span import HAS_BYTES, BufferPool, Span, batches, split_zeros
 from imprint.transfer.windowed import windowed
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from imprint.core.cancel import CancelToken
     from imprint.transfer.hashing import HashSet
 
-PROGRESS_INTERVAL_S: Final = 0.1
 CHECKPOINT_INTERVAL_S: Final = 2.0
 """Between checkpoints: what a crash may cost. Each waits for the disk, as the end would anyway."""
 
@@ -117,7 +117,7 @@ def copy(
             is aborted; or, if there is a checkpoint to come back to, suspended.
     """
     run = _Run(source, target, hashes=hashes, detect_zeros=detect_zeros, start=start)
-    pace = _Pace(source.size, phase, on_event)
+    pace = Pace(source.size, phase, on_event)
     checkpoints = _Checkpoints(target, journal, start, checkpoint_interval_s)
     began = time.monotonic()
     try:
@@ -333,20 +333,3 @@ class _Run:
             ),
             offload=tuple(extent for extent in batch if extent.kind in HAS_BYTES),
         )
-
-
-class _Pace:
-    """Reports progress, at most ten times a second."""
-
-    def __init__(self, total: int, phase: str, on_event: OnEvent) -> None:
-        self._total = total
-        self._phase = phase
-        self._on_event = on_event
-        self._last = 0.0
-
-    def tell(self, done: int, moved: int, *, bad: int, force: bool = False) -> None:
-        """Report, if it is time to."""
-        now = time.monotonic()
-        if force or now - self._last >= PROGRESS_INTERVAL_S:
-            self._last = now
-            self._on_event(Progress(self._phase, done, self._total, moved, bad))
