@@ -47,13 +47,35 @@ def decompress(data: bytes | bytearray | memoryview, size: int) -> bytes:
     Raises:
         CorruptImageError: if the frame is damaged or gives fewer bytes.
     """
-    decoder = zstd.ZstdDecompressor(
-        options={zstd.DecompressionParameter.window_log_max: _WINDOW_BITS_MAX}
-    )
-    try:
-        found = decoder.decompress(data, size)
-    except zstd.ZstdError as failure:
-        raise CorruptImageError(f"expected a Zstandard frame: {failure}") from failure
-    if len(found) != size:
-        raise CorruptImageError(f"expected a Zstandard frame of {size} bytes, found {len(found)}")
-    return found
+    return Decoder(data).read(size)
+
+
+class Decoder:
+    """A frame that is decoded piece by piece, no further than is asked for. Not thread-safe.
+
+    Args:
+        data: begins with the frame; what lies behind the frame's end is ignored.
+    """
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        self._decoder = zstd.ZstdDecompressor(
+            options={zstd.DecompressionParameter.window_log_max: _WINDOW_BITS_MAX}
+        )
+        self._data = data
+
+    def read(self, size: int) -> bytes:
+        """The next ``size`` bytes.
+
+        Raises:
+            CorruptImageError: if the frame is damaged or gives fewer bytes.
+        """
+        data, self._data = self._data, b""  # the decoder keeps what it has not used
+        try:
+            found = b"" if self._decoder.eof else self._decoder.decompress(data, size)
+        except zstd.ZstdError as failure:
+            raise CorruptImageError(f"expected a Zstandard frame: {failure}") from failure
+        if len(found) != size:
+            raise CorruptImageError(
+                f"expected {size} bytes of a Zstandard frame, found {len(found)}"
+            )
+        return found

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from imprint.core.contracts import Source, Traits
     from imprint.core.extent import Extent
+    from imprint.transfer.report import Report
 
 _GRAIN_MAX = 64 << 10
 _GRAIN_MIN = 4096
@@ -69,6 +70,10 @@ class DeltaTarget:
     def traits(self) -> Traits:
         """Of the target, about whose content nothing is known."""
         return replace(self._target.traits, reads_zero=False)
+
+    def readinto(self, buffer: memoryview, offset: int) -> None:
+        """Of the target."""
+        self._target.readinto(buffer, offset)
 
     def write(self, data: memoryview, offset: int) -> None:
         """Write the blocks of ``data`` that differ, neighbours together."""
@@ -145,20 +150,36 @@ def restore_delta(request: CopyRequest) -> Outcome:
         if request.reshape is not None:
             source = request.reshape(source)
         target = DeltaTarget(_open_target(request, source))
-        report = copy(
-            source,
-            target,
-            workers=request.workers,
-            hashes=HashSet(request.hashes) if request.hashes else None,
-            detect_zeros=request.detect_zeros,
-            on_event=request.on_event,
-            cancel=request.cancel,
-        )
+        report = _copy(request, source, target)
     finally:
         source.close()
     report.bytes_written = target.bytes_written
     stored = stored_size(location.path) if location.where is Where.FILE else report.size
     return Outcome(report, stored, request.target.chosen_format().name)
+
+
+def _copy(request: CopyRequest, source: Source, target: DeltaTarget) -> Report:
+    if not request.hashes:
+        from imprint.repository.restoring import restore_differences  # only with a repository
+        from imprint.repository.source import SnapshotSource
+
+        if isinstance(source, SnapshotSource):
+            return restore_differences(
+                source,
+                target,
+                workers=request.workers,
+                on_event=request.on_event,
+                cancel=request.cancel,
+            )
+    return copy(
+        source,
+        target,
+        workers=request.workers,
+        hashes=HashSet(request.hashes) if request.hashes else None,
+        detect_zeros=request.detect_zeros,
+        on_event=request.on_event,
+        cancel=request.cancel,
+    )
 
 
 def _open_target(request: CopyRequest, source: Source) -> Changeable:

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import TargetError
-from imprint.storage.pending import fsync_folder, partial_path
+from imprint.core.system import fsync_folder
+from imprint.storage.pending import partial_path
 
 if TYPE_CHECKING:
     from pathlib import Path

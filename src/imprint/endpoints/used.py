@@ -8,8 +8,10 @@ is not understood is used: gaps, boot code, tables, unknown file systems, doubtf
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.core.errors import FormatError, PassphraseError, ReadError
 from imprint.core.events import Finding, OnEvent, Severity, ignore
@@ -23,7 +25,7 @@ from imprint.filters.window import Window
 from imprint.volumes.containers import container
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from imprint.core.contracts import Passphrase, Source
     from imprint.endpoints.location import Location
@@ -53,6 +55,20 @@ class Policy:
     drop_swap: bool = False
 
 
+class Span(NamedTuple):
+    """A part of a volume that is in one piece on the disk. All in bytes.
+
+    Attributes:
+        start: of the volume.
+        end: of the volume; the first byte behind it.
+        disk: where it begins on the disk.
+    """
+
+    start: int
+    end: int
+    disk: int
+
+
 @dataclass(frozen=True)
 class Volume:
     """A volume that is no container, and where its bytes are.
@@ -61,13 +77,20 @@ class Volume:
         where: it is: ``partition 2``, ``disk``, ``partition 3, lvm/group/root``.
         kind: of its file system, or what else it is; ``None``: not known.
         source: its content.
-        to_disk: which bytes of the disk hold some of its bytes.
+        spans: where its bytes are on the disk, ascending by ``start``; those of a mirrored one
+            are there several times.
     """
 
     where: str
     kind: str | None
     source: Source
-    to_disk: Callable[[Runs], Runs]
+    spans: Sequence[Span]
+
+    def to_disk(self, runs: Runs) -> Runs:
+        """Which bytes of the disk hold some of its bytes."""
+        return Runs.union(
+            runs.clip(span.start, span.end).shifted(span.disk - span.start) for span in self.spans
+        )
 
 
 def disk_use(
@@ -196,7 +219,7 @@ class VolumeTree:
         whole = self._survey.filesystem
         if whole is not None or not self._survey.volumes:
             kind = None if whole is None else whole.kind
-            yield Volume("disk", kind, self._source, lambda runs: runs)
+            yield Volume("disk", kind, self._source, [Span(0, self._source.size, 0)])
         for item in self._survey.volumes:
             part = item.partition
             if part.is_container or part.is_free or part.end > self._source.size:
@@ -204,7 +227,7 @@ class VolumeTree:
             kind = None if item.filesystem is None else item.filesystem.kind
             name = f"partition {part.index}"
             source = Window(self._source, part.start, part.length, name=name)
-            yield Volume(name, kind, source, _shift(part.start))
+            yield Volume(name, kind, source, [Span(0, part.length, part.start)])
 
     def _opened(self, siblings: Sequence[Volume], depth: int) -> Iterator[Volume]:
         """The volumes; in place of containers, what is in them."""
@@ -227,7 +250,7 @@ class VolumeTree:
             for item in group:
                 what = f"the whole {kind} is copied, used or not: {error.args[0]}"
                 self._on_event(Finding(Severity.WARNING, item.where, what))
-            yield from (Volume(item.where, None, item.source, item.to_disk) for item in group)
+            yield from (replace(item, kind=None) for item in group)
             return
         for assembly in assemblies:
             yield from self._assembled(assembly, group, depth)
@@ -252,20 +275,21 @@ class VolumeTree:
         yield from self._opened(inner, depth + 1)
 
 
-def _shift(start: int) -> Callable[[Runs], Runs]:
-    return lambda runs: runs.shifted(start)
-
-
-def _through(pieces: Sequence[Piece], members: Sequence[Volume]) -> Callable[[Runs], Runs]:
+def _through(pieces: Sequence[Piece], members: Sequence[Volume]) -> list[Span]:
     """From the bytes of an inner volume to those of the disk."""
-
-    def to_disk(runs: Runs) -> Runs:
-        parts = []
-        for piece in pieces:
-            if piece.member is not None:
-                inside = runs.clip(piece.offset, piece.end)
-                inside = inside.shifted(piece.member_offset - piece.offset)
-                parts.append(members[piece.member].to_disk(inside))
-        return Runs.union(parts)
-
-    return to_disk
+    ends = [list(accumulate((span.end for span in item.spans), max)) for item in members]
+    spans = []
+    for piece in pieces:
+        if piece.member is None:
+            continue
+        there = members[piece.member].spans
+        start, end = piece.member_offset, piece.member_offset + piece.length
+        for index in range(bisect_right(ends[piece.member], start), len(there)):
+            span = there[index]
+            if span.start >= end:
+                break
+            low, high = max(start, span.start), min(end, span.end)
+            if low < high:
+                shift = piece.offset - start
+                spans.append(Span(low + shift, high + shift, span.disk + low - span.start))
+    return sorted(spans)

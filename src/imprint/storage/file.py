@@ -20,6 +20,7 @@ from imprint.core.errors import (
     TruncatedImageError,
 )
 from imprint.core.extent import Extent, Kind
+from imprint.core.system import reason_of
 from imprint.storage import linux
 from imprint.storage.descriptor import DescriptorStorage
 
@@ -279,8 +280,3 @@ def lock_exclusively(fd: int, name: str) -> None:
         if failure.errno in (errno.EAGAIN, errno.EACCES):
             raise TargetBusyError("is in use by another program", name=name) from failure
         # A file system without locks: go on, as QEMU does.
-
-
-def reason_of(failure: OSError) -> str:
-    """What the system says, as part of a sentence."""
-    return (failure.strerror or str(failure)).lower()

@@ -7,14 +7,14 @@ so that ``NAME`` is always the old content or the new one.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from typing import TYPE_CHECKING, Final, Self
 
 from imprint.core.errors import RefusedError, TargetBusyError, TargetError
+from imprint.core.system import fsync_folder, reason_of
 from imprint.storage import linux
-from imprint.storage.file import FileStorage, lock_exclusively, reason_of
+from imprint.storage.file import FileStorage, lock_exclusively
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -179,18 +179,6 @@ def check_replaceable(path: Path, *, may_replace: bool) -> None:
         raise RefusedError("exists and is not a regular file", name=str(path))
     if not may_replace:
         raise RefusedError("exists already", name=str(path), advice="--force replaces it")
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, as far as its file system offers that."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as failure:
-        if failure.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(fd)
 
 
 def _publish(partial: Path, final: Path, *, may_replace: bool) -> None:

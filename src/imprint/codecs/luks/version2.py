@@ -11,9 +11,9 @@ import hmac
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from imprint.codecs.luks.json_object import JsonObject
 from imprint.codecs.luks.layout import MAGIC, VERSION_2
 from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
+from imprint.core.json_object import JsonObject
 from imprint.core.layout import Structure, raw, uint
 from imprint.core.units import KIB
 

@@ -9,27 +9,20 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING, Final
 
+from imprint.codecs import argon2
 from imprint.codecs.luks import keys
 from imprint.codecs.luks.layout import STRIPE_COUNT
 from imprint.core.errors import PassphraseError, UnsupportedFeatureError
-from imprint.core.limits import (
-    KDF_MEMORY_BYTES_MAX,
-    KDF_WORK_BYTES_MAX,
-)
-from imprint.core.units import KIB, div_up
+from imprint.core.units import div_up
 
 if TYPE_CHECKING:
     from imprint.codecs.ciphers import SectorCipher
     from imprint.codecs.luks.header import ReadAt
-    from imprint.codecs.luks.json_object import JsonObject
     from imprint.codecs.luks.version2 import Luks2Header
+    from imprint.core.json_object import JsonObject
 
 SLOTS_MAX: Final = 32
-LANES_MAX: Final = 16
-"""Threads of Argon2: ``cryptsetup`` writes at most 4."""
-
 _KEY_BYTES_MAX: Final = 512
-_SALT_BYTES: Final = (8, 1024)
 _SECTOR_SIZE: Final = 512  # of key material
 
 
@@ -119,7 +112,7 @@ def _derive(kdf: JsonObject, passphrase: bytes, size: int, name: str) -> bytes:
     kind = kdf.text("type")
     if kind == "pbkdf2":
         return _pbkdf2(kdf, passphrase, size, name)
-    if kind not in ("argon2i", "argon2id"):
+    if kind not in argon2.KINDS:
         raise UnsupportedFeatureError(f"LUKS2: key derivation by {kind!r:.40}", name=name)
     return _argon2(kdf, kind, passphrase, size, name)
 
@@ -133,33 +126,13 @@ def _pbkdf2(section: JsonObject, secret: bytes, size: int, name: str) -> bytes:
 
 
 def _argon2(kdf: JsonObject, kind: str, passphrase: bytes, size: int, name: str) -> bytes:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.kdf import argon2
-
-    passes = kdf.number("time", 1, 1 << 32)
-    memory = kdf.number("memory", 1, 1 << 32) * KIB
-    lanes = kdf.number("cpus", 1, LANES_MAX)
-    salt = kdf.data("salt")
-    if memory > KDF_MEMORY_BYTES_MAX or memory * passes > KDF_WORK_BYTES_MAX:
-        raise UnsupportedFeatureError(
-            f"expected key derivation with at most {KDF_MEMORY_BYTES_MAX} bytes of memory and "
-            f"{KDF_WORK_BYTES_MAX} written, found {memory} and {memory * passes}",
-            name=name,
-        )
-    low, high = _SALT_BYTES
-    if memory < 8 * KIB * lanes or not low <= len(salt) <= high:
-        raise UnsupportedFeatureError("Argon2: expected a longer salt or more memory", name=name)
-    function = getattr(argon2, {"argon2i": "Argon2i", "argon2id": "Argon2id"}[kind], None)
-    try:
-        if function is None:
-            raise UnsupportedAlgorithm(kind)
-        derived: bytes = function(
-            salt=salt, length=size, iterations=passes, lanes=lanes, memory_cost=memory // KIB
-        ).derive(passphrase)
-    except UnsupportedAlgorithm:
-        raise UnsupportedFeatureError(
-            f"key derivation by {kind} is not in this version of cryptography or OpenSSL",
-            name=name,
-            advice="pip install --upgrade cryptography",
-        ) from None
-    return derived
+    return argon2.derive(
+        kind,
+        passphrase,
+        salt=kdf.data("salt"),
+        size=size,
+        passes=kdf.number("time", 1, 1 << 32),
+        memory_kib=kdf.number("memory", 1, 1 << 32),
+        lanes=kdf.number("cpus", 1, argon2.LANES_MAX),
+        name=name,
+    )

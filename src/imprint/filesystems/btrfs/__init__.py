@@ -15,7 +15,7 @@ from imprint.core.runs import Runs
 from imprint.filesystems.allocation import READ_BYTES_MAX, Allocation
 from imprint.filesystems.btrfs import layout
 from imprint.filesystems.btrfs.extra import read_backups, read_log
-from imprint.filesystems.btrfs.space import read_space
+from imprint.filesystems.btrfs.space import data_extents, read_space
 from imprint.filesystems.btrfs.state import read_state
 from imprint.filesystems.btrfs.walk import walk
 
@@ -63,6 +63,13 @@ class Btrfs:
         See :class:`~imprint.filesystems.allocation.Walking`.
         """
         return walk(read_state(volume, budget=max(READ_BYTES_MAX, volume.size)))
+
+    def file_runs(self, volume: Source) -> Iterator[tuple[int, int, int]]:
+        """See :class:`~imprint.filesystems.files.Locating`. Each copy, of the last commit."""
+        state = read_state(volume, budget=max(READ_BYTES_MAX, volume.size // _METADATA_SHARE))
+        for address, length in data_extents(state):
+            for place in state.chunks.places(address, length):
+                yield 0, place, length
 
 
 def _reserved(state: State) -> Runs:

@@ -107,6 +107,21 @@ def read_space(state: State) -> Space:
     return Space(used, doubts)
 
 
+def data_extents(state: State) -> Iterator[tuple[int, int]]:
+    """Address and length of the extents that files have, by the extent tree.
+
+    Raises:
+        CorruptImageError: if it is not sound.
+        ReadError: if it cannot be read.
+    """
+    for node in state.tree(layout.EXTENT_TREE):
+        if node.level == 0:
+            for item in node.items(layout.EXTENT_ITEM):
+                flags = bytes(item.data[layout.EXTENT_FLAGS_AT : layout.EXTENT_FLAGS_AT + 8])
+                if int.from_bytes(flags, "little") & layout.EXTENT_IS_DATA:
+                    yield item.owner, item.offset
+
+
 def _read_extents(state: State, *, with_groups: bool) -> tuple[Runs, list[_Group]]:
     extents, groups = _Extents(state.name), list[_Group]()
     size, end = state.geometry.node_size, state.chunks.logical.end

@@ -67,6 +67,16 @@ class Exfat:
         place = read_geometry(reader)
         return _reached(reader, place, _table(reader, place))
 
+    def file_runs(self, volume: Source) -> Iterator[tuple[int, int, int]]:
+        """See :class:`~imprint.filesystems.files.Locating`. Of folders as well."""
+        reader = VolumeReader(volume)
+        place = read_geometry(reader)
+        for named in _named(reader, place, _table(reader, place)):
+            position = 0
+            for offset, length in named.extents:
+                yield position, offset, length
+                position += length
+
 
 def _table(reader: VolumeReader, place: Geometry) -> Table:
     return Table(reader, place.fat_at[place.active], _table_size(place), _ENTRY_BITS)

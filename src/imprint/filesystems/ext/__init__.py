@@ -15,6 +15,7 @@ from imprint.core.runs import Runs
 from imprint.filesystems.allocation import Allocation, VolumeReader
 from imprint.filesystems.ext import features, layout
 from imprint.filesystems.ext.fastcommit import fast_ranges
+from imprint.filesystems.ext.files import file_runs
 from imprint.filesystems.ext.geometry import Geometry, read_geometry
 from imprint.filesystems.ext.journal import Log, read_log
 from imprint.filesystems.ext.replayed import ReplayedReader
@@ -59,6 +60,11 @@ class Ext:
         log = _State(volume, geometry).log
         reader = ReplayedReader(volume, log.copies, geometry.block_size, budget=volume.size)
         yield from reached(reader, read_geometry(reader))
+
+    def file_runs(self, volume: Source) -> Iterator[tuple[int, int, int]]:
+        """See :class:`~imprint.filesystems.files.Locating`. The journal is not replayed."""
+        reader = VolumeReader(volume)
+        return file_runs(reader, read_geometry(reader))
 
 
 FILE_SYSTEM: Final = Ext()

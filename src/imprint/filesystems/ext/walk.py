@@ -43,6 +43,24 @@ def reached(reader: VolumeReader, geometry: Geometry) -> Iterator[tuple[int, int
     yield from walk.orphans()
 
 
+def read_inodes(
+    reader: VolumeReader, geometry: Geometry, group: Group
+) -> Iterator[tuple[int, int, memoryview]]:
+    """A group's inodes as far as they were ever in use, by pieces of at most 1 MiB.
+
+    Gives where a piece is in the volume, the number of its first inode, and its bytes.
+    """
+    block = geometry.superblock
+    table = group.inode_table * geometry.block_size
+    first = group.number * block.inodes_per_group + 1
+    per_read = max(1, _READ_BYTES // block.inode_size)
+    for index in range(0, group.inodes_used, per_read):
+        count = min(per_read, group.inodes_used - index)
+        offset = table + index * block.inode_size
+        data = memoryview(reader.read(offset, count * block.inode_size, "inodes"))
+        yield offset, first + index, data
+
+
 class _Walk:
     def __init__(self, reader: VolumeReader, geometry: Geometry) -> None:
         self._reader = reader
@@ -52,19 +70,12 @@ class _Walk:
 
     def group(self, group: Group) -> Iterator[tuple[int, int]]:
         """A group's bitmaps, and its inodes with their blocks."""
-        block = self._geometry.superblock
         bitmaps = own_runs(group, self._geometry)[:2]
         for place, length in bitmaps if group.has_bitmap else bitmaps[1:]:
             yield place * self._geometry.block_size, length * self._geometry.block_size
-        table = group.inode_table * self._geometry.block_size
-        first = group.number * block.inodes_per_group + 1
-        per_read = max(1, _READ_BYTES // block.inode_size)
-        for index in range(0, group.inodes_used, per_read):
-            count = min(per_read, group.inodes_used - index)
-            offset = table + index * block.inode_size
-            data = memoryview(self._reader.read(offset, count * block.inode_size, "inodes"))
+        for offset, first, data in read_inodes(self._reader, self._geometry, group):
             yield offset, len(data)
-            yield from self._inodes(data, first + index)
+            yield from self._inodes(data, first)
 
     def orphans(self) -> Iterator[tuple[int, int]]:
         """Inodes that are deleted and were still open."""

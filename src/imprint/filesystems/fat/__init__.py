@@ -22,6 +22,7 @@ from imprint.filesystems.clusters import (
     taken_clusters,
 )
 from imprint.filesystems.collected import CollectedRuns
+from imprint.filesystems.fat.files import file_runs
 from imprint.filesystems.fat.geometry import Geometry, read_geometry
 from imprint.filesystems.fat.walk import walk
 
@@ -65,6 +66,12 @@ class Fat:
         reader = VolumeReader(volume)
         place = read_geometry(reader)
         return _reached(reader, place, _table(reader, place))
+
+    def file_runs(self, volume: Source) -> Iterator[tuple[int, int, int]]:
+        """See :class:`~imprint.filesystems.files.Locating`."""
+        reader = VolumeReader(volume)
+        place = read_geometry(reader)
+        return file_runs(reader, place, _table_size(place))
 
 
 def _table_size(place: Geometry) -> int:

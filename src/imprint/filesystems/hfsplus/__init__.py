@@ -60,6 +60,10 @@ class HfsPlus:
         """See :class:`~imprint.filesystems.allocation.Walking`."""
         return reached(_open(volume))
 
+    def file_runs(self, volume: Source) -> Iterator[tuple[int, int, int]]:
+        """See :class:`~imprint.filesystems.files.Locating`. Of trees as well."""
+        return ((0, offset, length) for offset, length in reached(_open(volume)))
+
 
 def _open(volume: Source) -> Volume:
     reader = VolumeReader(volume)

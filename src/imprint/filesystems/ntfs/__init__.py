@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError
 from imprint.filesystems.allocation import Allocation, VolumeReader
+from imprint.filesystems.ntfs.contents import file_runs
 from imprint.filesystems.ntfs.files import Files
 from imprint.filesystems.ntfs.geometry import read_geometry
 from imprint.filesystems.ntfs.shadows import read_shadows
@@ -46,6 +47,10 @@ class Ntfs:
     def reached(self, volume: Source) -> Iterator[tuple[int, int]]:
         """See :class:`~imprint.filesystems.allocation.Walking`."""
         return reached(_files(VolumeReader(volume, budget=volume.size)))
+
+    def file_runs(self, volume: Source) -> Iterator[tuple[int, int, int]]:
+        """See :class:`~imprint.filesystems.files.Locating`."""
+        return file_runs(_files(VolumeReader(volume)))
 
 
 def _files(reader: VolumeReader) -> Files:

@@ -176,7 +176,7 @@ def extents_of(attribute: Attribute, geometry: Geometry) -> tuple[Extents, list[
         CorruptImageError: if they are not in the volume, or not as many as the head says.
     """
     head = Extents.unpack(attribute.data, where=geometry.where)
-    runs = _runs(bytes(attribute.data[head.runs_offset :]), attribute, geometry)
+    runs = runs_of(bytes(attribute.data[head.runs_offset :]), attribute.what, geometry)
     count = sum(count for _, count in runs)
     if (
         head.lowest < 0
@@ -191,8 +191,17 @@ def extents_of(attribute: Attribute, geometry: Geometry) -> tuple[Extents, list[
     return head, runs
 
 
-def _runs(pairs: bytes, attribute: Attribute, geometry: Geometry) -> list[tuple[int, int]]:
-    """Decode a list: each run begins with the widths of its length and of the way to it."""
+def runs_of(pairs: bytes, what: str, geometry: Geometry) -> list[tuple[int, int]]:
+    """Decode a list: each run begins with the widths of its length and of the way to it.
+
+    Args:
+        pairs: the list; what follows its end mark does not matter.
+        what: has it, for errors.
+        geometry: of the volume.
+
+    Raises:
+        CorruptImageError: if it does not end, or leads out of the volume.
+    """
     runs: list[tuple[int, int]] = []
     position = cluster = 0
     while position < len(pairs):
@@ -212,7 +221,7 @@ def _runs(pairs: bytes, attribute: Attribute, geometry: Geometry) -> list[tuple[
         runs.append((place, count))
         position = end
     raise CorruptImageError(
-        f"{attribute.what}: expected runs of clusters below {geometry.cluster_count}, found "
+        f"{what}: expected runs of clusters below {geometry.cluster_count}, found "
         f"0x{pairs[position : position + 17].hex()}",
         name=geometry.where,
     )

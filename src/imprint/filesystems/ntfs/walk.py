@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from imprint.filesystems.ntfs.files import Files
 
 _READ_BYTES: Final = MIB
-_DAMAGED_MARK: Final = b"BAAD"
+DAMAGED_MARK: Final = b"BAAD"
 _FLAGS_AT: Final = MftRecord.FIELDS["flags"].at
 
 
@@ -32,28 +32,40 @@ def reached(files: Files) -> Iterator[tuple[int, int]]:
     """
     geometry = files.geometry
     yield 0, layout.BOOT_BYTES
-    size, unit = geometry.record_size, geometry.cluster_size
+    unit = geometry.cluster_size
+    for number, data in records_in_use(files):
+        if data.startswith(DAMAGED_MARK):
+            raise CorruptImageError(
+                f"MFT record {number}: expected no damage, found it marked as damaged",
+                name=geometry.where,
+            )
+        record = parse_record(data, number, geometry)
+        if record is None:
+            continue
+        for attribute in attributes(record, geometry):
+            if attribute.is_resident:
+                continue
+            for place, count in extents_of(attribute, geometry)[1]:
+                if place != HOLE:
+                    yield place * unit, count * unit
+
+
+def records_in_use(files: Files) -> Iterator[tuple[int, bytearray]]:
+    """Number and bytes of each record that is in use, or marked as damaged; not yet verified.
+
+    Raises:
+        CorruptImageError: if a part of the MFT is not there.
+        ReadError: if a part cannot be read.
+    """
+    geometry = files.geometry
+    size = geometry.record_size
     end = files.mft.initialized // size * size
     for start in range(0, end, _READ_BYTES):
         data = files.mft.read(files.reader, geometry, start, min(_READ_BYTES, end - start))
-        if layout.FILE_MARK not in data and _DAMAGED_MARK not in data:
+        if layout.FILE_MARK not in data and DAMAGED_MARK not in data:
             continue
         for at in range(0, len(data), size):
             mark = data[at : at + 4]
-            number = (start + at) // size
-            if mark == _DAMAGED_MARK:
-                raise CorruptImageError(
-                    f"MFT record {number}: expected no damage, found it marked as damaged",
-                    name=geometry.where,
-                )
-            if mark != layout.FILE_MARK or not data[at + _FLAGS_AT] & layout.IN_USE:
-                continue
-            record = parse_record(data[at : at + size], number, geometry)
-            if record is None:
-                continue
-            for attribute in attributes(record, geometry):
-                if attribute.is_resident:
-                    continue
-                for place, count in extents_of(attribute, geometry)[1]:
-                    if place != HOLE:
-                        yield place * unit, count * unit
+            is_in_use = mark == layout.FILE_MARK and data[at + _FLAGS_AT] & layout.IN_USE
+            if is_in_use or mark == DAMAGED_MARK:
+                yield (start + at) // size, data[at : at + size]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
 from imprint.filesystems.allocation import Allocation
 from imprint.filesystems.xfs import layout
+from imprint.filesystems.xfs.files import file_runs
 from imprint.filesystems.xfs.geometry import Reader, read_geometry
 from imprint.filesystems.xfs.log import Log, LogError
 from imprint.filesystems.xfs.replay import replay
@@ -72,6 +73,11 @@ class Xfs:
         except LogError as error:
             raise UnsupportedFeatureError(f"XFS: {error}", name=volume.name) from error
         return walk(changed, state.geometry, follow_inodes=False)
+
+    def file_runs(self, volume: Source) -> Iterator[tuple[int, int, int]]:
+        """See :class:`~imprint.filesystems.files.Locating`. The log is not replayed."""
+        reader = Reader(volume)
+        return file_runs(reader, read_geometry(reader))
 
 
 @dataclass(frozen=True)

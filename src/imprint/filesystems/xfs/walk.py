@@ -33,6 +33,9 @@ _STAGING: Final = 1 << 31
 _WORDS: Final = {groups.OWNERS: 6, groups.SHARED: 3}
 """Numbers of 4 bytes in a record of trees that tell extents; the first two: start and length."""
 
+NODE: Final = -1
+"""In place of a position in a file: it is a block of the tree of the file's extents."""
+
 _EXTENTS: Final = 2
 _TREE: Final = 3
 _EXTENT_BYTES: Final = 16
@@ -50,24 +53,38 @@ def walk(reader: Reader, geometry: Geometry, *, follow_inodes: bool) -> Iterator
         ReadError: if a part of it cannot be read.
     """
     yield geometry.log_at, geometry.log_bytes
-    inodes = _Inodes(reader, geometry, follow=follow_inodes)
+    inodes = Inodes(reader, geometry, follow=follow_inodes)
     for number in range(geometry.superblock.group_count):
         group = Group(reader, geometry, number)
         yield group.offset(0), geometry.header_blocks * geometry.block_size
         for block in group.free_list:
             yield group.offset(block), geometry.block_size
         yield from _free_trees(geometry, group)
-        root, levels = group.inodes.root, group.inodes.levels
-        end = 0
-        for block, header, records in group.tree(groups.INODES, root, levels):
+        for block, chunks in chunks_of(group):
             yield group.offset(block), geometry.block_size
-            if header.level == 0:
-                words = numbers("I", records)
-                for at in range(0, len(words), 4):
-                    if words[at] < end:
-                        raise group.error("inobt", "expected chunks in ascending order")
-                    end = words[at] + _CHUNK
-                    yield from inodes.of_chunk(group, *words[at : at + 4])
+            for chunk in chunks:
+                yield from inodes.of_chunk(group, *chunk)
+
+
+def chunks_of(group: Group) -> Iterator[tuple[int, list[tuple[int, int, int, int]]]]:
+    """Each block of a group's tree of inodes, with the records that it has of chunks of them.
+
+    Raises:
+        CorruptImageError: if they are no tree, or not in order.
+        ReadError: if they cannot be read.
+    """
+    root, levels = group.inodes.root, group.inodes.levels
+    end = 0
+    for block, header, records in group.tree(groups.INODES, root, levels):
+        chunks: list[tuple[int, int, int, int]] = []
+        if header.level == 0:
+            words = iter(numbers("I", records))
+            chunks.extend(zip(words, words, words, words, strict=True))
+        for first, *_ in chunks:
+            if first < end:
+                raise group.error("inobt", "expected chunks in ascending order")
+            end = first + _CHUNK
+        yield block, chunks
 
 
 def _free_trees(geometry: Geometry, group: Group) -> Iterator[tuple[int, int]]:
@@ -109,7 +126,7 @@ def _present(holes: int) -> list[tuple[int, int]]:
     return [(first * _PER_HOLE, count * _PER_HOLE) for first, count in runs]
 
 
-class _Inodes:
+class Inodes:
     """Follows inodes; remembers which blocks of their extents' trees it has seen."""
 
     def __init__(self, reader: Reader, geometry: Geometry, *, follow: bool) -> None:
@@ -122,25 +139,35 @@ class _Inodes:
         self, group: Group, first: int, counts: int, free_high: int, free_low: int
     ) -> Iterator[tuple[int, int]]:
         """What a record of the tree of inodes stands for: its inodes, and all that they own."""
-        geometry = self._geometry
-        superblock, size = geometry.superblock, geometry.superblock.inode_size
-        holes = counts >> 16 if geometry.has(incompat=layout.INCOMPAT_SPARSE_INODES) else 0
+        size = self._geometry.superblock.inode_size
         free = free_high << 32 | free_low
-        inodes_log = superblock.group_log + superblock.inodes_per_block_log
-        end = group.length << superblock.inodes_per_block_log
-        for index, count in _present(holes):
-            slot = first + index
-            if slot + count > end:
-                raise group.error("inobt", "expected inodes inside of the group")
-            offset = group.offset(0) + slot * size
+        for index, number, offset, count in self.places(group, first, counts):
             yield offset, count * size
             if not self._follow:
                 continue
             data = memoryview(self._reader.read(offset, count * size, "inodes"))
             for at in range(count):
                 if not free >> index + at & 1:
-                    number = group.number << inodes_log | slot + at
-                    yield from self._of_inode(number, data[at * size : (at + 1) * size])
+                    yield from self._of_inode(number + at, data[at * size : (at + 1) * size])
+
+    def places(self, group: Group, first: int, counts: int) -> Iterator[tuple[int, int, int, int]]:
+        """Runs of inodes of a chunk that are there.
+
+        Gives for each: index in the chunk, number, place in the volume, and how many they are.
+
+        Raises:
+            CorruptImageError: if they are outside of the group.
+        """
+        geometry, superblock = self._geometry, self._geometry.superblock
+        holes = counts >> 16 if geometry.has(incompat=layout.INCOMPAT_SPARSE_INODES) else 0
+        inodes_log = superblock.group_log + superblock.inodes_per_block_log
+        end = group.length << superblock.inodes_per_block_log
+        for index, count in _present(holes):
+            slot = first + index
+            if slot + count > end:
+                raise group.error("inobt", "expected inodes inside of the group")
+            offset = group.offset(0) + slot * superblock.inode_size
+            yield index, group.number << inodes_log | slot, offset, count
 
     def _of_inode(self, number: int, data: memoryview) -> Iterator[tuple[int, int]]:
         """The extents of both forks of an inode, and the blocks of their trees."""
@@ -165,14 +192,27 @@ class _Inodes:
         if is_large:
             counts = inode.big_extents, inode.extents
         content = data[core : core + (attr_at or room)]
-        yield from self._of_fork(number, inode.data_format, content, counts[0])
+        for _, offset, length in self.of_fork(number, inode.data_format, content, counts[0]):
+            yield offset, length
         if attr_at:
             rest = data[core + attr_at :]
-            yield from self._of_fork(number, inode.attr_format, rest, counts[1])
+            for _, offset, length in self.of_fork(number, inode.attr_format, rest, counts[1]):
+                yield offset, length
 
-    def _of_fork(
+    def of_fork(
         self, number: int, form: int, fork: memoryview, count: int
-    ) -> Iterator[tuple[int, int]]:
+    ) -> Iterator[tuple[int, int, int]]:
+        """Position in the file, or ``NODE``, place in the volume, and length, of all of a fork.
+
+        Args:
+            number: of the inode.
+            form: as the inode has it.
+            fork: its bytes in the inode.
+            count: of extents, as the inode has it.
+
+        Raises:
+            CorruptImageError: if they cannot be.
+        """
         if form == _EXTENTS:
             if count * _EXTENT_BYTES > len(fork):
                 raise self._error(number, "expected fewer extents")
@@ -185,7 +225,7 @@ class _Inodes:
             pointers = fork[4 + width * 8 :][: keys * 8]
             yield from self._tree(number, numbers("Q", pointers).tolist(), level - 1)
 
-    def _tree(self, number: int, row: list[int], level: int) -> Iterator[tuple[int, int]]:
+    def _tree(self, number: int, row: list[int], level: int) -> Iterator[tuple[int, int, int]]:
         """The blocks of a tree of extents below its root, and the extents."""
         geometry, size = self._geometry, self._geometry.block_size
         start = MapBlock.SIZE if geometry.is_v5 else layout.MAP_HEADER_V4
@@ -200,7 +240,7 @@ class _Inodes:
                 data = memoryview(self._reader.read(offset, size, "bmbt block"))
                 header = MapBlock.unpack(data)
                 self._check_block(number, header, data, offset, level)
-                yield offset, size
+                yield NODE, offset, size
                 if level == 0:
                     records = data[start : start + header.count * _EXTENT_BYTES]
                     yield from self._extents(number, records)
@@ -227,15 +267,16 @@ class _Inodes:
         ) or not has_checksum(data, layout.MAP_CRC_AT):
             raise self._error(number, "expected a whole block of its tree of extents")
 
-    def _extents(self, number: int, records: memoryview) -> Iterator[tuple[int, int]]:
+    def _extents(self, number: int, records: memoryview) -> Iterator[tuple[int, int, int]]:
         """Extents as they are packed: flag 1, offset 54, block 52, count 21 bits."""
-        geometry = self._geometry
+        geometry, size = self._geometry, self._geometry.block_size
         words = numbers("Q", records)
         for high, low in zip(words[::2], words[1::2], strict=True):
             block, count = (high & 0x1FF) << 43 | low >> 21, low & 0x1FFFFF
             if count == 0 or not geometry.holds(block, count):
                 raise self._error(number, "expected extents inside of the groups")
-            yield geometry.offset_of(block), count * geometry.block_size
+            position = (high >> 9 & (1 << 54) - 1) * size
+            yield position, geometry.offset_of(block), count * size
 
     def _error(self, number: int, problem: str) -> CorruptImageError:
         return CorruptImageError(f"inode {number}: {problem}", name=self._reader.name)

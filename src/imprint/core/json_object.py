@@ -1,15 +1,18 @@
-"""JSON from an image: every value is checked for its type and range when it is taken."""
+"""JSON from elsewhere: every value is checked for its type and range when it is taken."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
+import re
+import reprlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from imprint.core.errors import CorruptImageError
+from imprint.core.errors import CorruptImageError, ImagingError
 
+_HEX = re.compile(r"(?:[0-9a-f]{2})*\Z")
 _DIGITS_MAX = 20
 
 
@@ -21,26 +24,30 @@ class JsonObject:
         values: as ``json`` gives them.
         where: names the image in errors.
         path: of the object in the whole, for errors.
+        error: what is raised if a value is not what it has to be.
     """
 
     values: dict[str, Any] = field(repr=False)
     where: str
     path: str = "JSON"
+    error: type[ImagingError] = CorruptImageError
 
     @classmethod
-    def parse(cls, text: bytes, *, where: str) -> JsonObject:
-        """Read one.
+    def parse(
+        cls, text: bytes, *, where: str, error: type[ImagingError] = CorruptImageError
+    ) -> JsonObject:
+        """Read one, whose length the caller has bounded.
 
         Raises:
-            CorruptImageError: if it is none.
+            ImagingError: of the kind ``error``, if it is none.
         """
         try:
             values = json.loads(text)
         except (ValueError, RecursionError):
-            raise CorruptImageError("expected JSON, found something else", name=where) from None
+            raise error("expected JSON, found something else", name=where) from None
         if not isinstance(values, dict):
-            raise CorruptImageError("expected a JSON object, found something else", name=where)
-        return cls(values, where)
+            raise error("expected a JSON object, found something else", name=where)
+        return cls(values, where, error=error)
 
     def find(self, *keys: str) -> object:
         """What is at the end of a path of objects; ``None`` if it is not there."""
@@ -54,7 +61,7 @@ class JsonObject:
         value = self.values.get(key)
         if not isinstance(value, dict):
             raise self._wrong(key, "an object")
-        return JsonObject(value, self.where, f"{self.path}.{key:.40}")
+        return JsonObject(value, self.where, f"{self.path}.{key:.40}", self.error)
 
     def section(self, key: str) -> list[tuple[str, JsonObject]]:
         """An object of objects, in its order."""
@@ -82,6 +89,14 @@ class JsonObject:
         except (binascii.Error, ValueError):
             raise self._wrong(key, "base 64") from None
 
+    def digits(self, key: str, low: int, high: int) -> bytes:
+        """Bytes, in small hexadecimal digits: as many as a range says, both ends included."""
+        value = self.values.get(key)
+        fits = isinstance(value, str) and 2 * low <= len(value) <= 2 * high
+        if not fits or not _HEX.match(str(value)):
+            raise self._wrong(key, f"{low} to {high} bytes in hexadecimal digits")
+        return bytes.fromhex(str(value))
+
     def number(self, key: str, low: int, high: int) -> int:
         """A number in a range, both ends included."""
         value = self.values.get(key)
@@ -91,8 +106,8 @@ class JsonObject:
             raise self._wrong(key, f"a number from {low} to {high}")
         return value
 
-    def _wrong(self, key: str, expected: str) -> CorruptImageError:
-        found = repr(self.values.get(key))[:40]
-        return CorruptImageError(
+    def _wrong(self, key: str, expected: str) -> ImagingError:
+        found = reprlib.repr(self.values.get(key))[:40]  # of any depth
+        return self.error(
             f"{self.path}.{key:.40}: expected {expected}, found {found}", name=self.where
         )

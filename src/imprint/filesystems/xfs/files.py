@@ -1,0 +1,53 @@
+"""Where files lie: the extents of inodes, decoded by rows."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from imprint.filesystems.xfs import layout
+from imprint.filesystems.xfs.groups import Group
+from imprint.filesystems.xfs.layout import Inode
+from imprint.filesystems.xfs.walk import NODE, Inodes, chunks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imprint.filesystems.xfs.geometry import Geometry, Reader
+
+_TYPE: Final = 0xF000
+_FILE: Final = 0x8000
+_HEAD: Final = ">HHxB18xQ44xI2xB7xH28xQ"
+"""Of an inode: magic, mode, format, wide count of extents, count, place of the attributes, and
+both flags, as :class:`Inode` has them.
+
+As numbers and not as a structure: a volume has millions of them.
+"""
+
+
+def file_runs(reader: Reader, geometry: Geometry) -> Iterator[tuple[int, int, int]]:
+    """See :class:`~imprint.filesystems.files.Locating`."""
+    size = geometry.superblock.inode_size
+    rows = struct.Struct(f"{_HEAD}{size - struct.calcsize(_HEAD)}x")
+    core = Inode.SIZE if geometry.is_v5 else layout.INODE_CORE_V4
+    inodes = Inodes(reader, geometry, follow=True)
+    for index in range(geometry.superblock.group_count):
+        group = Group(reader, geometry, index)
+        for _, chunks in chunks_of(group):
+            for first, counts, *_ in chunks:
+                for _, number, offset, count in inodes.places(group, first, counts):
+                    data = memoryview(reader.read(offset, count * size, "inodes"))
+                    for at, row in enumerate(rows.iter_unpack(data)):
+                        magic, mode, form, wide, extents, attr_at, flags, flags2 = row
+                        if magic != layout.INODE_MAGIC or mode & _TYPE != _FILE:
+                            continue
+                        if flags & layout.INODE_REALTIME:
+                            continue
+                        if geometry.is_v5 and flags2 & layout.INODE_LARGE_COUNTS:
+                            extents = wide
+                        start = at * size + core
+                        end = start + attr_at * 8 if attr_at else (at + 1) * size
+                        fork = data[start:end]
+                        for run in inodes.of_fork(number + at, form, fork, extents):
+                            if run[0] != NODE:
+                                yield run

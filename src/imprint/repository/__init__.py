@@ -1,0 +1,1 @@
+"""The deduplicating repository. Its format: ``docs/repository-format.md``."""

@@ -1,0 +1,414 @@
+"""Adding a disk to a repository.
+
+::
+
+    regions ─► windowed(read, cut, name) ─► what is new, in groups ─► windowed(compress) ─► packs
+               workers                      one thread: leaves        workers
+
+A region whose chunks are all those of the older snapshot costs reading and hashing, nothing more:
+its leaf is used again. Only what differs is cut anew.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import pairwise
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final
+
+from imprint.core.buffers import is_zero
+from imprint.core.contracts import Salvage
+from imprint.core.events import OnEvent, ignore
+from imprint.core.extent import Extent, Kind
+from imprint.repository.nodes import NAME_BYTES, Leaf, Piece, TreeBuilder
+from imprint.repository.pack import GROUP_BYTES, Group, encode_group
+from imprint.repository.regions import Region, fresh_regions, known_regions
+from imprint.transfer.pace import Pace
+from imprint.transfer.report import Report
+from imprint.transfer.span import HAS_BYTES
+from imprint.transfer.windowed import windowed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from imprint.core.cancel import CancelToken
+    from imprint.core.contracts import Source
+    from imprint.core.runs import Runs
+    from imprint.repository.nodes import Tree
+    from imprint.repository.protection import Protection
+    from imprint.repository.regions import Cutting
+    from imprint.repository.writing import ChunkWriter
+    from imprint.transfer.hashing import HashSet
+
+_UNREAD: Final = {
+    Kind.ZERO: Piece.HOLE,
+    Kind.HOLE: Piece.HOLE,
+    Kind.UNUSED: Piece.UNUSED,
+    Kind.BAD: Piece.BAD,
+}
+"""What becomes of extents that are not read. ``ZERO`` tells of the image that was read, not of the
+disk; a snapshot is the same whatever image it was read from."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a disk is added.
+
+    Attributes:
+        workers: threads that read, and as many that compress.
+        level: of Zstandard.
+        older: tree and size of a snapshot of the same disk, which much is the same as.
+        changed: what may differ from it; ``None``: anything.
+        hashes: to take of the whole disk; then all of it is read, whatever is known.
+        on_event: told of progress.
+        cancel: stops it.
+    """
+
+    workers: int = 2
+    level: int = 3
+    older: tuple[Tree, int] | None = None
+    changed: Runs | None = None
+    hashes: HashSet | None = None
+    on_event: OnEvent = ignore
+    cancel: CancelToken | None = None
+
+
+@dataclass
+class _Read:
+    """A region, read.
+
+    Attributes:
+        region: what was to be read.
+        leaf: what it is; ``None``: as the older leaf says.
+        new: names and bytes of chunks that have to be added.
+        moved: bytes that were read.
+        runs: what was read, with its offset; only if it has to be hashed.
+    """
+
+    region: Region
+    leaf: Leaf | None = None
+    new: list[tuple[bytes, bytes]] = field(default_factory=list)
+    moved: int = 0
+    runs: list[tuple[int, memoryview]] = field(default_factory=list)
+
+
+def store_disk(
+    source: Source,
+    writer: ChunkWriter,
+    protection: Protection,
+    cutting: Cutting,
+    options: Options,
+) -> tuple[bytes, Report]:
+    """Add all of a disk: the name of its root, and what was done. Packs are durable then.
+
+    Raises:
+        ReadError: if it cannot be read.
+        ImagingError: whatever reading or storing raises.
+    """
+    began = time.monotonic()
+    run = _Run(source, writer, protection, cutting, options)
+    encoded = windowed(
+        run.encode, run.groups(), workers=options.workers, window=options.workers + 1
+    )
+    with closing(encoded) as groups:
+        for names, group in groups:
+            writer.add(group, names)
+    root = run.finish()
+    writer.finish()
+    report = run.report
+    report.duration_s = time.monotonic() - began
+    report.hashes = {} if options.hashes is None else options.hashes.digests()
+    report.bad = run.bad_extents()
+    return root, report
+
+
+class _Run:
+    """One capture: what workers do, and what the thread does that keeps the order."""
+
+    def __init__(
+        self,
+        source: Source,
+        writer: ChunkWriter,
+        protection: Protection,
+        cutting: Cutting,
+        options: Options,
+    ) -> None:
+        self._source = source
+        self._salvage = source if isinstance(source, Salvage) else None
+        self._writer = writer
+        self._name_of = protection.name_of
+        self._cutting = cutting
+        self._options = options
+        self._tree = TreeBuilder(writer.add_node)
+        self._pace = Pace(source.size, "capture", options.on_event)
+        self._is_empty = True
+        self.report = Report(source.size)
+
+    def encode(self, pieces: list[tuple[bytes, bytes]]) -> tuple[list[bytes], Group]:
+        """Compress new chunks; runs in a worker."""
+        group = encode_group([data for _, data in pieces], self._options.level)
+        return [name for name, _ in pieces], group
+
+    def groups(self) -> Iterator[list[tuple[bytes, bytes]]]:
+        """New chunks, as many as are compressed together; leaves are kept on the way."""
+        pending: list[tuple[bytes, bytes]] = []
+        size = 0
+        workers = self._options.workers
+        regions = windowed(self._read, self._regions(), workers=workers, window=workers + 1)
+        with closing(regions) as found:
+            for read in found:
+                if self._options.cancel is not None:
+                    self._options.cancel.check()
+                self._keep(read)
+                for name, data in read.new:
+                    if size + len(data) > GROUP_BYTES:
+                        yield pending
+                        pending, size = [], 0
+                    pending.append((name, data))
+                    size += len(data)
+        if pending:
+            yield pending
+
+    def finish(self) -> bytes:
+        """Keep what is left of the tree; the root."""
+        self._pace.tell(self._source.size, self.report.bytes_read, force=True)
+        if self._is_empty:
+            self._tree.add(0, 0, self._writer.add_node(Leaf(0, b"", array("Q"), b"").encode()))
+        return self._tree.finish()
+
+    def bad_extents(self) -> list[Extent]:
+        """What the source could not read so far."""
+        return [] if self._salvage is None else self._salvage.bad_extents()
+
+    def _regions(self) -> Iterator[Region]:
+        if self._options.older is None:
+            return fresh_regions(self._source.extents(0, self._source.size), self._cutting)
+        tree, size = self._options.older
+        changed = self._options.changed if self._options.hashes is None else None
+        return known_regions(self._source, tree, size, self._cutting, changed)
+
+    def _keep(self, read: _Read) -> None:
+        region = read.region
+        name = region.leaf if read.leaf is None else self._writer.add_node(read.leaf.encode())
+        assert name is not None
+        self._tree.add(region.start, region.end, name)
+        self._is_empty = False
+        self.report.bytes_read += read.moved
+        if self._options.hashes is not None:
+            position = region.start
+            for offset, data in read.runs:
+                self._options.hashes.update_zeros(offset - position)
+                self._options.hashes.update(data)
+                position = offset + len(data)
+            self._options.hashes.update_zeros(region.end - position)
+        bad = sum(extent.length for extent in self.bad_extents())
+        self._pace.tell(region.end, self.report.bytes_read, bad=bad)
+
+    def _read(self, region: Region) -> _Read:
+        """Read a region, and find out what of it is new; runs in a worker."""
+        older = None
+        if region.leaf is not None:
+            assert self._options.older is not None
+            older = self._options.older[0].leaf(region.leaf, region.start, region.end)
+            if not self._writer.has_all([region.leaf, *_chunks_of(older)]):
+                older = None
+        if region.is_known:
+            if older is not None:
+                return _Read(region)
+            extents = self._source.extents(region.start, region.end - region.start)
+            region = Region(region.start, region.end, list(extents))
+        runs = self._runs(region.extents)
+        moved = sum(len(data) for _, data in runs)
+        kept = runs if self._options.hashes is not None else []
+        known: dict[int, tuple[int, bytes | None]] = {}
+        if older is not None:
+            known = self._unchanged(older, runs)
+            if len(known) == _count_read(older) and self._is_same_outside(older, region.extents):
+                return _Read(region, None, moved=moved, runs=kept)
+        leaf, new = self._leaf(region, runs, known)
+        return _Read(region, leaf, new, moved, kept)
+
+    def _runs(self, extents: Sequence[Extent]) -> list[tuple[int, memoryview]]:
+        """What the extents hold, as runs of the disk; what could not be read is left out."""
+        wanted = sum(extent.length for extent in extents if extent.kind in HAS_BYTES)
+        buffer = memoryview(bytearray(wanted))
+        runs: list[tuple[int, int, int]] = []
+        at = 0
+        for extent in extents:
+            if extent.kind not in HAS_BYTES:
+                continue
+            view = buffer[at : at + extent.length]
+            if extent.kind is Kind.DATA:
+                assert extent.storage is not None
+                extent.storage.readinto(view, extent.storage_offset)
+            else:
+                self._source.readinto(view, extent.offset)
+            if runs and runs[-1][0] + runs[-1][2] == extent.offset:
+                runs[-1] = (runs[-1][0], runs[-1][1], runs[-1][2] + extent.length)
+            else:
+                runs.append((extent.offset, at, extent.length))
+            at += extent.length
+        found = [(offset, buffer[at : at + length]) for offset, at, length in runs]
+        return found if self._salvage is None else self._without_bad(found)
+
+    def _without_bad(self, runs: list[tuple[int, memoryview]]) -> list[tuple[int, memoryview]]:
+        bad = [(extent.offset, extent.end) for extent in self.bad_extents()]
+        if not bad:
+            return runs
+        left = []
+        for offset, data in runs:
+            end = offset + len(data)
+            inside = [(max(a, offset), min(b, end)) for a, b in bad if a < end and b > offset]
+            borders = [offset, *(border for pair in inside for border in pair), end]
+            left += [
+                (a, data[a - offset : b - offset])
+                for a, b in zip(borders[::2], borders[1::2], strict=True)
+                if a < b
+            ]
+        return left
+
+    def _unchanged(
+        self, older: Leaf, runs: list[tuple[int, memoryview]]
+    ) -> dict[int, tuple[int, bytes | None]]:
+        """What of the older leaf still holds, by offset: length and name, ``None`` for zeros."""
+        known: dict[int, tuple[int, bytes | None]] = {}
+        name_of = self._name_of
+        entry, borders, kinds = 0, older.borders, older.kinds
+        for offset, data in runs:
+            end = offset + len(data)
+            while entry < len(kinds) and borders[entry] < offset:
+                entry += 1
+            while entry < len(kinds) and borders[entry + 1] <= end:
+                start = borders[entry]
+                if kinds[entry] <= Piece.ZERO:
+                    view = data[start - offset : borders[entry + 1] - offset]
+                    if kinds[entry] == Piece.ZERO:
+                        if is_zero(view):
+                            known[start] = len(view), None
+                    else:
+                        name = older.name_of(entry)
+                        if name_of(view) == name:
+                            known[start] = len(view), name
+                entry += 1
+        return known
+
+    def _is_same_outside(self, older: Leaf, extents: Sequence[Extent]) -> bool:
+        """Whether what was not read is of the kinds that it was."""
+        then = _joined(
+            (offset, length, kind if kind > Piece.ZERO else Piece.DATA)
+            for offset, length, kind in zip(older.borders, older.lengths, older.kinds, strict=False)
+        )
+        now = _joined(
+            (extent.offset, extent.length, _UNREAD.get(extent.kind, Piece.DATA))
+            for extent in extents
+        )
+        return then == now and not self._has_bad(extents)
+
+    def _has_bad(self, extents: Sequence[Extent]) -> bool:
+        start, end = extents[0].offset, extents[-1].end
+        return any(bad.offset < end and bad.end > start for bad in self.bad_extents())
+
+    def _leaf(
+        self,
+        region: Region,
+        runs: list[tuple[int, memoryview]],
+        known: dict[int, tuple[int, bytes | None]],
+    ) -> tuple[Leaf, list[tuple[bytes, bytes]]]:
+        """The leaf of a region, and its chunks that are new."""
+        entries: list[tuple[int, int, bytes | None, Piece]] = []
+        fresh: list[tuple[bytes, memoryview]] = []
+        for offset, data in runs:
+            for start, view in _stretches(offset, data, known):
+                found = known.get(start)
+                if found is not None:
+                    length, name = found
+                    kind = Piece.ZERO if name is None else Piece.DATA
+                    entries.append((start, length, name, kind))
+                    continue
+                at = 0
+                for length in self._cutting.lengths(start, view):
+                    piece = view[at : at + length]
+                    if is_zero(piece):
+                        entries.append((start + at, length, None, Piece.ZERO))
+                    else:
+                        name = self._name_of(piece)
+                        fresh.append((name, piece))
+                        entries.append((start + at, length, name, Piece.DATA))
+                    at += length
+        is_new = self._writer.claim([name for name, _ in fresh])
+        new = [
+            (name, bytes(piece)) for (name, piece), fits in zip(fresh, is_new, strict=True) if fits
+        ]
+        return _filled(region, entries), new
+
+
+def _chunks_of(leaf: Leaf) -> list[bytes]:
+    names = leaf.names
+    return [names[at : at + NAME_BYTES] for at in range(0, len(names), NAME_BYTES)]
+
+
+def _count_read(leaf: Leaf) -> int:
+    return leaf.kinds.count(Piece.DATA) + leaf.kinds.count(Piece.ZERO)
+
+
+def _joined(runs: Iterator[tuple[int, int, int]]) -> list[tuple[int, int]]:
+    """Where the kind changes: offset and kind."""
+    found: list[tuple[int, int]] = []
+    for offset, _, kind in runs:
+        if not found or found[-1][1] != kind:
+            found.append((offset, kind))
+    return found
+
+
+def _stretches(
+    offset: int, data: memoryview, known: dict[int, tuple[int, bytes | None]]
+) -> Iterator[tuple[int, memoryview]]:
+    """A run in parts: each entry that is known, and each stretch between."""
+    end = offset + len(data)
+    borders = {offset, end}
+    for start, (length, _) in known.items():
+        if offset <= start < end:
+            borders.update((start, start + length))
+    for start, stop in pairwise(sorted(borders)):
+        yield start, data[start - offset : stop - offset]
+
+
+def _filled(region: Region, entries: list[tuple[int, int, bytes | None, Piece]]) -> Leaf:
+    """A leaf of what was read, with the rest of the region between."""
+    unread: list[tuple[int, int, bytes | None, Piece]] = [
+        (extent.offset, extent.length, None, _UNREAD[extent.kind])
+        for extent in region.extents
+        if extent.kind not in HAS_BYTES
+    ]
+    rows = _Rows(region.start)
+    for offset, length, name, kind in sorted(entries + unread, key=itemgetter(0)):
+        # What should have been read and is missing could not be read.
+        rows.add(offset - rows.end, None, Piece.BAD)
+        rows.add(length, name, kind)
+    rows.add(region.end - rows.end, None, Piece.BAD)
+    return Leaf(region.start, bytes(rows.kinds), rows.lengths, b"".join(rows.names))
+
+
+class _Rows:
+    """The entries of a leaf that is being made; neighbours that hold no chunks are joined."""
+
+    def __init__(self, start: int) -> None:
+        self.end = start
+        self.kinds = bytearray()
+        self.lengths = array("Q")
+        self.names: list[bytes] = []
+
+    def add(self, length: int, name: bytes | None, kind: Piece) -> None:
+        if length == 0:
+            return
+        self.end += length
+        if name is not None:
+            self.names.append(name)
+        elif self.kinds and self.kinds[-1] == kind:
+            self.lengths[-1] += length
+            return
+        self.kinds.append(kind)
+        self.lengths.append(length)

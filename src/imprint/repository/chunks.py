@@ -1,0 +1,383 @@
+"""Reading chunks: groups are fetched and decoded once, kept for a while, and proven by name.
+
+Source: docs/repository-format.md, Packs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from imprint.codecs import zstd
+from imprint.core.errors import CorruptImageError, ReadError, RepositoryError
+from imprint.core.units import KIB, MIB
+from imprint.objects.contract import MissingObjectError
+from imprint.repository.pack import HEAD, PLAIN, nonce, pack_object
+from imprint.repository.pack_reading import parse_head
+from imprint.repository.protection import KEY_BYTES, decrypt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from imprint.objects.contract import ObjectStore
+    from imprint.repository.index import ChunkIndex
+    from imprint.repository.index_content import Place
+    from imprint.repository.protection import Aead, Protection
+
+CACHE_BYTES: Final = 64 * MIB
+"""Of groups that are kept; what is in use at the moment comes on top of it."""
+
+Part = tuple[bytes, int, memoryview]
+"""A chunk's name, where to begin in the chunk, and what to fill."""
+
+_Wanted = tuple[int, int, int, bytes, int, memoryview]
+"""Group, offset in it and length of a chunk, and a :data:`Part`."""
+
+_AHEAD_BYTES: Final = 8 * MIB
+"""Fetched at once where a request takes long: 8 groups or more."""
+
+_SLOW_S: Final = 0.002
+"""From here on a request takes longer than to decode a group."""
+
+_GAP_BYTES: Final = 256 * KIB
+"""Between two groups that are wanted: read and thrown away rather than asked for separately."""
+
+
+class ChunkReader:
+    """Reads chunks. Thread-safe; a group is fetched and decoded once, however many want it.
+
+    Args:
+        store: the repository's objects.
+        index: where chunks are.
+        protection: of the repository.
+        cache_bytes: of groups that are kept.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        index: ChunkIndex,
+        protection: Protection,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self._store = store
+        self._index = index
+        self._protection = protection
+        self._name_of = protection.name_of
+        self._cache_bytes = cache_bytes
+        self._lock = threading.Lock()
+        self._groups: OrderedDict[int, _CachedGroup] = OrderedDict()
+        self._bytes = 0
+        self._senders: dict[bytes, bytes] = {}
+        self._is_slow = store.latency_s >= _SLOW_S
+
+    def read(self, name: bytes) -> memoryview:
+        """All bytes of a chunk, read only.
+
+        Raises:
+            RepositoryError: if it is missing or damaged.
+            PassphraseError: if the repository was unlocked for adding only.
+            ReadError: if the store cannot be read.
+            NetworkError: if the store does not answer.
+        """
+        group, offset, length = self._locate(name)
+        try:
+            return self._chunk(group, offset, length, name)
+        except MissingObjectError:
+            return self._chunk(*self._moved(group, name), name)
+
+    def readinto(self, name: bytes, offset: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` with the bytes of a chunk from ``offset`` on.
+
+        Raises:
+            RepositoryError: if the chunk is missing, damaged, or ends before.
+            PassphraseError: if the repository was unlocked for adding only.
+            ReadError: if the store cannot be read.
+            NetworkError: if the store does not answer.
+        """
+        self._copy(self.read(name), name, offset, buffer)
+
+    def readinto_many(self, parts: Sequence[Part]) -> None:
+        """Fill several buffers; each group is fetched and decoded once, in the pack's order.
+
+        Raises:
+            RepositoryError: if a chunk is missing, damaged, or ends before.
+            PassphraseError: if the repository was unlocked for adding only.
+            ReadError: if the store cannot be read.
+            NetworkError: if the store does not answer.
+        """
+        locate = self._index.locate
+        wanted: list[_Wanted] = []
+        for name, offset, buffer in parts:
+            found = locate(name) or self._locate(name)
+            wanted.append((*found, name, offset, buffer))
+        if len(wanted) > 1:
+            wanted.sort(key=_order)
+        if self._is_slow:
+            self._fetch_ahead(wanted)
+        at = 0
+        while at < len(wanted):
+            group = wanted[at][0]
+            end = at + 1
+            while end < len(wanted) and wanted[end][0] == group:
+                end += 1
+            self._fill(group, wanted[at:end])
+            at = end
+
+    def _fill(self, group: int, wanted: Sequence[_Wanted]) -> None:
+        """Fill what lies in one group."""
+        try:
+            cached = self._group(group)
+            # One after the other, a group would be decoded by pieces; the last piece counts.
+            content = cached.decoded(max(offset + length for _, offset, length, _, _, _ in wanted))
+        except MissingObjectError:
+            for _, _, _, name, offset, buffer in wanted:
+                self._copy(self._chunk(*self._moved(group, name), name), name, offset, buffer)
+            return
+        for _, start, length, name, offset, buffer in wanted:
+            chunk = content[start : start + length]
+            if name not in cached.proven:
+                self._prove(cached, group, chunk, length, name)
+            size = len(buffer)
+            if offset + size <= length and offset >= 0:
+                buffer[:] = chunk[offset : offset + size]
+            else:
+                self._copy(chunk, name, offset, buffer)
+
+    def _copy(self, chunk: memoryview, name: bytes, offset: int, buffer: memoryview) -> None:
+        end = offset + len(buffer)
+        if not 0 <= offset <= end <= len(chunk):
+            raise RepositoryError(
+                f"chunk {name.hex()}: expected {end} bytes or more, found {len(chunk)}",
+                name=self._store.name,
+            )
+        buffer[:] = chunk[offset:end]
+
+    def _locate(self, name: bytes) -> tuple[int, int, int]:
+        """Where the chunk is; somebody else may have put it since the index was read."""
+        found = self._index.locate(name)
+        if found is None and self._index.reload():
+            found = self._index.locate(name)
+        if found is None:
+            raise RepositoryError(
+                f"chunk {name.hex()} is in no index",
+                name=self._store.name,
+                advice="rebuild the index, and check the repository",
+            )
+        return found
+
+    def _moved(self, group: int, name: bytes) -> tuple[int, int, int]:
+        """Where a chunk is now, after its pack was found to be gone."""
+        groups = self._index.groups
+        pack = groups.packs[groups.pack[group]]
+        self._index.reload()
+        found = self._index.without((pack,)).locate(name)
+        if found is None:
+            raise RepositoryError(
+                "a pack that is needed is missing",
+                name=f"{self._store.name}/{pack_object(pack)}",
+                advice="check the repository",
+            )
+        return found
+
+    def _chunk(self, group: int, offset: int, length: int, name: bytes) -> memoryview:
+        cached = self._group(group)
+        chunk = cached.decoded(offset + length)[offset : offset + length]
+        if name not in cached.proven:
+            self._prove(cached, group, chunk, length, name)
+        return chunk
+
+    def _prove(
+        self, cached: _CachedGroup, group: int, chunk: memoryview, length: int, name: bytes
+    ) -> None:
+        """Make sure that a chunk is what its name says; once while its group is kept."""
+        if len(chunk) != length or self._name_of(chunk) != name:
+            self._forget(group, cached)
+            raise cached.failure(f"chunk {name.hex()} is damaged")
+        cached.proven.add(name)
+
+    def _group(self, number: int) -> _CachedGroup:
+        """A group, perhaps not fetched yet. It is the newest of those that are kept, now."""
+        with self._lock:
+            cached = self._groups.get(number)
+            if cached is not None:
+                self._groups.move_to_end(number)
+                return cached
+            place = self._index.groups.place((number, 0, 0))
+            cached = self._groups[number] = _CachedGroup(self, place)
+            self._bytes += cached.cost
+            while self._bytes > self._cache_bytes and len(self._groups) > 1:
+                self._bytes -= self._groups.popitem(last=False)[1].cost
+            return cached
+
+    def _forget(self, number: int, cached: _CachedGroup) -> None:
+        """Do not keep what is damaged: it may be read rightly the next time."""
+        with self._lock:
+            if self._groups.get(number) is cached:
+                del self._groups[number]
+                self._bytes -= cached.cost
+
+    def _fetch_ahead(self, wanted: Sequence[_Wanted]) -> None:
+        """Fetch groups that lie together by one request each time."""
+        groups = self._index.groups
+        run: list[int] = []
+        end = size = 0
+        for number in dict.fromkeys(item[0] for item in wanted):
+            position, stored = groups.position[number], groups.stored[number]
+            is_near = (
+                run
+                and groups.pack[number] == groups.pack[run[0]]
+                and end <= position <= end + _GAP_BYTES
+                and size + stored <= _AHEAD_BYTES
+            )
+            if not is_near:
+                self._fetch_run(run)
+                run, size = [], 0
+            run.append(number)
+            end = position + stored
+            size += stored
+        self._fetch_run(run)
+
+    def _fetch_run(self, run: Sequence[int]) -> None:
+        """Fetch groups of one pack by one request, but for those that are there."""
+        cached = [group for group in map(self._group, run) if not group.is_fetched]
+        if len(cached) < 2:  # noqa: PLR2004 - one is fetched when it is needed
+            return
+        start = cached[0].place.group_position
+        last = cached[-1].place
+        length = last.group_position + last.group_stored - start
+        try:
+            data = memoryview(self._store.get_range(pack_object(last.pack), start, length))
+        except (MissingObjectError, ReadError):
+            return  # each group finds out by itself what is wrong
+        for group in cached:
+            at = group.place.group_position - start
+            group.offer(data[at : at + group.place.group_stored])
+
+    def aead(self, pack: bytes) -> Aead:
+        """The cipher of a sealed pack, whose head is read once."""
+        sender = self._senders.get(pack)
+        if sender is None:
+            head_bytes = HEAD.size + KEY_BYTES
+            object_name = pack_object(pack)
+            data = self._store.get_range(object_name, 0, head_bytes)
+            try:
+                sender = parse_head(data, is_sealed=True).sender
+            except RepositoryError as failure:
+                where = f"{self._store.name}/{object_name}"
+                raise RepositoryError(str(failure.args[0]), name=where, offset=0) from failure
+            self._senders[pack] = sender
+        return self._protection.unseal(sender)
+
+    def fetch(self, place: Place, fetched: memoryview | None) -> bytes | memoryview:
+        """What the pack has of a group, decrypted but not decoded."""
+        stored: bytes | memoryview
+        if fetched is not None:
+            stored = fetched
+        else:
+            stored = self._store.get_range(
+                pack_object(place.pack), place.group_position, place.group_stored
+            )
+        if len(stored) != place.group_stored:
+            raise self.failure(place, f"expected {place.group_stored} bytes, found {len(stored)}")
+        if not self._protection.is_encrypted:
+            return stored
+        aead = self.aead(place.pack)
+        where = f"{self._store.name}/{pack_object(place.pack)}"
+        try:
+            return decrypt(aead, nonce(place.group_number), stored, None, what=where)
+        except RepositoryError as failure:
+            raise self.failure(place, str(failure.args[0])) from failure
+
+    def failure(self, place: Place, message: str) -> RepositoryError:
+        """The error that a group is damaged."""
+        return RepositoryError(
+            f"group {place.group_number}: {message}",
+            name=f"{self._store.name}/{pack_object(place.pack)}",
+            offset=place.group_position,
+            length=place.group_stored,
+            advice="check the repository",
+        )
+
+
+class _CachedGroup:
+    """A group that is kept, decoded as far as somebody needed it."""
+
+    __slots__ = ("_content", "_decoder", "_fetched", "_lock", "_reader", "cost", "place", "proven")
+
+    def __init__(self, reader: ChunkReader, place: Place) -> None:
+        self.place = place
+        self.proven: set[bytes] = set()
+        self.cost = place.group_raw + place.group_stored
+        self._reader = reader
+        self._lock = threading.Lock()  # who waits for it wants the same group
+        self._fetched: memoryview | None = None
+        self._decoder: zstd.Decoder | None = None
+        self._content = memoryview(b"")
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether nothing has to be asked of the store."""
+        return bool(self._content) or self._fetched is not None or self._lock.locked()
+
+    def offer(self, stored: memoryview) -> None:
+        """Take what somebody else has fetched."""
+        with self._lock:
+            if not self._content:
+                self._fetched = stored
+
+    def failure(self, message: str) -> RepositoryError:
+        """The error that this group is damaged."""
+        return self._reader.failure(self.place, message)
+
+    def decoded(self, end: int) -> memoryview:
+        """The group up to ``end`` at least.
+
+        The first time no more than that is decoded: a small read needs one chunk. Whoever needs
+        more of it is reading along, and gets all.
+
+        Raises:
+            RepositoryError: if it is damaged.
+            MissingObjectError: if there is no such pack.
+        """
+        if end <= len(self._content):
+            return self._content
+        with self._lock:
+            if end <= len(self._content):
+                return self._content
+            raw = self.place.group_raw
+            if end > raw:
+                raise self.failure(f"expected chunks inside of its {raw} bytes, found one to {end}")
+            try:
+                self._decode(raw if self._decoder is not None or 2 * end > raw else end)
+            except CorruptImageError as failure:
+                self._decoder = None
+                self._content = memoryview(b"")
+                raise self.failure(str(failure.args[0])) from failure
+            return self._content
+
+    def _decode(self, end: int) -> None:
+        if self._decoder is None:
+            stored = self._reader.fetch(self.place, self._fetched)
+            self._fetched = None
+            if self.place.codec == PLAIN:
+                if len(stored) != self.place.group_raw:
+                    raise CorruptImageError(
+                        f"expected {self.place.group_raw} bytes, found {len(stored)}"
+                    )
+                self._content = memoryview(stored)
+                return
+            decoder = zstd.Decoder(stored)
+            self._content = memoryview(decoder.read(end))
+            if end < self.place.group_raw:
+                self._decoder = decoder
+            return
+        more = self._decoder.read(end - len(self._content))
+        self._content = memoryview(b"".join((self._content, more)))
+        self._decoder = None
+
+
+def _order(wanted: _Wanted) -> tuple[int, int]:
+    return wanted[0], wanted[1]

@@ -1,0 +1,275 @@
+"""An open repository: what is in it, and adding to it.
+
+Source: ``docs/repository-format.md``.
+"""
+
+from __future__ import annotations
+
+import secrets as randomness
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, Self
+
+from imprint.codecs.zstd import LEVEL_DEFAULT
+from imprint.core.errors import PassphraseError, RefusedError, RepositoryError
+from imprint.objects.contract import MissingObjectError, ObjectExistsError
+from imprint.repository.chunks import ChunkReader
+from imprint.repository.envelope import What, unwrap, wrap
+from imprint.repository.format import NAME as FORMAT_NAME
+from imprint.repository.format import RepositoryFormat, read_format
+from imprint.repository.index import ChunkIndex
+from imprint.repository.key_objects import KeyObject, Origin, Rights
+from imprint.repository.keys import new_secrets, unlock, wrap_key
+from imprint.repository.protection import Plain
+from imprint.repository.sessions import Session
+from imprint.repository.snapshots import Manifest, Snapshot, select
+from imprint.repository.source import SnapshotSource
+from imprint.repository.writing import ChunkWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from imprint.core.contracts import Passphrase
+    from imprint.objects.contract import ObjectStore
+    from imprint.repository.keys import Secrets
+    from imprint.repository.protection import Protection
+
+SNAPSHOTS: Final = "snapshots/"
+SIGNATURES: Final = "signatures/"
+TAGS: Final = "tags/"
+KEYS: Final = "keys/"
+
+_READERS: Final = 8
+"""Small objects that are read at a time: what it takes is waiting."""
+
+
+class Repository:
+    """A repository that was opened. Reading is safe from many threads at once.
+
+    Attributes:
+        store: where its objects are.
+        format: what kind of repository it is.
+        protection: how its objects are named and hidden.
+        secrets: that opened it; ``None`` if it is not encrypted.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        format_: RepositoryFormat,
+        protection: Protection,
+        secrets: Secrets | None = None,
+    ) -> None:
+        """Take over a store; see :meth:`open` and :meth:`create`."""
+        self.store = store
+        self.format = format_
+        self.protection = protection
+        self.secrets = secrets
+
+    @classmethod
+    def open(cls, store: ObjectStore, passphrase: Passphrase) -> Self:
+        """Open what is in a place.
+
+        Args:
+            store: the place; the repository owns it from now on.
+            passphrase: asked for a secret only if the repository is encrypted.
+
+        Raises:
+            RepositoryError: if there is no repository, or a damaged one.
+            PassphraseError: if it is encrypted, and the secret opens none of its keys.
+        """
+        format_ = read_format(store)
+        if format_.encryption is None:
+            return cls(store, format_, Plain())
+        keys = read_keys(store)
+        secrets = unlock(keys, passphrase(store.name), format_.encryption, where=store.name)
+        return cls(store, format_, secrets.protection(), secrets)
+
+    @classmethod
+    def create(
+        cls,
+        store: ObjectStore,
+        *,
+        secret: bytes | None = None,
+        origin: Origin = Origin.PASSPHRASE,
+        level: int = LEVEL_DEFAULT,
+        parity: int = 0,
+    ) -> Self:
+        """Make a repository in an empty place.
+
+        Args:
+            store: the place; the repository owns it from now on.
+            secret: a passphrase or the content of a key file; ``None``: it is not encrypted.
+            origin: what ``secret`` is.
+            level: of Zstandard.
+            parity: percentage of redundancy that packs get.
+
+        Raises:
+            RefusedError: if there is a repository, or something else.
+        """
+        if store.stat(FORMAT_NAME) is not None:
+            raise RefusedError("holds a repository already", name=store.name)
+        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        format_ = RepositoryFormat(randomness.token_hex(16), created, None, level, parity)
+        made = cls(store, format_, Plain())
+        if secret is not None:
+            own = new_secrets()
+            encryption = own.encryption(format_.id)
+            made = cls(store, replace(format_, encryption=encryption), own.protection(), own)
+            key = wrap_key(own, encryption, secret, rights=Rights.FULL, origin=origin)
+            store.put(key.name, (key.encode(),))
+        try:
+            # Last, and only once: who finds it finds a repository that can be opened.
+            store.put(FORMAT_NAME, (made.format.encode(),), only_new=True)
+        except ObjectExistsError as failure:
+            raise RefusedError("holds a repository already", name=store.name) from failure
+        return made
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return self.store.name
+
+    @cached_property
+    def index(self) -> ChunkIndex:
+        """Where all chunks are."""
+        return ChunkIndex(self.store, self.protection)
+
+    @cached_property
+    def chunks(self) -> ChunkReader:
+        """For reading chunks."""
+        return ChunkReader(self.store, self.index, self.protection)
+
+    def snapshots(self) -> list[Snapshot]:
+        """All of them, by time.
+
+        Raises:
+            RepositoryError: if one is damaged.
+            PassphraseError: if the key that opened the repository may only add.
+        """
+        if not self.protection.can_read:
+            raise PassphraseError(
+                "expected a key that may read, found one that may only add", name=self.name
+            )
+        names = [item.name for item in self.store.list(SNAPSHOTS)]
+        found = [item for item in self._in_parallel(self._read_listed, names) if item is not None]
+        return sorted(found, key=lambda item: (item.manifest.time, item.name))
+
+    def snapshot(self, name: str) -> Snapshot:
+        """The snapshot of a whole name.
+
+        Raises:
+            RepositoryError: if it is damaged.
+            MissingObjectError: if there is none.
+        """
+        where = SNAPSHOTS + name
+        content = unwrap(self.store.get(where), What.SNAPSHOT, self.protection, name=where)
+        if self.protection.name_of(content).hex() != name:
+            raise RepositoryError("expected the snapshot of its name, found another", name=where)
+        return Snapshot(name, Manifest.parse(content, where))
+
+    def select(self, image: str, selector: str | None) -> Snapshot:
+        """The snapshot of an image that the user means; see :func:`.snapshots.select`."""
+        return select(self.snapshots(), image, selector, self.name)
+
+    def source(
+        self, snapshot: Snapshot, *, on_close: Callable[[], None] | None = None
+    ) -> SnapshotSource:
+        """The disk of a snapshot; ``on_close`` as in :class:`SnapshotSource`."""
+        name = f"repo:{self.name}::{snapshot.manifest.image}@{snapshot.short}"
+        return SnapshotSource(snapshot, self.chunks, self.protection, name, on_close=on_close)
+
+    def session(self, verb: str) -> Session:
+        """Begin to add."""
+        return Session(self.store, self.protection, verb)
+
+    def writer(self, session: Session) -> ChunkWriter:
+        """For adding chunks in a session."""
+        index = self.index.without(session.condemned) if session.condemned else self.index
+        return ChunkWriter(self.store, self.protection, index, level=self.format.level)
+
+    def commit(
+        self,
+        manifest: Manifest,
+        session: Session,
+        writer: ChunkWriter,
+        *,
+        sign: Callable[[bytes], bytes] | None = None,
+    ) -> Snapshot:
+        """Make a snapshot visible, whose chunks are all durable.
+
+        Args:
+            manifest: of the snapshot.
+            session: in which it was made.
+            writer: that made it, and is finished.
+            sign: given the name of a snapshot, the content of its signature.
+
+        Raises:
+            RepositoryError: if the session was taken for dead, and packs are gone.
+        """
+        content = manifest.encode()
+        name = self.protection.name_of(content)
+        snapshot = Snapshot(name.hex(), manifest)
+        if sign is not None:
+            where = SIGNATURES + snapshot.name
+            data = wrap(What.SIGNATURE, sign(name), self.protection, name=where)
+            self.store.put(where, (data,))
+        where = SNAPSHOTS + snapshot.name
+        self.store.put(where, (wrap(What.SNAPSHOT, content, self.protection, name=where),))
+        if not session.is_alive:
+            self._check_survived(snapshot, writer)
+        return snapshot
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+    def _check_survived(self, snapshot: Snapshot, writer: ChunkWriter) -> None:
+        """Somebody removed the session: make sure that nothing was removed that it needs."""
+        for pack in sorted(writer.used_packs()):
+            digits = pack.hex()
+            if self.store.stat(f"packs/{digits[:2]}/{digits}") is None:
+                self.store.delete(SNAPSHOTS + snapshot.name)
+                raise RepositoryError(
+                    "the session was taken for dead, and what it needs was pruned meanwhile",
+                    name=self.name,
+                    advice="the same command starts over",
+                )
+
+    def _read_listed(self, where: str) -> Snapshot | None:
+        try:
+            return self.snapshot(where.removeprefix(SNAPSHOTS))
+        except MissingObjectError:
+            return None  # forgotten since it was listed
+
+    def _in_parallel(
+        self, work: Callable[[str], Snapshot | None], names: list[str]
+    ) -> Iterator[Snapshot | None]:
+        if len(names) < _READERS or self.store.latency_s == 0:
+            yield from map(work, names)
+            return
+        with ThreadPoolExecutor(_READERS, "snapshots") as pool:
+            yield from pool.map(work, names)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def read_keys(store: ObjectStore) -> list[KeyObject]:
+    """All keys of a repository.
+
+    Raises:
+        RepositoryError: if one is damaged.
+    """
+    found = []
+    for item in store.list(KEYS):
+        try:
+            found.append(KeyObject.parse(store.get(item.name), item.name))
+        except MissingObjectError:
+            continue  # removed since it was listed
+    return found
