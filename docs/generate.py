@@ -12,8 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from imprint.cli.parsers import verb_module, verb_parser
-from imprint.cli.verbs import VERBS
+from imprint.cli.parsers import all_verbs, verb_module, verb_parser
 
 if TYPE_CHECKING:
     import argparse
@@ -35,14 +34,14 @@ program ends with: [exit codes](exit-codes.md).
 
 def page(verb: str) -> str:
     """The part of a verb's page that its parser says, the line ``END`` included."""
-    parser = verb_parser(verb)
+    parser, what = verb_parser(verb), all_verbs()[verb]
     positionals = [action for action in parser.declared if not action.option_strings]
     options = [
         action for action in parser.declared if action.option_strings and action.dest != "help"
     ]
     parts = [
         f"# imprint {verb}",
-        f"{VERBS[verb][0].upper()}{VERBS[verb][1:]}{'' if VERBS[verb].endswith('?') else '.'}",
+        f"{what[0].upper()}{what[1:]}{'' if what.endswith('?') else '.'}",
         f"```\n{_synopsis(verb, positionals)}\n```",
     ]
     if positionals:
@@ -57,19 +56,19 @@ def page(verb: str) -> str:
 
 def index() -> str:
     """The list of all pages."""
-    rows = [f"| [{verb}]({verb}.md) | {what} |" for verb, what in VERBS.items()]
+    rows = [f"| [{verb}]({path_of(verb).name}) | {what} |" for verb, what in all_verbs().items()]
     return _INDEX_HEAD + "\n".join(rows) + "\n"
 
 
 def path_of(verb: str) -> Path:
     """Where the page of a verb is."""
-    return FOLDER / f"{verb}.md"
+    return FOLDER / f"{verb.replace(' ', '-')}.md"
 
 
 def main() -> None:
     """Write all pages."""
     (FOLDER / _INDEX).write_text(index(), encoding="utf-8")
-    for verb in VERBS:
+    for verb in all_verbs():
         path = path_of(verb)
         old = path.read_text(encoding="utf-8") if path.exists() else ""
         by_hand = old.partition(f"{END}\n")[2]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from typing import TYPE_CHECKING
 
 from imprint.cli import options
 from imprint.cli.console import printable
+from imprint.core.errors import UsageError
 from imprint.core.units import format_size
 from imprint.endpoints.copying import CopyRequest, Outcome, Plan, plan, run
+from imprint.endpoints.location import Where, parse
 from imprint.endpoints.target import TargetRequest
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_target_options(parser)
     options.add_uuid(parser)
     options.add_workers(parser)
+    options.add_place_options(parser)
     parser.add_argument(
         "--no-detect-zeros",
         dest="detect_zeros",
@@ -48,13 +52,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_output(parser)
 
 
+def add_snapshot_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options for a target that is a repository."""
+    parser.add_argument(
+        "--tag",
+        metavar="LABEL",
+        action="append",
+        default=[],
+        help="of the new snapshot, if the target is a repository; repeatable",
+    )
+
+
 def copy(
     args: argparse.Namespace,
     console: Console,
     *,
     hashes: tuple[str, ...] = (),
     salvage: bool = False,
-    work: Callable[[CopyRequest], Outcome] = run,
+    work: Callable[[CopyRequest], Outcome] | None = None,
     intend: Callable[[CopyRequest], Plan] = plan,
 ) -> Outcome | None:
     """Run the copy that the arguments ask for; ``None`` after a dry run.
@@ -64,7 +79,7 @@ def copy(
         console: shows what happens.
         hashes: to take of the content on the way.
         salvage: go on past what cannot be read.
-        work: what does it.
+        work: what does it; ``None``: what the target needs.
         intend: what says for ``--dry-run`` what would be done.
     """
     request = CopyRequest(
@@ -90,6 +105,8 @@ def copy(
     )
     if args.target == "-":
         console.to_stderr()
+    if work is None:
+        work, intend = _work(args, intend)
     with console.stopping():
         if not args.dry_run:
             return work(request)
@@ -108,6 +125,25 @@ def copy(
         **grown_facts(intent.grown),
     )
     return None
+
+
+def _work(
+    args: argparse.Namespace, intend: Callable[[CopyRequest], Plan]
+) -> tuple[Callable[[CopyRequest], Outcome], Callable[[CopyRequest], Plan]]:
+    """What copies to the target, and what says beforehand what it would do."""
+    if not is_repository(args.target):
+        if getattr(args, "tag", None):
+            raise UsageError("--tag is for snapshots: the target is no repository")
+        return run, intend
+    from imprint.endpoints import capturing  # only for repositories
+
+    adding = capturing.Adding(tuple(args.tag), getattr(args, "verify", False))
+    return functools.partial(capturing.run, adding=adding), capturing.plan
+
+
+def is_repository(address: str) -> bool:
+    """Whether an address names a disk in a repository."""
+    return parse(address).where is Where.REPOSITORY
 
 
 def describe_grown(grown: Grown) -> str:
@@ -130,6 +166,8 @@ def describe(console: Console, args: argparse.Namespace, outcome: Outcome) -> No
         f"{format_size(report.size)}, {format_size(report.bytes_read)} read, "
         f"{format_size(outcome.bytes_stored)} stored, {report.duration_s:.1f} s"
     )
+    if outcome.snapshot is not None:
+        console.print(f"snapshot {outcome.snapshot.short} of {outcome.snapshot.manifest.image}")
     if outcome.left_out is not None:
         proof = ", which was proved" if outcome.proved else ""
         console.print(f"{format_size(outcome.left_out)} left out: no file system uses it{proof}")
@@ -141,6 +179,9 @@ def facts(outcome: Outcome) -> dict[str, object]:
     left_out = {}
     if outcome.left_out is not None:
         left_out = {"left_out": outcome.left_out, "proved": outcome.proved}
+    made = {}
+    if outcome.snapshot is not None:
+        made = {"image": outcome.snapshot.manifest.image, "snapshot": outcome.snapshot.name}
     return {
         "size": report.size,
         "bytes_read": report.bytes_read,
@@ -149,7 +190,13 @@ def facts(outcome: Outcome) -> dict[str, object]:
         "resumed_at": report.resumed_at,
         "duration_s": round(report.duration_s, 3),
         **left_out,
+        **made,
     }
+
+
+def merkle(outcome: Outcome) -> dict[str, str]:
+    """The name of a snapshot's root: a hash of all of the disk."""
+    return {} if outcome.snapshot is None else {"merkle": outcome.snapshot.manifest.root}
 
 
 def confirm(console: Console) -> Confirm:

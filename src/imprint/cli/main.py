@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from imprint import __version__
 from imprint.cli.console import Console
 from imprint.cli.parsers import verb_module, verb_parser
-from imprint.cli.verbs import VERBS
+from imprint.cli.verbs import GROUPS, VERBS
 from imprint.core.errors import (
     Cancelled,
     ImagingError,
@@ -22,11 +22,12 @@ from imprint.core.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import FrameType
 
 _BROKEN_PIPE_EXIT: Final = 141  # what a shell shows of a program that SIGPIPE has ended
 _INTERNAL_EXIT: Final = 3
+_HELP: Final = ("-h", "--help", "help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,38 +92,63 @@ def _silence_output() -> None:
 
 
 def _run(arguments: list[str], console: Console) -> int:
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        if len(arguments) > 1 and arguments[1] in VERBS:
-            print(verb_parser(arguments[1]).format_help(), end="")
-        else:
-            print(_overview(), end="", file=sys.stdout if arguments else sys.stderr)
+    if arguments[:1] == ["help"] and arguments[1:2] and arguments[1] in VERBS:
+        arguments = [*arguments[1:], "--help"]
+    if not arguments or arguments[0] in _HELP:
+        print(_overview(), end="", file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else UsageError.exit_code
     if arguments[0] in ("-V", "--version"):
         print(f"imprint {__version__}")
         return 0
-    name = arguments[0]
-    if name not in VERBS:
-        import difflib  # only for the wrong word
-
-        close = difflib.get_close_matches(name, VERBS, n=1)
-        advice = f"did you mean {close[0]}?" if close else "imprint --help lists the verbs"
-        raise UsageError(f"expected a verb, found {name!r}", advice=advice)
+    name = _known(arguments[0], VERBS, "imprint --help lists the verbs")
+    rest = arguments[1:]
+    if name in GROUPS:
+        if not rest or rest[0] in _HELP:
+            print(_group_overview(name), end="", file=sys.stdout if rest else sys.stderr)
+            return 0 if rest else UsageError.exit_code
+        word = _known(rest[0], GROUPS[name], f"imprint {name} --help lists the verbs")
+        name, rest = f"{name} {word}", rest[1:]
     try:
-        args = verb_parser(name).parse_args(arguments[1:])
+        args = verb_parser(name).parse_args(rest)
     except SystemExit:  # after --help; errors come as UsageError
         return 0
     console.configure(args)
     return verb_module(name).run(args, console)
 
 
+def _known(word: str, verbs: Mapping[str, str], advice: str) -> str:
+    """The word, if it is a verb."""
+    if word in verbs:
+        return word
+    import difflib  # only for the wrong word
+
+    close = difflib.get_close_matches(word, verbs, n=1)
+    raise UsageError(
+        f"expected a verb, found {word!r}",
+        advice=f"did you mean {close[0]}?" if close else advice,
+    )
+
+
 def _overview() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {name:<{width}}  {what}" for name, what in VERBS.items())
     return (
         "usage: imprint VERB SOURCE TARGET [options]\n\n"
-        f"verbs:\n{verbs}\n\n"
+        f"verbs:\n{_listed(VERBS)}\n\n"
         "imprint VERB --help shows a verb's options and examples.\n"
     )
+
+
+def _group_overview(group: str) -> str:
+    return (
+        f"usage: imprint {group} VERB ... [options]\n\n"
+        f"{group}: {VERBS[group]}.\n\n"
+        f"verbs:\n{_listed(GROUPS[group])}\n\n"
+        f"imprint {group} VERB --help shows a verb's options and examples.\n"
+    )
+
+
+def _listed(verbs: Mapping[str, str]) -> str:
+    width = max(map(len, verbs))
+    return "\n".join(f"  {name:<{width}}  {what}" for name, what in verbs.items())
 
 
 def _catch_signals(console: Console) -> None:

@@ -13,10 +13,13 @@ from imprint.core.units import parse_size
 from imprint.endpoints.open import Access
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imprint.cli.console import Console
     from imprint.core.contracts import Passphrase
     from imprint.core.formats import SizePolicy
     from imprint.endpoints.used import Policy
+    from imprint.objects.contract import ObjectStore
 
 
 _POLICIES: Final[dict[str, SizePolicy | None]] = {
@@ -52,11 +55,18 @@ def hashes(text: str) -> tuple[str, ...]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def workers(text: str) -> int:
-    """A number of threads, as an argument."""
-    if not text.isdecimal() or not 1 <= int(text) <= 64:  # noqa: PLR2004 - more only cost memory
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to 64, found {text!r}")
-    return int(text)
+def number(low: int, high: int) -> Callable[[str], int]:
+    """A number in bounds, as an argument."""
+
+    def parse(text: str) -> int:
+        # Of more digits than any bound has, int() may refuse to make one.
+        if not text.isdecimal() or len(text) > len(str(high)) or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(
+                f"expected a number from {low} to {high}, found {text!r:.80}"
+            )
+        return int(text)
+
+    return parse
 
 
 def add_json(parser: argparse.ArgumentParser, *, lines: bool = False) -> None:
@@ -73,13 +83,17 @@ def add_output(parser: argparse.ArgumentParser, *, lines: bool = False) -> None:
     )
 
 
-def add_hashes(parser: argparse.ArgumentParser) -> None:
+HASHES: Final = ("sha256", "blake3")
+"""That are taken if nobody says otherwise."""
+
+
+def add_hashes(parser: argparse.ArgumentParser, default: tuple[str, ...] | None = HASHES) -> None:
     """``--hash``."""
     parser.add_argument(
         "--hash",
         metavar="LIST",
         type=hashes,
-        default=("sha256", "blake3"),
+        default=default,
         help="hashes to take: md5, sha1, sha256, sha512, blake3 (default: sha256,blake3)",
     )
 
@@ -163,6 +177,68 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="unlocks the image; else IMPRINT_PASSPHRASE, or a prompt",
     )
+    add_key_file(parser)
+
+
+def add_key_file(parser: argparse.ArgumentParser) -> None:
+    """``--key-file``."""
+    parser.add_argument(
+        "--key-file",
+        metavar="FILE",
+        type=Path,
+        help="unlocks a repository, instead of a passphrase",
+    )
+
+
+def add_place_options(parser: argparse.ArgumentParser) -> None:
+    """How repositories are reached that are far away."""
+    parser.add_argument(
+        "--cache-dir",
+        metavar="DIR",
+        type=Path,
+        help="where to keep what was read of a repository over a network "
+        "(default: imprint in XDG_CACHE_HOME)",
+    )
+    parser.add_argument(
+        "--cache-size",
+        metavar="SIZE",
+        type=size,
+        help="of that folder; 0: keep nothing (default: 4G)",
+    )
+    for name, what in (("upload", "sent to"), ("download", "received from")):
+        parser.add_argument(
+            f"--limit-{name}",
+            metavar="SIZE",
+            type=size,
+            help=f"bytes a second that may be {what} a repository",
+        )
+
+
+def place_opener(args: argparse.Namespace) -> Callable[[str], ObjectStore]:
+    """Opens places of repositories as :func:`add_place_options` says, or as usual."""
+
+    def open_it(address: str) -> ObjectStore:
+        from imprint.endpoints.places import Bandwidth, open_place  # only for repositories
+        from imprint.objects.cached import SIZE_MAX, CacheOptions
+
+        folder: Path | None = getattr(args, "cache_dir", None)
+        limit: int | None = getattr(args, "cache_size", None)
+        return open_place(
+            address,
+            environment=os.environ,
+            bandwidth=Bandwidth(
+                getattr(args, "limit_upload", None), getattr(args, "limit_download", None)
+            ),
+            cache=CacheOptions(folder or _cache_folder(), SIZE_MAX if limit is None else limit),
+        )
+
+    return open_it
+
+
+def _cache_folder() -> Path:
+    """Source: XDG Base Directory Specification 0.8."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "imprint"
 
 
 def add_used(parser: argparse.ArgumentParser, *, prove: bool = False) -> None:
@@ -219,7 +295,7 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
         "-j",
         "--workers",
         metavar="N",
-        type=workers,
+        type=number(1, 64),
         default=min(8, max(2, os.cpu_count() or 2)),
         help="threads that read ahead and compress",
     )
@@ -252,6 +328,8 @@ def access(
         format=format_,
         allowed=tuple(args.allow_parent),
         passphrase=passphrase(args.passphrase_file, console, asks=asks),
+        key_file=args.key_file,
+        open_place=place_opener(args),
         snapshot=snapshot,
         size_policy=_POLICIES[policy],
         used=used(args) if is_source else None,

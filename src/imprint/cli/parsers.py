@@ -7,7 +7,7 @@ import importlib
 import re
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from imprint.cli.verbs import VERBS
+from imprint.cli.verbs import GROUPS, VERBS
 from imprint.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,9 +53,21 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, advice=f"{self.prog} --help shows how it is used")
 
 
+def all_verbs() -> dict[str, str]:
+    """What can be run, and what it does: instead of a group, the verbs in it."""
+    found = {}
+    for name, what in VERBS.items():
+        if name in GROUPS:
+            found.update({f"{name} {part}": what for part, what in GROUPS[name].items()})
+        else:
+            found[name] = what
+    return found
+
+
 def verb_module(name: str) -> Verb:
-    """Import the module of a verb."""
-    return importlib.import_module(f"imprint.cli.commands.{name}")
+    """Import the module of a verb, also of one in a group: ``repo init``."""
+    path = name.replace(" ", ".").replace("-", "_")
+    return importlib.import_module(f"imprint.cli.commands.{path}")
 
 
 def verb_parser(name: str) -> Parser:
@@ -63,7 +75,7 @@ def verb_parser(name: str) -> Parser:
     module = verb_module(name)
     parser = Parser(
         prog=f"imprint {name}",
-        description=f"{name}: {VERBS[name]}.",
+        description=f"{name}: {all_verbs()[name]}.",
         epilog=f"examples:\n{module.EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -22,9 +22,18 @@ VERBS: Final = {
     "snapshot": "list, create, apply or delete internal snapshots",
     "commit": "merge an overlay into its parent",
     "rebase": "change the parent of an overlay",
+    "repo": "repositories: disks at many times, each block of data kept once",
     "formats": "what can be read, written and checked; a format's options",
     "doctor": "which optional outside parts are here, and how to get the rest",
     "demo": "build a disk, capture it, verify, look inside, restore it",
     "completion": "print a completion script for bash, zsh or fish",
 }
 """Name and what it does. The module of a verb is ``imprint.cli.commands.<name>``."""
+
+GROUPS: Final = {
+    "repo": {
+        "init": "make an empty repository",
+        "list": "the images and snapshots in a repository",
+    },
+}
+"""Verbs of several words. The module is ``imprint.cli.commands.<group>.<name>``."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from imprint.core.events import Finding
     from imprint.core.image import Image, WritableImage
     from imprint.core.info import SnapshotInfo
+    from imprint.core.runs import Runs
 
 OptionValue = str | int | bool
 
@@ -229,6 +230,19 @@ class SnapshotKeeping(Protocol):
 
     def delete_snapshot(self, storage: Storage, opener: Opener, key: str) -> None:
         """Forget it and give its room back."""
+
+
+@runtime_checkable
+class ChangeKeeping(Protocol):
+    """A format whose images can note what is written to them."""
+
+    def written(self, storage: Storage, name: str) -> Runs:
+        """What was written since the bitmap ``name`` was made, in bytes of the disk.
+
+        Raises:
+            UsageError: if there is no such bitmap.
+            UnsupportedFeatureError: if it has missed something.
+        """
 
 
 @runtime_checkable

@@ -34,12 +34,13 @@ from imprint.transfer.hashing import HashSet
 from imprint.transfer.span import HAS_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from imprint.core.cancel import CancelToken
     from imprint.core.contracts import Source, Target
     from imprint.core.formats import CreateSpec
     from imprint.endpoints.fitting import Grown
+    from imprint.repository.snapshots import Snapshot
     from imprint.transfer.report import Report
 
 RESUME_OVERLAP: Final = 4 << 20
@@ -95,6 +96,8 @@ class Outcome:
         left_out: bytes of the disk that no file system uses; ``None``: all of it was copied.
         proved: whether it was proved that nothing in use was left out.
         grown: the partition that was enlarged.
+        snapshot: that was made, if the target is a repository.
+        wrong: what was read back and is not what was read, by name of the hash.
     """
 
     report: Report
@@ -103,6 +106,8 @@ class Outcome:
     left_out: int | None = None
     proved: bool = False
     grown: Grown | None = None
+    snapshot: Snapshot | None = None
+    wrong: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -349,7 +354,8 @@ def _is_same_so_far(request: CopyRequest, source: Source, spec: CreateSpec, posi
 def _job(request: CopyRequest, source: Source) -> Job:
     location = parse(request.source)
     mtime_ns = None
-    name = request.source
+    # Which snapshot of a repository is the newest changes.
+    name = source.name if location.where is Where.REPOSITORY else request.source
     if location.where in (Where.FILE, Where.DEVICE):
         name = str(location.path.absolute()) + location.text[len(location.base) :]
         facts = location.path.stat()

@@ -10,7 +10,7 @@ from imprint.core.errors import ImagingError, PassphraseError
 from imprint.core.image import Image
 from imprint.endpoints.gate import Unavailable
 from imprint.endpoints.inside import InnerVolume, inner_volumes, open_volume
-from imprint.endpoints.location import parse
+from imprint.endpoints.location import FORMAT, Where, parse
 from imprint.endpoints.open import Access, open_image, open_package, open_with_storage
 from imprint.endpoints.survey import Survey, describe, open_partition
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from imprint.core.contracts import Source
     from imprint.core.info import ImageInfo
     from imprint.endpoints.appliance.package import PackagedDisk
+    from imprint.endpoints.location import Location
+    from imprint.repository.snapshots import Snapshot
 
 
 @dataclass(frozen=True)
@@ -65,22 +67,25 @@ class Description:
     Attributes:
         info: of the image.
         size: of the disk, or of the partition that the address names, in bytes.
-        file_size: how long the image's file is, in bytes.
-        stored_size: what it takes up, in bytes; a sparse file takes up less than it is long.
-        chain: the image, its parent, and so on.
         survey: what is on the disk; ``None`` if it needs a passphrase that is not there.
-        disks: all those of the package, if the address is one: the image is the first of them.
         volumes: in containers on the disk: logical volumes, arrays, encrypted ones.
+        file_size: how long the image's file is, in bytes.
+        stored_size: what it takes up, in bytes; a sparse file takes up less than it is long. Of
+            a snapshot, what it has added to its repository.
+        chain: the image, its parent, and so on.
+        disks: all those of the package, if the address is one: the image is the first of them.
+        snapshot: of which the disk is, if it is in a repository.
     """
 
     info: ImageInfo
     size: int
+    survey: Survey | None
+    volumes: tuple[InnerVolume, ...]
     file_size: int
     stored_size: int
     chain: tuple[Member, ...]
-    survey: Survey | None
     disks: tuple[DiskFacts, ...] = ()
-    volumes: tuple[InnerVolume, ...] = ()
+    snapshot: Snapshot | None = None
 
     @property
     def problem(self) -> str | None:
@@ -95,37 +100,60 @@ def describe_image(address: str, access: Access) -> Description:
         ImagingError: if the image itself cannot be opened.
     """
     location = parse(address)
+    if location.where is Where.REPOSITORY:
+        return _describe_snapshot(location, access)
     whole = replace(location, partition=None, inner=())
     image, storage = open_with_storage(whole, replace(access, lenient=True))
     with closing(image):
-        survey: Survey | None = None
-        size = image.size
-        volumes: list[InnerVolume] = []
-        try:
-            disk: Source = image
-            if location.partition is not None:
-                disk = open_partition(image, location.partition)
-                size = disk.size
-            if location.inner:
-                disk = open_volume(disk, location.inner, access.gate().passphrase)
-                size = disk.size
-            survey = describe(disk)
-            volumes, findings = inner_volumes(disk, survey)
-            survey = replace(survey, findings=(*survey.findings, *findings))
-        except PassphraseError:
-            if location.inner:
-                raise
-            # else that it is encrypted is said already
         return Description(
             image.info(),
-            size,
-            storage.size,
-            storage.stored_size,
-            chain_of(image),
-            survey,
-            disks_of(address, access),
-            tuple(volumes),
+            *_content(image, location, access),
+            file_size=storage.size,
+            stored_size=storage.stored_size,
+            chain=chain_of(image),
+            disks=disks_of(address, access),
         )
+
+
+def _describe_snapshot(location: Location, access: Access) -> Description:
+    """Of a disk in a repository, which was not put together by anybody and has no file."""
+    from imprint.endpoints.repository import image_info, open_snapshot  # most are in none
+
+    with open_snapshot(location, access) as disk:
+        snapshot = disk.snapshot
+        stored = snapshot.manifest.stored
+        return Description(
+            image_info(snapshot),
+            *_content(disk, location, access),
+            file_size=stored,
+            stored_size=stored,
+            chain=(Member(disk.name, FORMAT, disk.size),),
+            snapshot=snapshot,
+        )
+
+
+def _content(
+    disk: Source, location: Location, access: Access
+) -> tuple[int, Survey | None, tuple[InnerVolume, ...]]:
+    """Size of what an address means on a disk, what is on it, and the volumes in containers."""
+    size = disk.size
+    survey: Survey | None = None
+    volumes: list[InnerVolume] = []
+    try:
+        if location.partition is not None:
+            disk = open_partition(disk, location.partition)
+            size = disk.size
+        if location.inner:
+            disk = open_volume(disk, location.inner, access.gate().passphrase)
+            size = disk.size
+        survey = describe(disk)
+        volumes, findings = inner_volumes(disk, survey)
+        survey = replace(survey, findings=(*survey.findings, *findings))
+    except PassphraseError:
+        if location.inner:
+            raise
+        # else that it is encrypted is said already
+    return size, survey, tuple(volumes)
 
 
 def disks_of(address: str, access: Access) -> tuple[DiskFacts, ...]:

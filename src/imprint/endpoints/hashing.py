@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.buffers import fill_zero
 from imprint.core.contracts import Traits
-from imprint.core.errors import FormatError, ReadError
+from imprint.core.errors import FormatError, ReadError, RepositoryError
 from imprint.core.events import OnEvent, ignore
 from imprint.core.extent import Extent, Kind, coalesce
 from imprint.core.image import Image
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 _DAMAGE_UNIT: Final = 4096
 """Nothing smaller is tried on its own: what is broken is a cluster, or a block of a disk."""
+
+_DAMAGED: Final = (ReadError, FormatError, RepositoryError)
+"""What is said of a part that cannot be had."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,7 @@ class _Tolerant(OverSource):
         """Fill ``buffer``, with zeros where nothing can be had."""
         try:
             self._source.readinto(buffer, offset)
-        except (ReadError, FormatError) as error:
+        except _DAMAGED as error:
             border = offset - offset % self._unit + self._unit
             if offset + len(buffer) <= border:
                 fill_zero(buffer)
@@ -222,7 +225,7 @@ class _Tolerant(OverSource):
                 kind = Kind.ENCODED if extent.kind is Kind.DATA else extent.kind
                 yield extent._replace(kind=kind)
                 position = extent.end
-        except (ReadError, FormatError) as error:
+        except _DAMAGED as error:
             self._remember(position, end - position, error)
             yield Extent(position, end - position, Kind.BAD)
 

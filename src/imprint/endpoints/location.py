@@ -23,7 +23,11 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _HTTP: Final = ("http", "https")
 # What the grammar of addresses knows besides, and imprint cannot open yet.
 _INSIDE = re.compile(rf"#(?:{_VOLUME}|p{_NUMBER}):/.*", re.DOTALL)
-_REPOSITORY = re.compile(r"repo:.+::", re.DOTALL)
+REPOSITORY_MARK: Final = "repo:"
+_IN_REPOSITORY = "::"
+
+FORMAT: Final = "repository"
+"""What results call the format of a disk in a repository."""
 
 
 class Where(enum.Enum):
@@ -33,6 +37,7 @@ class Where(enum.Enum):
     DEVICE = "device"
     HTTP = "http"
     STREAM = "stream"
+    REPOSITORY = "repository"
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,13 @@ class Location:
     Attributes:
         text: as the user wrote it.
         where: which storage it needs.
-        base: the path or URL without the fragment.
+        base: the path or URL without the fragment; of a repository, its place.
         partition: number of a partition of the disk, or ``None`` for all of it.
         disk: number of a disk in a package of several, or ``None`` for the first.
         inner: names of volumes inside of that, each in the one before: ``luks``,
             ``lvm/group/root``, ``md0``, and ``p1`` for a partition in one of them.
+        image: name of a disk in a repository.
+        snapshot: which of its snapshots: the beginning of an id, or a time; ``None``: the newest.
     """
 
     text: str
@@ -55,6 +62,8 @@ class Location:
     partition: int | None = None
     disk: int | None = None
     inner: tuple[str, ...] = ()
+    image: str = ""
+    snapshot: str | None = None
 
     @property
     def is_part(self) -> bool:
@@ -80,8 +89,8 @@ def parse(text: str) -> Location:
         return Location(text, Where.STREAM, text)
     if _exists(Path(text)):  # a name with '#' in it that is really there
         return Location(text, _kind_of(Path(text)), text)
-    if _REPOSITORY.match(text):
-        raise UnsupportedFeatureError("repositories cannot be opened", name=text)
+    if text.startswith(REPOSITORY_MARK):
+        return _parse_repository(text)
     base, disk, partition, inner = _split_fragment(text)
     scheme = _SCHEME.match(base)
     if scheme is not None:
@@ -90,6 +99,40 @@ def parse(text: str) -> Location:
             return Location(text, Where.HTTP, base, partition, disk, inner)
         raise UnsupportedFeatureError(f"addresses of {name}:// cannot be opened", name=text)
     return Location(text, _kind_of(Path(base)), base, partition, disk, inner)
+
+
+def place_of(text: str) -> str:
+    """The place of a repository, from an address of it, with or without ``repo:`` in front.
+
+    Raises:
+        UsageError: if it is none, or names an image too.
+    """
+    place = text.removeprefix(REPOSITORY_MARK)
+    if not place:
+        raise UsageError("expected the place of a repository, found nothing")
+    if _IN_REPOSITORY in place and not _exists(Path(place)):
+        raise UsageError("expected the place of a repository, found an image in one", name=text)
+    return place
+
+
+def _parse_repository(text: str) -> Location:
+    # From the end: a place may be a URL with an address of IPv6 in it.
+    place, mark, rest = text.removeprefix(REPOSITORY_MARK).rpartition(_IN_REPOSITORY)
+    if not mark:
+        raise UsageError(
+            "expected repo:PLACE::IMAGE, found no image",
+            name=text,
+            advice="imprint repo list PLACE shows what is in a repository",
+        )
+    name, disk, partition, inner = _split_fragment(rest)
+    image, mark, snapshot = name.partition("@")
+    if not place or not image or (mark and not snapshot):
+        raise UsageError("expected repo:PLACE::IMAGE[@SNAPSHOT]", name=text)
+    if disk is not None:
+        raise UsageError("expected #p and a number, found #d: it is one disk", name=text)
+    chosen = snapshot or None
+    where = Where.REPOSITORY
+    return Location(text, where, place, partition, disk, inner, image, chosen)
 
 
 def _split_fragment(text: str) -> tuple[str, int | None, int | None, tuple[str, ...]]:

@@ -26,13 +26,14 @@ _TAR_HEAD_BYTES = 512
 """Of an archive: the name of its first file, which of a package is the descriptor."""
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from imprint.core.cancel import CancelToken
     from imprint.core.contracts import Passphrase, Source, Storage
     from imprint.core.formats import Format, SizePolicy
     from imprint.core.image import WritableImage
     from imprint.endpoints.used import Policy
+    from imprint.objects.contract import ObjectStore
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Access:
         format: of the source; ``None``: found by content.
         allowed: folders where parents may live, besides the image's own.
         passphrase: asks for secrets.
+        key_file: that unlocks a repository, instead of a passphrase.
+        open_place: opens the places of repositories; ``None``: with neither credentials nor cache.
         snapshot: name or id of an internal snapshot to read instead of the disk as it is.
         size_policy: which size of an image counts, if its format says it twice; ``None``: the
             format decides. Holds for the parents too.
@@ -55,6 +58,8 @@ class Access:
     format: str | None = None
     allowed: tuple[Path, ...] = ()
     passphrase: Passphrase | None = None
+    key_file: Path | None = None
+    open_place: Callable[[str], ObjectStore] | None = None
     snapshot: str | None = None
     size_policy: SizePolicy | None = None
     used: Policy | None = None
@@ -102,6 +107,12 @@ def open_storage(location: Location, cancel: CancelToken | None = None) -> Stora
         from imprint.storage.stream import open_input  # not needed for files
 
         return open_input(cancel=cancel)
+    if location.where is Where.REPOSITORY:
+        raise UnsupportedFeatureError(
+            "expected an image file, found a disk in a repository",
+            name=location.text,
+            advice="imprint convert makes an image of it",
+        )
     path = location.path
     if path.is_dir() and (path / _BUNDLE_DESCRIPTOR).is_file():
         path /= _BUNDLE_DESCRIPTOR
@@ -129,7 +140,7 @@ def open_source(address: str, access: Access | None = None) -> Source:
     """
     access = access or Access()
     location = parse(address)
-    source: Source = _open_image(location, access)
+    source = _open_disk(location, access)
     try:
         if location.partition is not None:
             from imprint.endpoints.survey import open_partition  # most name no partition
@@ -303,6 +314,15 @@ def _inside_package(storage: Storage, location: Location) -> Storage:
     if location.disk is not None:
         raise UsageError("is no OVA: it has no disks to choose from", name=location.text)
     return storage
+
+
+def _open_disk(location: Location, access: Access) -> Source:
+    """The whole disk that an address means, without its fragment."""
+    if location.where is Where.REPOSITORY:
+        from imprint.endpoints.repository import open_snapshot  # most are in none
+
+        return open_snapshot(location, access)
+    return _open_image(location, access)
 
 
 def _open_image(location: Location, access: Access) -> Image:

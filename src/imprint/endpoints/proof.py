@@ -23,7 +23,7 @@ from imprint.filesystems.allocation import Walking
 from imprint.filesystems.table import allocator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from imprint.core.contracts import Passphrase, Source
     from imprint.endpoints.copying import CopyRequest
@@ -52,14 +52,36 @@ def prove_written(request: CopyRequest, used: Runs, report: Report, format_name:
         UnsupportedFeatureError: if they cannot be walked, and a proof was demanded.
     """
     target = request.target
-    if request.prove is False or target.location.where is Where.STREAM:
+    if target.location.where is Where.STREAM:
+        return False
+    access = replace(request.access, format=format_name, snapshot=None, used=None)
+    return prove_disk(
+        request, lambda: open_written(target.address, report.size, access), used, report
+    )
+
+
+def prove_disk(
+    request: CopyRequest, reopen: Callable[[], Source], used: Runs, report: Report
+) -> bool:
+    """Walk the file systems in a stored disk; whether that was done.
+
+    Args:
+        request: of the copy.
+        reopen: opens what was stored, which is closed again.
+        used: what was copied, in bytes of the disk.
+        report: of the copy.
+
+    Raises:
+        CorruptImageError: if they reach what was left out.
+        UnsupportedFeatureError: if they cannot be walked, and a proof was demanded.
+    """
+    if request.prove is False:
         return False
     limit_s = max(_SHARE * report.duration_s, _LEAST_S)
     deadline_s = math.inf if request.prove else time.monotonic() + limit_s
-    access = replace(request.access, format=format_name, snapshot=None, used=None)
     try:
-        with closing(open_written(target.address, report.size, access)) as disk:
-            check_proof(disk, used, access, deadline_s=deadline_s)
+        with closing(reopen()) as disk:
+            check_proof(disk, used, request.access, deadline_s=deadline_s)
     except TimeoutError:
         what = "it takes longer to prove that nothing in use was left out: --prove does it"
     except UnsupportedFeatureError as error:
@@ -68,7 +90,7 @@ def prove_written(request: CopyRequest, used: Runs, report: Report, format_name:
         what = f"it cannot be proved that nothing in use was left out: {error.args[0]}"
     else:
         return True
-    request.on_event(Finding(Severity.INFO, target.address, what))
+    request.on_event(Finding(Severity.INFO, request.target.address, what))
     return False
 
 

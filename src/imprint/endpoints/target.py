@@ -56,6 +56,12 @@ class TargetRequest:
             UsageError: if it cannot be a target.
         """
         location = parse(self.address)
+        if location.where is Where.REPOSITORY:
+            raise UsageError(
+                "expected a file, a device or - as target, found a repository",
+                name=self.address,
+                advice="capture and convert add to repositories",
+            )
         if location.is_part or location.where is Where.HTTP:
             raise UsageError("expected a file, a device or - as target", name=self.address)
         return location

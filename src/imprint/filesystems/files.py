@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from imprint.filesystems.allocation import Allocating
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @runtime_checkable
-class Locating(Protocol):
-    """A kind of file system that can tell where its files lie. Stateless; nothing is written."""
+class Locating(Allocating, Protocol):
+    """A kind of file system that can tell where its files lie. Nothing is written."""
 
     def file_runs(self, volume: Source) -> Iterator[tuple[int, int, int]]:
         """``(position, offset, length)`` of each extent of each file, in any order, in bytes.

@@ -1,8 +1,8 @@
 """Objects as files of a folder on another machine, over SFTP, through ``paramiko``.
 
-The layout is that of :mod:`imprint.objects.local`. What OpenSSH offers beyond the protocol is used
-where it is there: ``fsync@openssh.com`` makes a file durable, ``posix-rename@openssh.com`` replaces.
-A name of a folder cannot be made durable from here.
+The layout is that of :mod:`imprint.objects.local`. OpenSSH offers more than the protocol has:
+``fsync@openssh.com`` makes a file durable, ``posix-rename@openssh.com`` replaces one. The names in
+a folder cannot be made durable from here.
 
 Source: draft-ietf-secsh-filexfer-02 (SFTP version 3); OpenSSH, *PROTOCOL*, section 4.
 """
@@ -27,7 +27,7 @@ from imprint.objects.sftp_sessions import Sessions
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from paramiko import SFTPAttributes, SFTPClient
+    from paramiko import SFTPAttributes, SFTPClient, SFTPFile
 
     from imprint.objects.sftp_sessions import SftpServer
 
@@ -190,15 +190,13 @@ class SftpStore:
             _make_folder(session, path.rpartition("/")[0])
             file = session.open(path, "wbx")
         with file:
-            file.set_pipelined(True)
-            view = memoryview(content)
-            for start in range(0, len(view), _WRITE_BYTES):
-                file.write(view[start : start + _WRITE_BYTES])
-            file.flush()
-            file.set_pipelined(False)
-            if file.stat().st_size != len(content):  # waits for the answers to all writes, too
+            for start in range(0, len(content), _WRITE_BYTES):
+                # The last write waits for the answers to all, and fails if one of them did.
+                file.set_pipelined(start + _WRITE_BYTES < len(content))
+                file.write(content[start : start + _WRITE_BYTES])
+            if file.stat().st_size != len(content):
                 raise OSError(errno.EIO, "the file was not written as a whole")
-            _fsync(session, file.handle)
+            _fsync(session, file)
         if not self._is_clean:
             self._is_clean = True
             _remove_stale(session, path.rpartition("/")[0])
@@ -261,13 +259,15 @@ def _make_folder(session: SFTPClient, folder: str) -> None:
             raise
 
 
-def _fsync(session: SFTPClient, handle: bytes) -> None:
+def _fsync(session: SFTPClient, file: SFTPFile) -> None:
     """Make a file durable; a server that cannot be asked for it decides by itself."""
     from paramiko.sftp import CMD_EXTENDED
 
     with contextlib.suppress(OSError):
-        # paramiko knows this extension of OpenSSH not by name, but sends any.
-        session._request(CMD_EXTENDED, "fsync@openssh.com", handle)  # noqa: SLF001
+        # paramiko has no function for this extension, but sends any.
+        session._request(  # type: ignore[attr-defined]  # noqa: SLF001
+            CMD_EXTENDED, "fsync@openssh.com", file.handle
+        )
 
 
 def _remove_stale(session: SFTPClient, folder: str) -> None:

@@ -138,7 +138,7 @@ class Sessions:
                 server.host,
                 server.port,
                 server.user,
-                key_filename=[str(path) for path in server.keys] or None,
+                key_filename=[str(path) for path in server.keys],  # type: ignore[arg-type]
                 timeout=server.timeout_s,
                 banner_timeout=server.timeout_s,
                 auth_timeout=server.timeout_s,

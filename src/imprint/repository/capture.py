@@ -215,11 +215,8 @@ class _Run:
             older = self._options.older[0].leaf(region.leaf, region.start, region.end)
             if not self._writer.has_all([region.leaf, *_chunks_of(older)]):
                 older = None
-        if region.is_known:
-            if older is not None:
+            elif region.is_known and self._is_same_outside(older, region.extents):
                 return _Read(region)
-            extents = self._source.extents(region.start, region.end - region.start)
-            region = Region(region.start, region.end, list(extents))
         runs = self._runs(region.extents)
         moved = sum(len(data) for _, data in runs)
         kept = runs if self._options.hashes is not None else []

@@ -351,12 +351,22 @@ class _CachedGroup:
             if end > raw:
                 raise self.failure(f"expected chunks inside of its {raw} bytes, found one to {end}")
             try:
-                self._decode(raw if self._decoder is not None or 2 * end > raw else end)
+                self._decode_or_forget(raw if self._decoder is not None or 2 * end > raw else end)
             except CorruptImageError as failure:
-                self._decoder = None
-                self._content = memoryview(b"")
-                raise self.failure(str(failure.args[0])) from failure
+                # What is before the damage can be had, if no more is asked for.
+                try:
+                    self._decode_or_forget(end)
+                except CorruptImageError:
+                    raise self.failure(str(failure.args[0])) from failure
             return self._content
+
+    def _decode_or_forget(self, end: int) -> None:
+        try:
+            self._decode(end)
+        except CorruptImageError:
+            self._decoder = None
+            self._content = memoryview(b"")
+            raise
 
     def _decode(self, end: int) -> None:
         if self._decoder is None:

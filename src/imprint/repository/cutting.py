@@ -6,7 +6,7 @@ two of them begins. What lies between two borders is large or small:
 
 * around what is large, chunks are cut, and inside of it every 1 MiB from its beginning on;
 * neighbours that are small share a chunk, or there would be very many. Where such a chunk begins is
-  told by the content: before every fourth of them, on average, whatever comes before. So two
+  told by the content: before every eighth of them, on average, whatever comes before. So two
   disks whose small files differ here and there have most of these chunks in common.
 """
 
@@ -15,18 +15,19 @@ from __future__ import annotations
 import zlib
 from array import array
 from bisect import bisect_left, bisect_right
+from operator import sub
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.units import KIB
+from imprint.core.units import KIB, div_up
 from imprint.repository.pack import CHUNK_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LARGE_BYTES: Final = 16 * KIB
+LARGE_BYTES: Final = 8 * KIB
 """From this on, what lies between two borders has chunks of its own."""
 
-CHOSEN_MASK: Final = 0b11
+CHOSEN_MASK: Final = 0b111
 """A chunk begins at what is small if the checksum of its beginning has zeros here."""
 
 LOOKED_AT_BYTES: Final = 512
@@ -48,7 +49,7 @@ class Cutting:
         borders = self._borders
         first = bisect_left(borders, offset)
         start = borders[first - 1] if first else 0
-        inside = start - (start - offset) // CHUNK_MAX * CHUNK_MAX
+        inside = start + div_up(offset - start, CHUNK_MAX) * CHUNK_MAX
         if first == len(borders) or inside < borders[first]:
             return inside
         index = first
@@ -68,19 +69,32 @@ class Cutting:
         borders, end = self._borders, offset + len(data)
         first, last = bisect_right(borders, offset), bisect_left(borders, end)
         start = borders[first - 1] if first else 0
-        cuts = [offset]
-        before = offset
+        cuts, before = [offset], offset
         for index in range(first, last + 1):
             border = borders[index] if index < last else end
-            if border - cuts[-1] > CHUNK_MAX:
-                if before > cuts[-1]:
-                    cuts.append(before)
-                inside = start - (start - cuts[-1] - 1) // CHUNK_MAX * CHUNK_MAX
-                cuts.extend(range(inside, border, CHUNK_MAX))
-            if index == last:
-                break
-            if not self._is_small(index) or self._is_chosen(data[border - offset :]):
+            if border - cuts[-1] > CHUNK_MAX and before > cuts[-1]:
+                cuts.append(before)
+            inside = max(0, cuts[-1] - start) // CHUNK_MAX + 1
+            cuts.extend(range(start + inside * CHUNK_MAX, border, CHUNK_MAX))
+            if index < last and (
+                not self._is_small(index) or self._is_chosen(data[border - offset :])
+            ):
                 cuts.append(border)
             start = before = border
-        cuts.append(end)
-        return [b - a for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
+        if cuts[-1] < end:
+            cuts.append(end)
+        return list(map(sub, cuts[1:], cuts))
+
+    def _is_small(self, index: int) -> bool:
+        """Whether what is on both sides of a border is."""
+        borders = self._borders
+        if not 0 < index < len(borders) - 1:
+            return False
+        border = borders[index]
+        return (
+            border - borders[index - 1] < LARGE_BYTES and borders[index + 1] - border < LARGE_BYTES
+        )
+
+    @staticmethod
+    def _is_chosen(data: memoryview) -> bool:
+        return not zlib.crc32(data[:LOOKED_AT_BYTES]) & CHOSEN_MASK

@@ -7,26 +7,22 @@ from __future__ import annotations
 
 import enum
 import os
-import struct
 from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 
 from imprint.codecs import zstd
 from imprint.core.errors import CorruptImageError, RepositoryError
+from imprint.core.layout import Structure, raw, uint
 from imprint.core.units import GIB, KIB, MIB
 from imprint.repository.protection import KEY_BYTES, NO_NONCE, NONCE_BYTES, TAG_BYTES, decrypt
 
 if TYPE_CHECKING:
     from imprint.repository.protection import Aead, Bytes, Protection
 
-HEAD_BYTES: Final = 16
-"""In front of every envelope."""
-
 MAGIC: Final = b"IMPe"
 VERSION: Final = 1
 
-_HEAD: Final = struct.Struct("<4sBBBBQ")
 _CHECK_BYTES: Final = 32
 
 _LEVEL: Final = 3
@@ -37,6 +33,17 @@ which do not compress, so that a short object which claims to hold 1 GiB is none
 
 _GROWTH_FREE_BYTES: Final = 64 * KIB
 """Below this, growth is nothing to be afraid of."""
+
+
+class Head(Structure, size=16, endian="<"):
+    """In front of every envelope."""
+
+    magic: bytes = raw(4, at=0, doc="MAGIC")
+    version: int = uint(1, at=4, doc="VERSION")
+    what: int = uint(1, at=5, doc="What")
+    codec: int = uint(1, at=6, doc="Codec")
+    guard: int = uint(1, at=7, doc="Guard")
+    length: int = uint(8, at=8, doc="of the content, decoded")
 
 
 class What(enum.IntEnum):
@@ -78,6 +85,8 @@ CONTENT_BYTES_MAX: Final = {
 """Of the content, decoded. 1 GiB of index speaks of 20 million chunks, 64 MiB of condemned packs of
 a million; the rest is JSON of some KiB, and JSON takes 30 times its length once it is parsed."""
 
+HEAD_BYTES: Final = Head.SIZE
+
 _BOUND: Final = frozenset({What.SIGNATURE, What.TAGS, What.SESSION, What.CONDEMNED})
 """Whose names do not follow from their content, and so belong to what is proven."""
 
@@ -96,7 +105,9 @@ def wrap(what: What, content: Bytes, protection: Protection, *, name: str | None
     assert len(content) <= CONTENT_BYTES_MAX[what]
     encoded, codec = _encode(what, content)
     guard = _guard(what, protection)
-    head = _HEAD.pack(MAGIC, VERSION, what, codec, guard, len(content))
+    head = Head(
+        magic=MAGIC, version=VERSION, what=what, codec=codec, guard=guard, length=len(content)
+    ).pack()
     if guard is Guard.NONE:
         check = blake3(head).update(encoded).digest()
         return b"".join((head, encoded, check))
@@ -175,27 +186,28 @@ def _check_head(view: memoryview, what: What, guard: Guard, where: str) -> tuple
     """The length of the content and its codec."""
     if len(view) < HEAD_BYTES:
         raise RepositoryError(f"expected an envelope, found {len(view)} bytes", name=where)
-    magic, version, found_what, codec, found_guard, size = _HEAD.unpack(view[:HEAD_BYTES])
-    if magic != MAGIC:
-        raise RepositoryError(f"expected an envelope, found {magic!r} at its start", name=where)
-    if version != VERSION:
+    head = Head.unpack(view)
+    if head.magic != MAGIC:
+        raise RepositoryError(f"expected an envelope, found {head.magic!r}", name=where)
+    if head.version != VERSION:
         raise RepositoryError(
-            f"expected an envelope of version {VERSION}, found version {version}", name=where
+            f"expected an envelope of version {VERSION}, found version {head.version}", name=where
         )
-    if found_what != what:
-        raise RepositoryError(f"expected content {what:d}, found content {found_what}", name=where)
-    if found_guard != guard:
+    if head.what != what:
+        raise RepositoryError(f"expected content {what:d}, found content {head.what}", name=where)
+    if head.guard != guard:
         raise RepositoryError(
-            f"expected protection {guard:d}, as this repository has it, found {found_guard}",
+            f"expected protection {guard:d}, as this repository has it, found {head.guard}",
             name=where,
         )
-    if codec not in (Codec.PLAIN, Codec.ZSTANDARD):
-        raise RepositoryError(f"expected codec 0 or 1, found {codec}", name=where)
-    if size > CONTENT_BYTES_MAX[what]:
+    if head.codec not in (Codec.PLAIN, Codec.ZSTANDARD):
+        raise RepositoryError(f"expected codec 0 or 1, found {head.codec}", name=where)
+    if head.length > CONTENT_BYTES_MAX[what]:
         raise RepositoryError(
-            f"expected at most {CONTENT_BYTES_MAX[what]} bytes of content, found {size}", name=where
+            f"expected at most {CONTENT_BYTES_MAX[what]} bytes of content, found {head.length}",
+            name=where,
         )
-    return size, Codec(codec)
+    return head.length, Codec(head.codec)
 
 
 def _opened(

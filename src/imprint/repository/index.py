@@ -30,7 +30,7 @@ from imprint.transfer.windowed import windowed
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from imprint.objects.contract import ObjectStore
+    from imprint.objects.contract import ObjectInfo, ObjectStore
     from imprint.repository.pack import Directory
     from imprint.repository.protection import Protection
 
@@ -196,17 +196,23 @@ class ChunkIndex:
         with self._loaded.lock:
             return dict(self._loaded.packs)
 
+    def tables(self) -> tuple[RecordTable, ...]:
+        """What :meth:`locate` searches, as it is now. Tables never change."""
+        return self._tables()
+
     def locate(self, name: bytes) -> tuple[int, int, int] | None:
         """Number in :attr:`groups`, offset in the decoded group and length of a chunk."""
         tables = self._loaded.tables
         for table in self._tables() if tables is None else tables:
             found = table.find(name)
-            if found is not None and (not self._ignored or self._is_visible(found)):
-                return found
-        return self._locate_other(name) if self._ignored else None
+            if found is not None:
+                if not self._ignored or self._is_visible(found):
+                    return found
+                return self._locate_other(name)
+        return None
 
     def _locate_other(self, name: bytes) -> tuple[int, int, int] | None:
-        """Of a chunk whose first place in each table is in a pack that is ignored."""
+        """Of a chunk whose first place is in a pack that is ignored."""
         for table in self._tables():
             for found in table.find_all(name):
                 if self._is_visible(found):
@@ -237,7 +243,8 @@ class ChunkIndex:
         """
         loaded = self._loaded
         with loaded.lock:
-            names = {info.name for info in loaded.store.list("index/")}
+            listed = list(loaded.store.list("index/"))
+            names = {info.name for info in listed}
             if names == loaded.objects and loaded.tables is not None:
                 return False
             tables = loaded.tables or ()
@@ -246,7 +253,7 @@ class ChunkIndex:
                 tables = ()
                 loaded.objects = set()
                 loaded.packs = {}
-            new = self._load(sorted(names - loaded.objects))
+            new = self._load([info for info in listed if info.name not in loaded.objects])
             loaded.tables = _merged((*tables, *new))
             loaded.objects = names
             return True
@@ -260,12 +267,16 @@ class ChunkIndex:
         assert loaded.tables is not None
         return loaded.tables
 
-    def _load(self, names: Sequence[str]) -> list[RecordTable]:
+    def _load(self, listed: Sequence[ObjectInfo]) -> list[RecordTable]:
         """Tables of index objects; what vanishes meanwhile was replaced by a new one."""
         loaded = self._loaded
         tables: list[RecordTable] = []
-        memory = 0
-        for content in windowed(self._read, names, workers=_LOADERS, window=_LOADERS):
+        memory = sum(table.memory_bytes for table in loaded.tables or ())
+        longest = max((info.size for info in listed), default=0)
+        # As many long ones at a time as memory is there for, and many short ones.
+        loaders = max(1, min(_LOADERS, TABLE_BYTES_MAX // max(1, longest)))
+        names = [info.name for info in listed]
+        for content in windowed(self._read, names, workers=loaders, window=loaders):
             if content is None:
                 continue
             is_full = memory + len(content) > TABLE_BYTES_MAX

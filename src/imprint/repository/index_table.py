@@ -12,6 +12,8 @@ import os
 import struct
 import sys
 import tempfile
+import weakref
+from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_left
 from itertools import pairwise
@@ -21,7 +23,7 @@ from imprint.core.errors import RepositoryError, TargetError
 from imprint.core.units import KIB, MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 RECORD_BYTES: Final = 44
 """A name of 32 bytes and three numbers."""
@@ -30,7 +32,7 @@ TABLE_BYTES_MAX: Final = 64 * MIB
 """Longer tables are kept in a temporary file: 1.5 million chunks, about 100 GiB of packs."""
 
 _NAME_BYTES: Final = 32
-_BUCKET_RECORDS: Final = 32
+_BUCKET_RECORDS: Final = 16
 _BUCKET_RECORDS_MAX: Final = 4096
 """Of hashes, not even 100 billion would give so full a bucket by chance."""
 
@@ -55,78 +57,60 @@ class Found(NamedTuple):
     length: int
 
 
-class RecordTable:
-    """Records sorted by name, in memory or in a temporary file. Thread-safe: it never changes.
+class RecordTable(ABC):
+    """Records sorted by name. Thread-safe: it never changes.
 
-    Made by :func:`make_table` and :func:`merge_tables`.
+    Made by :func:`make_table` and :func:`merge_tables`, in memory or in a temporary file.
+
+    Args:
+        starts: where the records of each prefix of ``bits`` bits begin, and the end.
+        bits: of names, that are distinguished so.
     """
 
-    def __init__(
-        self, records: bytearray | None, file: IO[bytes] | None, starts: array[int], bits: int
-    ) -> None:
-        """``starts``: where the records of each prefix of ``bits`` bits begin, and the end."""
-        self._records = b"" if records is None else records
-        self._file = file  # it is gone when nobody has it open any more
-        self._fd = -1 if file is None else file.fileno()
+    def __init__(self, starts: array[int], bits: int) -> None:
         self._starts = starts
         self._bits = bits
         self._shift = 32 - bits
-        self.find: Callable[[bytes], tuple[int, int, int] | None] = (
-            self._find_in_memory if file is None else self._find_in_file
-        )
 
     def __len__(self) -> int:
         """Number of records."""
         return self._starts[-1] // RECORD_BYTES
 
     @property
+    @abstractmethod
     def is_in_file(self) -> bool:
         """Whether it takes no memory to speak of."""
-        return self._file is not None
 
     @property
     def memory_bytes(self) -> int:
         """What it takes, about."""
-        return len(self._records) + len(self._starts) * self._starts.itemsize
+        table_bytes = len(self._starts) * self._starts.itemsize
+        return table_bytes + (0 if self.is_in_file else self._starts[-1])
 
-    def _find_in_memory(self, name: bytes) -> tuple[int, int, int] | None:
+    @abstractmethod
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes of some records."""
+
+    @abstractmethod
+    def find(self, name: bytes) -> tuple[int, int, int] | None:
         """Group, offset and length of the chunk ``name``, as of :class:`Found`."""
-        bucket = int.from_bytes(name[:4], "big") >> self._shift
-        starts = self._starts
-        end = starts[bucket + 1]
-        records = self._records
-        at = records.find(name, starts[bucket], end)
-        while at >= 0:
-            if at % RECORD_BYTES == 0:
-                return _NUMBERS.unpack_from(records, at + _NAME_BYTES)
-            at = records.find(name, at + 1, end)  # parts of two records look like the name
-        return None
-
-    def _find_in_file(self, name: bytes) -> tuple[int, int, int] | None:
-        """The same."""
-        bucket = int.from_bytes(name[:4], "big") >> self._shift
-        start = self._starts[bucket]
-        records = os.pread(self._fd, self._starts[bucket + 1] - start, start)
-        at = records.find(name)
-        while at >= 0:
-            if at % RECORD_BYTES == 0:
-                return _NUMBERS.unpack_from(records, at + _NAME_BYTES)
-            at = records.find(name, at + 1)
-        return None
 
     def find_all(self, name: bytes) -> Iterator[Found]:
         """Every place of the chunk ``name``, which may be in several packs."""
-        bucket = int.from_bytes(name[:4], "big") >> self._shift
-        records = self.read(self._starts[bucket], self._starts[bucket + 1])
-        for at in range(0, len(records), RECORD_BYTES):
-            if records.startswith(name, at):
-                yield Found(*_NUMBERS.unpack_from(records, at + _NAME_BYTES))
+        for _, found in self.numbered(name):
+            yield Found(*found)
 
-    def read(self, start: int, end: int) -> bytes:
-        """The bytes of some records."""
-        if self._file is None:
-            return bytes(memoryview(self._records)[start:end])
-        return os.pread(self._fd, end - start, start)
+    def numbered(self, name: bytes) -> Iterator[tuple[int, tuple[int, int, int]]]:
+        """The number of each record of the chunk ``name``, and what it says, as :meth:`find`."""
+        bucket = int.from_bytes(name[:4], "big") >> self._shift
+        start = self._starts[bucket]
+        records = self.read(start, self._starts[bucket + 1])
+        at = records.find(name)
+        while at >= 0:
+            if at % RECORD_BYTES == 0:
+                found = _NUMBERS.unpack_from(records, at + _NAME_BYTES)
+                yield (start + at) // RECORD_BYTES, found
+            at = records.find(name, at + 1)  # parts of two records look like the name
 
     def start_of(self, prefix: int, bits: int) -> int:
         """Where records begin whose names begin with ``bits`` bits of ``prefix`` or more.
@@ -145,6 +129,56 @@ class RecordTable:
         return start + RECORD_BYTES * bisect_left(names, prefix << (32 - bits))
 
 
+class _TableInMemory(RecordTable):
+    def __init__(self, records: bytearray, starts: array[int], bits: int) -> None:
+        super().__init__(starts, bits)
+        self._records = records
+
+    @property
+    def is_in_file(self) -> bool:
+        return False
+
+    def read(self, start: int, end: int) -> bytes:
+        return bytes(memoryview(self._records)[start:end])
+
+    def find(self, name: bytes) -> tuple[int, int, int] | None:
+        bucket = int.from_bytes(name[:4], "big") >> self._shift
+        starts = self._starts
+        end = starts[bucket + 1]
+        records = self._records
+        at = records.find(name, starts[bucket], end)
+        while at >= 0:
+            if at % RECORD_BYTES == 0:
+                return _NUMBERS.unpack_from(records, at + _NAME_BYTES)
+            at = records.find(name, at + 1, end)  # parts of two records look like the name
+        return None
+
+
+class _TableInFile(RecordTable):
+    def __init__(self, file: IO[bytes], starts: array[int], bits: int) -> None:
+        super().__init__(starts, bits)
+        self._fd = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._fd)  # the file has no name: now it is gone
+
+    @property
+    def is_in_file(self) -> bool:
+        return True
+
+    def read(self, start: int, end: int) -> bytes:
+        return os.pread(self._fd, end - start, start)
+
+    def find(self, name: bytes) -> tuple[int, int, int] | None:
+        bucket = int.from_bytes(name[:4], "big") >> self._shift
+        start = self._starts[bucket]
+        records = os.pread(self._fd, self._starts[bucket + 1] - start, start)
+        at = records.find(name)
+        while at >= 0:
+            if at % RECORD_BYTES == 0:
+                return _NUMBERS.unpack_from(records, at + _NAME_BYTES)
+            at = records.find(name, at + 1)
+        return None
+
+
 def make_table(
     blocks: Iterable[bytes | bytearray], count: int, *, in_file: bool | None = None
 ) -> RecordTable:
@@ -161,9 +195,12 @@ def make_table(
         TargetError: if there is no room for a temporary file.
     """
     maker = _Maker(count, in_file=in_file)
-    for block in blocks:
-        maker.add(block)
-    return maker.finish()
+    try:
+        for block in blocks:
+            maker.add(block)
+        return maker.finish()
+    finally:
+        maker.close()
 
 
 def merge_tables(tables: Sequence[RecordTable]) -> RecordTable:
@@ -305,4 +342,12 @@ class _Maker:
         limit = RECORD_BYTES * _BUCKET_RECORDS_MAX
         if self._size > limit and any(end - start > limit for start, end in pairwise(starts)):
             raise RepositoryError("index: expected names that are hashes")
-        return RecordTable(self._records, self._file, starts, self._bits)
+        if self._file is not None:
+            return _TableInFile(self._file, starts, self._bits)
+        assert self._records is not None
+        return _TableInMemory(self._records, starts, self._bits)
+
+    def close(self) -> None:
+        """Close the file; a table has its own handle of it."""
+        if self._file is not None:
+            self._file.close()

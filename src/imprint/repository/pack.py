@@ -278,7 +278,7 @@ def _chunks_of_groups(directory: Directory) -> array[int]:
     if lengths and not 0 < min(lengths) <= max(lengths) <= CHUNK_MAX:
         raise RepositoryError(
             f"directory: expected chunks of 1 to {CHUNK_MAX} bytes, "
-            f"found one of {min(lengths) or max(lengths)}"
+            f"found one of {min(lengths) and max(lengths)}"
         )
     if directory.start + sum(directory.stored) >= 1 << 32:
         raise RepositoryError("directory: expected a pack of less than 4 GiB")
@@ -308,7 +308,7 @@ def check_groups(stored: array[int], raw: array[int], codecs: Iterable[int]) -> 
         return
     if not 0 < min(raw) <= max(raw) <= GROUP_BYTES_MAX:
         raise RepositoryError(
-            f"expected groups of 1 to {GROUP_BYTES_MAX} bytes, found one of {min(raw) or max(raw)}"
+            f"expected groups of 1 to {GROUP_BYTES_MAX} bytes, found one of {min(raw) and max(raw)}"
         )
     if max(stored) > GROUP_BYTES_MAX + 16:
         raise RepositoryError(

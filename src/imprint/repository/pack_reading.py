@@ -95,15 +95,34 @@ def read_directory(store: ObjectStore, pack: bytes, protection: Protection) -> D
         blob = tail[-FOOT.size - length : -FOOT.size]
         if len(blob) != length:
             blob = store.get_range(name, start, length)
-        content = envelope.unwrap(blob, What.DIRECTORY, protection)
-        directory = Directory.parse(content, head.kind, start=head_bytes)
-        end = head_bytes + sum(directory.stored)
-        if end != start:
-            raise RepositoryError(f"expected the directory behind the groups at {end}: it is not")
+        directory = _directory(head, blob, start, protection)
     except RepositoryError as failure:
         raise RepositoryError(
             str(failure.args[0]), name=where, offset=size - len(tail)
         ) from failure
+    return directory
+
+
+def directory_of(pack: bytes, protection: Protection) -> Directory:
+    """The directory in all bytes of a pack.
+
+    Raises:
+        RepositoryError: if it is damaged.
+    """
+    is_sealed = protection.is_encrypted
+    head = parse_head(pack[: HEAD.size + is_sealed * KEY_BYTES], is_sealed=is_sealed)
+    length = _directory_length(pack, len(pack) - head.size - FOOT.size)
+    start = len(pack) - FOOT.size - length
+    return _directory(head, pack[start : -FOOT.size], start, protection)
+
+
+def _directory(head: Head, blob: bytes, start: int, protection: Protection) -> Directory:
+    """Of its bytes, which begin at ``start`` of the pack."""
+    content = envelope.unwrap(blob, What.DIRECTORY, protection)
+    directory = Directory.parse(content, head.kind, start=head.size)
+    end = head.size + sum(directory.stored)
+    if end != start:
+        raise RepositoryError(f"expected the directory behind the groups at {end}: it is not")
     return directory
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from imprint.core.units import MIB
@@ -46,14 +46,14 @@ class Region:
     Attributes:
         start: in bytes of the disk.
         end: the first byte behind it.
-        extents: what the source says of it: contiguous, all of it; empty if that was not asked.
+        extents: what the source says of it: contiguous, all of it.
         leaf: name of the leaf that an older snapshot has of exactly this stretch.
-        is_known: the leaf is known to be true still.
+        is_known: what is used of it is known to hold still what the leaf says.
     """
 
     start: int
     end: int
-    extents: list[Extent] = field(default_factory=list)
+    extents: list[Extent]
     leaf: bytes | None = None
     is_known: bool = False
 
@@ -104,14 +104,12 @@ def known_regions(
         if end > source.size:
             break
         position = end
-        if changed is not None and not changed.clip(start, end):
-            yield Region(start, end, leaf=name, is_known=True)
-            continue
+        is_known = changed is not None and not changed.clip(start, end)
         extents = list(source.extents(start, end - start))
         wanted = sum(extent.length for extent in extents if extent.kind in HAS_BYTES)
         if wanted > _READ_MAX or len(extents) > 2 * _EXTENTS_MAX:
             yield from fresh_regions(extents, cutting)
         else:
-            yield Region(start, end, extents, name)
+            yield Region(start, end, extents, name, is_known)
     if position < source.size:
         yield from fresh_regions(source.extents(position, source.size - position), cutting)

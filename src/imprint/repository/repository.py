@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final, Self
 
 from imprint.codecs.zstd import LEVEL_DEFAULT
-from imprint.core.errors import PassphraseError, RefusedError, RepositoryError
+from imprint.core.errors import ImagingError, PassphraseError, RefusedError, RepositoryError
 from imprint.objects.contract import MissingObjectError, ObjectExistsError
 from imprint.repository.chunks import ChunkReader
 from imprint.repository.envelope import What, unwrap, wrap
@@ -22,6 +22,7 @@ from imprint.repository.format import RepositoryFormat, read_format
 from imprint.repository.index import ChunkIndex
 from imprint.repository.key_objects import KeyObject, Origin, Rights
 from imprint.repository.keys import new_secrets, unlock, wrap_key
+from imprint.repository.pack import pack_object
 from imprint.repository.protection import Plain
 from imprint.repository.sessions import Session
 from imprint.repository.snapshots import Manifest, Snapshot, select
@@ -29,7 +30,7 @@ from imprint.repository.source import SnapshotSource
 from imprint.repository.writing import ChunkWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from imprint.core.contracts import Passphrase
     from imprint.objects.contract import ObjectStore
@@ -185,10 +186,19 @@ class Repository:
         """Begin to add."""
         return Session(self.store, self.protection, verb)
 
-    def writer(self, session: Session) -> ChunkWriter:
-        """For adding chunks in a session."""
-        index = self.index.without(session.condemned) if session.condemned else self.index
-        return ChunkWriter(self.store, self.protection, index, level=self.format.level)
+    def writer(self, session: Session, *, without: Iterable[bytes] = ()) -> ChunkWriter:
+        """For adding chunks in a session; what is only in the packs ``without`` counts as new."""
+        # What the index said before the session began may have been pruned since.
+        self.index.reload()
+        ignored = session.condemned.union(without)
+        return ChunkWriter(
+            self.store,
+            self.protection,
+            self.index.without(ignored) if ignored else self.index,
+            level=self.format.level,
+            parity=self.format.parity,
+            condemned=ignored,
+        )
 
     def commit(
         self,
@@ -212,6 +222,9 @@ class Repository:
         content = manifest.encode()
         name = self.protection.name_of(content)
         snapshot = Snapshot(name.hex(), manifest)
+        if not session.is_alive:
+            session.revive()
+            self._check_survived(session, writer)
         if sign is not None:
             where = SIGNATURES + snapshot.name
             data = wrap(What.SIGNATURE, sign(name), self.protection, name=where)
@@ -219,19 +232,25 @@ class Repository:
         where = SNAPSHOTS + snapshot.name
         self.store.put(where, (wrap(What.SNAPSHOT, content, self.protection, name=where),))
         if not session.is_alive:
-            self._check_survived(snapshot, writer)
+            try:
+                session.revive()
+                self._check_survived(session, writer)
+            except ImagingError:
+                self.store.delete(where)
+                raise
         return snapshot
 
     def close(self) -> None:
         """Close the store."""
         self.store.close()
 
-    def _check_survived(self, snapshot: Snapshot, writer: ChunkWriter) -> None:
-        """Somebody removed the session: make sure that nothing was removed that it needs."""
+    def _check_survived(self, session: Session, writer: ChunkWriter) -> None:
+        """Somebody took the session for dead: make sure that all is there that it has found."""
+        self.index.reload()
+        indexed = self.index.packs()
         for pack in sorted(writer.used_packs()):
-            digits = pack.hex()
-            if self.store.stat(f"packs/{digits[:2]}/{digits}") is None:
-                self.store.delete(SNAPSHOTS + snapshot.name)
+            is_there = pack in indexed and pack not in session.condemned
+            if not is_there or self.store.stat(pack_object(pack)) is None:
                 raise RepositoryError(
                     "the session was taken for dead, and what it needs was pruned meanwhile",
                     name=self.name,

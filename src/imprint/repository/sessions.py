@@ -13,7 +13,8 @@ import platform
 import secrets
 import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from imprint.core.errors import ImagingError, RepositoryError
 from imprint.objects.contract import MissingObjectError
@@ -39,23 +40,25 @@ class Session:
 
     Attributes:
         name: of the session's object.
-        condemned: names of packs that count as absent.
+        condemned: names of packs that count as absent. What is there has to be looked for after
+            this was read: an index from before may name packs that are gone.
     """
 
     def __init__(self, store: ObjectStore, protection: Protection, verb: str) -> None:
         self._store = store
         self._protection = protection
         self.name = SESSIONS + secrets.token_hex(16)
-        self._content = canonical(
-            {
-                "host": platform.node(),
-                "pid": os.getpid(),
-                "started": time_text(datetime.now(UTC)),
-                "verb": verb,
-            }
-        )
+        self._says: dict[str, str | int] = {
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "process": _process(os.getpid()),
+            "started": time_text(datetime.now(UTC)),
+            "verb": verb,
+        }
+        self._lock = threading.Lock()
+        self._is_lost = False
         self._over = threading.Event()
-        self._renew()
+        self._put()
         self._thread = threading.Thread(target=self._keep, name="session", daemon=True)
         self._thread.start()
         try:
@@ -67,7 +70,23 @@ class Session:
     @property
     def is_alive(self) -> bool:
         """Whether nobody has taken it for dead so far."""
-        return self._store.stat(self.name) is not None
+        with self._lock:
+            return not self._is_lost and self._store.stat(self.name) is not None
+
+    def revive(self) -> None:
+        """Begin anew, after somebody has taken it for dead.
+
+        Whatever was found before has to be looked for again, and :attr:`condemned` read again: as
+        for any session that begins.
+        """
+        with self._lock:
+            self._store.delete(self.name)
+            # Another name: whoever is about to remove the old one does not mean this.
+            self.name = SESSIONS + secrets.token_hex(16)
+            self._says.pop("began", None)
+            self._put()
+            self._is_lost = False
+        self.condemned = condemned_packs(self._store, self._protection)
 
     def close(self) -> None:
         """It is over, however it went."""
@@ -76,17 +95,29 @@ class Session:
             self._thread.join()
             self._store.delete(self.name)
 
-    def _renew(self) -> None:
-        data = wrap(What.SESSION, self._content, self._protection, name=self.name)
+    def renew(self) -> None:
+        """Tell that it goes on, unless it was taken for dead."""
+        with self._lock:
+            before = self._store.stat(self.name)
+            if before is None:
+                # Never back from the dead: somebody has gone on without this session.
+                self._is_lost = True
+            if self._is_lost or before is None:
+                return
+            self._says.setdefault("began", int(before.modified))
+            self._put()
+            after = self._store.stat(self.name)
+            # Between the two somebody may have removed it, if it looked dead already.
+            self._is_lost = after is None or after.modified - before.modified > EXPIRY_S / 2
+
+    def _put(self) -> None:
+        data = wrap(What.SESSION, canonical(self._says), self._protection, name=self.name)
         self._store.put(self.name, (data,))
 
     def _keep(self) -> None:
         while not self._over.wait(RENEW_S):
             try:
-                # Never back from the dead: somebody has gone on without this session.
-                if not self.is_alive:
-                    return
-                self._renew()
+                self.renew()
             except ImagingError:
                 continue  # it is tried again long before the session counts as dead
 
@@ -95,6 +126,89 @@ class Session:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+class SessionInfo(NamedTuple):
+    """What is known of a session that somebody else may have.
+
+    Attributes:
+        name: of its object.
+        renewed: when it was put, by the store's clock.
+        began: at the latest then it was there, by the store's clock, in seconds since 1970.
+        verb: what it does.
+        host: where.
+        pid: which process of that.
+        process: which of all processes that ever were; see :func:`is_process_gone`.
+    """
+
+    name: str
+    renewed: float
+    began: float
+    verb: str
+    host: str
+    pid: int
+    process: str
+
+
+def list_sessions(store: ObjectStore, protection: Protection) -> list[SessionInfo]:
+    """All sessions, dead ones as well. What is damaged counts as a session of nobody known."""
+    found = []
+    for item in store.list(SESSIONS):
+        try:
+            says = json.loads(
+                unwrap(store.get(item.name), What.SESSION, protection, name=item.name)
+            )
+        except MissingObjectError:
+            continue
+        except (RepositoryError, ValueError, RecursionError):
+            says = None
+        says = says if isinstance(says, dict) else {}
+        began = says.get("began", item.modified)
+        pid = says.get("pid")
+        found.append(
+            SessionInfo(
+                item.name,
+                item.modified,
+                float(began) if isinstance(began, int) else item.modified,
+                str(says.get("verb", "")),
+                str(says.get("host", "")),
+                pid if isinstance(pid, int) else 0,
+                str(says.get("process", "")),
+            )
+        )
+    return found
+
+
+def _process(pid: int) -> str:
+    """Which process it is, among all of all machines; empty if the system does not tell."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        space = Path("/proc/self/ns/pid").readlink()
+        return f"{boot} {space} {pid} {_started(pid)}"
+    except (OSError, ValueError, IndexError):
+        return ""
+
+
+def _started(pid: int) -> str:
+    """When a process of this machine was started, in ticks since boot."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+
+
+def is_process_gone(session: SessionInfo) -> bool:
+    """Whether it is certain that the process that had a session lives no more.
+
+    That can be told only of processes of this machine, since it was started.
+    """
+    own, parts = _process(os.getpid()).split(" "), session.process.split(" ")
+    if own[:-2] != parts[:-2] or not own[:-2] or session.host != platform.node():
+        return False
+    try:
+        os.kill(int(parts[-2]), 0)
+        return _started(int(parts[-2])) != parts[-1]
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, IndexError, OverflowError):
+        return False
 
 
 def condemned_packs(store: ObjectStore, protection: Protection) -> frozenset[bytes]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,11 +65,12 @@ class Manifest:
     tool: str = ""
     format: str = ""
     notes: tuple[str, ...] = ()
+    chain: tuple[str, ...] = ()
     version: int = VERSION
 
     def encode(self) -> bytes:
         """As canonical JSON."""
-        return canonical({**asdict(self), "notes": list(self.notes)})
+        return canonical(asdict(self))
 
     @classmethod
     def parse(cls, content: bytes, where: str) -> Manifest:
@@ -92,8 +93,8 @@ class Manifest:
             **{"image": "", "time": "", "size": -1, "root": ""}
             | {key: item for key, item in value.items() if key in known}
         )
-        manifest = cls(**{**manifest.__dict__, "notes": _strings(manifest.notes)})
-        manifest._check(where)
+        manifest = replace(manifest, notes=_strings(manifest.notes), chain=_strings(manifest.chain))
+        _check(manifest, where)
         return manifest
 
     @property
@@ -101,24 +102,40 @@ class Manifest:
         """When the disk was read."""
         return datetime.strptime(self.time, _TIME_FORMAT).replace(tzinfo=UTC)
 
-    def _check(self, where: str) -> None:
-        texts = (self.image, self.time, self.root, self.source, self.host, self.tool, self.format)
-        numbers = (self.size, self.sector, self.physical_sector, self.stored, self.read)
-        flags: tuple[object, ...] = (self.used, self.hashes)
-        sound = (
-            all(isinstance(item, str) for item in texts)
-            and all(type(item) is int and 0 <= item <= SIZE_MAX for item in numbers)
-            and _NAME.match(self.root) is not None
-            and (self.parent is None or _is_name(self.parent))
-            and list(map(type, flags)) == [bool, dict]
-            and all(isinstance(item, str) for item in self.hashes.values())
-            and _is_time(self.time)
-            and _IMAGE.match(self.image) is not None
-            and 1 <= self.sector <= 1 << 20
-            and 1 <= self.physical_sector <= 1 << 30
-        )
-        if not sound:
-            raise RepositoryError("expected the manifest of a snapshot, found another", name=where)
+
+def _check(manifest: Manifest, where: str) -> None:
+    """Refuse values that cannot be."""
+    texts = (
+        manifest.image,
+        manifest.time,
+        manifest.root,
+        manifest.source,
+        manifest.host,
+        manifest.tool,
+        manifest.format,
+    )
+    numbers = (
+        manifest.size,
+        manifest.sector,
+        manifest.physical_sector,
+        manifest.stored,
+        manifest.read,
+    )
+    flags: tuple[object, ...] = (manifest.used, manifest.hashes)
+    sound = (
+        all(isinstance(item, str) for item in texts)
+        and all(type(item) is int and 0 <= item <= SIZE_MAX for item in numbers)
+        and _NAME.match(manifest.root) is not None
+        and (manifest.parent is None or _is_name(manifest.parent))
+        and list(map(type, flags)) == [bool, dict]
+        and all(isinstance(item, str) for item in manifest.hashes.values())
+        and _is_time(manifest.time)
+        and _IMAGE.match(manifest.image) is not None
+        and 1 <= manifest.sector <= 1 << 20
+        and 1 <= manifest.physical_sector <= 1 << 30
+    )
+    if not sound:
+        raise RepositoryError("expected the manifest of a snapshot, found another", name=where)
 
 
 def _strings(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - it comes from JSON

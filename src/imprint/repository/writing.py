@@ -6,6 +6,7 @@ are durable, so that a crash leaves packs without an index, and never an index w
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from imprint.core.units import MIB
 from imprint.repository.envelope import What, wrap
 from imprint.repository.index import build_index
 from imprint.repository.pack import PACK_BYTES, PackBuilder, PackKind, encode_group, pack_object
+from imprint.repository.parity import encode_parity, parity_object
 from imprint.repository.protection import NAME_BYTES
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ number of index objects grows with the logarithm of what a session adds."""
 
 _NODE_GROUP_BYTES: Final = 64 << 10
 
+_SALT_BYTES: Final = 32
+
 
 class ChunkWriter:
     """Adds chunks. :meth:`claim` may be called from any thread, the rest from one.
@@ -50,18 +54,33 @@ class ChunkWriter:
         index: ChunkIndex,
         *,
         level: int,
+        parity: int = 0,
         uploads: int = _UPLOADS,
+        condemned: frozenset[bytes] = frozenset(),
     ) -> None:
+        """See :meth:`.Repository.writer`.
+
+        Args:
+            store: where packs are put.
+            protection: of the repository.
+            index: what counts as there already.
+            level: of Zstandard.
+            parity: percentage of redundancy that packs get.
+            uploads: packs on their way at a time.
+            condemned: packs that somebody means to remove, and no new pack may be one of.
+        """
         self._store = store
         self._protection = protection
         self._index = index
         self._level = level
+        self._parity = parity
+        self._condemned = condemned
         self._lock = threading.Lock()
         self._claimed: set[bytes] = set()
         self._builders: dict[PackKind, PackBuilder] = {}
         self._pool = ThreadPoolExecutor(uploads, "upload")
         self._uploads = uploads
-        self._pending: deque[Future[FinishedPack]] = deque()
+        self._pending: deque[Future[tuple[FinishedPack, int]]] = deque()
         self._durable: list[tuple[bytes, Directory]] = []
         self._durable_bytes = 0
         self._indexed_bytes = 0
@@ -138,19 +157,30 @@ class ChunkWriter:
             self.add(encode_group(contents, self._level), names, PackKind.NODES)
 
     def _close(self, kind: PackKind) -> None:
-        pack = self._builders.pop(kind).finish()
+        builder = self._builders.pop(kind)
+        pack = builder.finish()
+        while pack.name in self._condemned:
+            # It was made of the same chunks before, and whoever removes that would remove this.
+            salt = os.urandom(_SALT_BYTES)
+            builder.add(encode_group((salt,), self._level), (self._protection.name_of(salt),))
+            pack = builder.finish()
         while len(self._pending) >= self._uploads:
             self._collect()
         self._pending.append(self._pool.submit(self._put_pack, pack))
 
-    def _put_pack(self, pack: FinishedPack) -> FinishedPack:
+    def _put_pack(self, pack: FinishedPack) -> tuple[FinishedPack, int]:
+        """The pack, and how many bytes were put."""
         self._store.put(pack_object(pack.name), pack.parts)
-        return pack
+        size = sum(map(len, pack.parts))
+        if self._parity:
+            parts = encode_parity(b"".join(pack.parts), pack.name, self._parity)
+            self._store.put(parity_object(pack.name), parts)
+            size += sum(map(len, parts))
+        return pack, size
 
     def _collect(self) -> None:
         """Wait for the pack that was sent first."""
-        pack = self._pending.popleft().result()
-        size = sum(len(part) for part in pack.parts)
+        pack, size = self._pending.popleft().result()
         self._packs.add(pack.name)
         self.stored += size
         self._durable.append((pack.name, pack.directory))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   imprint capture /dev/sdb laptop.qcow2 --verify
   imprint capture /dev/sdb laptop.raw --hash md5,sha1,sha256
+  imprint capture /dev/sdb repo:/srv/images::laptop --used
   ssh host 'cat /dev/sda' | imprint capture - host.qcow2 -o compression=zstd
 """
 
@@ -29,8 +30,10 @@ _UNREADABLE_EXIT: Final = 6
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; ``docs/reference/capture.md`` lists them too."""
     parser.add_argument("source", help="device, image or URL to read, or - for standard input")
-    parser.add_argument("target", help="image to write, or - for standard output")
-    options.add_hashes(parser)
+    parser.add_argument(
+        "target", help="image to write, repo:PLACE::IMAGE to add to, or - for standard output"
+    )
+    options.add_hashes(parser, None)
     parser.add_argument(
         "--verify",
         action="store_true",
@@ -38,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     copying.add_arguments(parser)
     options.add_used(parser, prove=True)
+    copying.add_snapshot_arguments(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -47,11 +51,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if args.format is None and parse(args.source).where is Where.DEVICE:
         # A medium is imaged as it is: what its owner wrote on it must not decide how.
         args.format = "raw"
-    outcome = copying.copy(args, console, hashes=args.hash, salvage=True)
+    # In a repository the snapshot's own name is a hash of everything.
+    usual = () if copying.is_repository(args.target) else options.HASHES
+    hashes = usual if args.hash is None else args.hash
+    outcome = copying.copy(args, console, hashes=hashes, salvage=True)
     if outcome is None:
         return 0
     report = outcome.report
-    wrong = _read_back(args, console, outcome) if args.verify else {}
+    wrong = outcome.wrong
+    if args.verify and outcome.snapshot is None:
+        wrong = _read_back(args, console, outcome)
     copying.describe(console, args, outcome)
     for name, digest in report.hashes.items():
         console.print(f"{name}  {digest}")
@@ -63,7 +72,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.print("read back: the target holds the same")
     console.result(
         **copying.facts(outcome),
-        hashes=report.hashes,
+        hashes={**report.hashes, **copying.merkle(outcome)},
         bad=[{"offset": extent.offset, "length": extent.length} for extent in report.bad],
         verified=not wrong if args.verify else None,
     )

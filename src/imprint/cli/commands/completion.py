@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from imprint import formats
 from imprint.cli.options import add_json
-from imprint.cli.parsers import Parser, verb_parser
-from imprint.cli.verbs import VERBS
+from imprint.cli.parsers import Parser, all_verbs, verb_parser
+from imprint.cli.verbs import GROUPS, VERBS
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from imprint.cli.console import Console
 
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Print the script, made from the parsers that the verbs have."""
-    parsers = {name: verb_parser(name) for name in VERBS}
+    parsers = {name: verb_parser(name) for name in all_verbs()}
     render = {"bash": _bash, "zsh": _zsh, "fish": _fish}[args.shell]
     lines = list(render(parsers))
     console.block(lines)
@@ -70,19 +70,25 @@ def _bash(parsers: dict[str, Parser]) -> Iterator[str]:
     yield "# bash completion for imprint"
     yield "_imprint() {"
     yield "    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}"
-    yield "    local words="
+    yield "    local words= verb=${COMP_WORDS[1]}"
+    yield f"    case $verb in {'|'.join(GROUPS)}) verb+=-${{COMP_WORDS[2]}} ;; esac"
     yield '    if [ "$COMP_CWORD" -eq 1 ]; then'
-    yield f"        words={shlex.quote(' '.join(parsers))}"
+    yield f"        words={shlex.quote(' '.join(VERBS))}"
+    for group, parts in GROUPS.items():
+        yield f'    elif [ "$COMP_CWORD:${{COMP_WORDS[1]}}" = 2:{group} ]; then'
+        yield f"        words={shlex.quote(' '.join(parts))}"
     yield "    else"
-    yield "        case ${COMP_WORDS[1]}:$before in"
-    for name, parser in parsers.items():
+    yield "        case $verb:$before in"
+    for verb, parser in parsers.items():
+        name = verb.replace(" ", "-")
         for action in _options(parser):
             if not _takes_value(action):
                 continue
             places = "|".join(f"{name}:{option}" for option in action.option_strings)
             yield f"            {places}) words={shlex.quote(' '.join(_values(action)))} ;;"
-    yield "            *) case ${COMP_WORDS[1]}:$word in"
-    for name, parser in parsers.items():
+    yield "            *) case $verb:$word in"
+    for verb, parser in parsers.items():
+        name = verb.replace(" ", "-")
         flags = [option for action in _options(parser) for option in action.option_strings]
         yield f"                {name}:-*) words={shlex.quote(' '.join(flags))} ;;"
         words = [value for action in _positionals(parser) for value in _values(action)]
@@ -100,19 +106,28 @@ def _zsh(parsers: dict[str, Parser]) -> Iterator[str]:
     yield "#compdef imprint"
     yield "_imprint() {"
     yield "    local -a verbs"
-    yield "    verbs=("
-    for name, what in VERBS.items():
-        yield f"        {shlex.quote(f'{name}:{what}')}"
-    yield "    )"
+    yield f"    verbs=({' '.join(_zsh_verbs(VERBS))})"
     yield "    if (( CURRENT == 2 )); then"
     yield "        _describe verb verbs"
     yield "        return"
     yield "    fi"
     yield "    shift words"
     yield "    (( CURRENT-- ))"
-    yield "    case $words[1] in"
+    yield "    local verb=$words[1]"
+    for group, parts in GROUPS.items():
+        yield f"    if [[ $verb == {group} ]]; then"
+        yield "        if (( CURRENT == 2 )); then"
+        yield f"            verbs=({' '.join(_zsh_verbs(parts))})"
+        yield "            _describe verb verbs"
+        yield "            return"
+        yield "        fi"
+        yield "        shift words"
+        yield "        (( CURRENT-- ))"
+        yield "        verb+=-$words[1]"
+        yield "    fi"
+    yield "    case $verb in"
     for name, parser in parsers.items():
-        yield f"        {name}) _arguments \\"
+        yield f"        {name.replace(' ', '-')}) _arguments \\"
         for action in _options(parser):
             yield from (
                 f"            {shlex.quote(_zsh_option(option, action))} \\"
@@ -130,6 +145,10 @@ def _zsh(parsers: dict[str, Parser]) -> Iterator[str]:
     yield '_imprint "$@"'
 
 
+def _zsh_verbs(verbs: Mapping[str, str]) -> Iterator[str]:
+    return (shlex.quote(f"{name}:{what.replace(':', ' -')}") for name, what in verbs.items())
+
+
 def _zsh_option(option: str, action: argparse.Action) -> str:
     text = f"*{option}[{_help(action)}]"
     if _takes_value(action):
@@ -144,8 +163,14 @@ def _fish(parsers: dict[str, Parser]) -> Iterator[str]:
     for name, what in VERBS.items():
         words = shlex.quote(what)
         yield f"complete -c imprint -n __fish_use_subcommand -f -a {name} -d {words}"
+    for group, parts in GROUPS.items():
+        listed = " ".join(parts)
+        missing = f"{_seen(group)}; and not {_seen(listed)}"
+        for name, what in parts.items():
+            words = shlex.quote(what)
+            yield f"complete -c imprint -n {shlex.quote(missing)} -f -a {name} -d {words}"
     for name, parser in parsers.items():
-        condition = shlex.quote(f"__fish_seen_subcommand_from {name}")
+        condition = shlex.quote(_fish_condition(name))
         for action in _options(parser):
             line = f"complete -c imprint -n {condition}"
             for option in action.option_strings:
@@ -157,3 +182,15 @@ def _fish(parsers: dict[str, Parser]) -> Iterator[str]:
         words = " ".join(value for action in _positionals(parser) for value in _values(action))
         if words:
             yield f"complete -c imprint -n {condition} -f -a {shlex.quote(words)}"
+
+
+def _seen(verbs: str) -> str:
+    return f"__fish_seen_subcommand_from {verbs}"
+
+
+def _fish_condition(name: str) -> str:
+    """When a verb's arguments are offered; its name may be that of one in a group, too."""
+    if " " in name:
+        return "; and ".join(map(_seen, name.split()))
+    groups = [group for group, parts in GROUPS.items() if name in parts]
+    return "; and not ".join(map(_seen, [name, *groups]))

@@ -35,12 +35,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="image or device to write, or - for standard output")
     copying.add_arguments(parser)
     options.add_used(parser, prove=True)
+    copying.add_snapshot_arguments(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Convert."""
     sources = tuple(args.source)
-    kind = kinds.chosen(TargetRequest(args.target, args.target_format))
+    kind = None
+    if not copying.is_repository(args.target):
+        kind = kinds.chosen(TargetRequest(args.target, args.target_format))
     if len(sources) > 1 and (kind is None or not kind.takes_several):
         extra = " ".join((*sources[2:], args.target))
         raise UsageError(

@@ -10,6 +10,7 @@ from imprint.cli import options
 from imprint.cli.console import exact, format_value
 from imprint.core.units import format_size
 from imprint.endpoints.describing import describe_image
+from imprint.endpoints.location import Where, parse
 from imprint.volumes.type_names import UNKNOWN
 
 if TYPE_CHECKING:
@@ -19,25 +20,29 @@ if TYPE_CHECKING:
     from imprint.core.info import ImageInfo, SnapshotInfo
     from imprint.endpoints.describing import Description
     from imprint.endpoints.survey import Survey
+    from imprint.repository.snapshots import Snapshot
 
 EXAMPLES = """\
   imprint info disk.qcow2
   imprint info disk.qcow2#p2
   imprint info disk.qcow2#lvm/vg0/root
+  imprint info repo:/srv/images::laptop
   imprint info https://host/disk.qcow2 --json
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; ``docs/reference/info.md`` lists them too."""
-    parser.add_argument("image", help="image, device or URL")
+    parser.add_argument("image", help="image, device, URL or disk in a repository")
     options.add_access(parser)
     options.add_output(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Describe; a parent that is missing is named, and is no error."""
-    found = describe_image(args.image, options.access(args, console, asks=False))
+    # An image says much without its passphrase, a repository nothing.
+    asks = parse(args.image).where is Where.REPOSITORY
+    found = describe_image(args.image, options.access(args, console, asks=asks))
     if console.is_json:
         console.result(**_json(found))
     else:
@@ -69,7 +74,24 @@ def _json(found: Description) -> dict[str, object]:
         "notes": list(info.notes),
         "disks": [asdict(disk) for disk in found.disks],
         "volumes": [asdict(volume) for volume in found.volumes],
+        **({} if found.snapshot is None else _snapshot_facts(found.snapshot)),
         **survey,
+    }
+
+
+def _snapshot_facts(snapshot: Snapshot) -> dict[str, object]:
+    """What only a disk in a repository has."""
+    manifest = snapshot.manifest
+    return {
+        "image": manifest.image,
+        "snapshot": snapshot.name,
+        "time": manifest.time,
+        "bytes_read": manifest.read,
+        "used": manifest.used,
+        "source": manifest.source,
+        "source_format": manifest.format,
+        "host": manifest.host,
+        "tool": manifest.tool,
     }
 
 
@@ -88,6 +110,7 @@ def snapshot_time(item: SnapshotInfo) -> str | None:
 
 def _print(address: str, found: Description, console: Console) -> None:
     info = found.info
+    file = f", file of {exact(found.file_size)}" if found.snapshot is None else ""
     parent = info.parent or ""
     if info.parent_format:
         parent += f" ({info.parent_format})"
@@ -95,7 +118,8 @@ def _print(address: str, found: Description, console: Console) -> None:
     console.facts(
         [
             ("size", exact(found.size)),
-            ("stored", f"{format_size(found.stored_size)}, file of {exact(found.file_size)}"),
+            ("stored", f"{format_size(found.stored_size)}{file}"),
+            *([] if found.snapshot is None else _snapshot_rows(found.snapshot)),
             ("parent", parent),
             ("chain", _chain(found)),
             ("data file", info.data_file or ""),
@@ -115,6 +139,20 @@ def _print(address: str, found: Description, console: Console) -> None:
     if found.survey is not None:
         _print_survey(found.survey, console, is_whole=found.problem is None)
     _print_volumes(found, console)
+
+
+def _snapshot_rows(snapshot: Snapshot) -> list[tuple[str, str]]:
+    manifest = snapshot.manifest
+    read = f"{format_size(manifest.read)}{', what is used' if manifest.used else ''}"
+    return [
+        ("image", manifest.image),
+        ("snapshot", snapshot.name),
+        ("taken", manifest.taken.astimezone().strftime("%Y-%m-%d %H:%M:%S %z")),
+        ("read", read),
+        ("source", " ".join(filter(None, (manifest.source, manifest.format)))),
+        ("host", manifest.host),
+        ("made by", manifest.tool),
+    ]
 
 
 def _chain(found: Description) -> str:

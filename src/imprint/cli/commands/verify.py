@@ -43,6 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     options.add_access(parser)
     options.add_workers(parser)
+    options.add_place_options(parser)
     options.add_output(parser)
 
 

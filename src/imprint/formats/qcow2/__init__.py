@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from imprint.core.events import Finding
     from imprint.core.formats import CreateSpec, SurveyTarget
     from imprint.core.info import SnapshotInfo
+    from imprint.core.runs import Runs
     from imprint.formats.qcow2.stream import Survey
 
 _MAGIC: Final = b"QFI\xfb"
@@ -184,6 +185,12 @@ class Qcow2Format:
         view = snapshots.find(found, key, storage.name).view(area)
         layer = Qcow2Layer.open(storage, opener, view=view)
         return Image(layer, name=storage.name, parent=layer.parent)
+
+    def written(self, storage: Storage, name: str) -> Runs:
+        """What a persistent dirty bitmap says."""
+        from imprint.formats.qcow2 import dirty
+
+        return dirty.written(storage, name)
 
     def create_snapshot(self, storage: Storage, opener: Opener, name: str) -> SnapshotInfo:
         """Keep the disk as it is now."""

@@ -20,6 +20,8 @@ from imprint.testing.fuzzing import (
     ntfs_volumes,
     others,
     readable_images,
+    repository_objects,
+    repository_packs,
     writable_images,
     xfs_images,
 )
@@ -42,6 +44,8 @@ _MODULES: Final[tuple[Callable[[], Iterator[Target]], ...]] = (
     labels.targets,
     ntfs_volumes.targets,
     others.targets,
+    repository_objects.targets,
+    repository_packs.targets,
     xfs_images.targets,
 )
 

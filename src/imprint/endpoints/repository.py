@@ -1,0 +1,111 @@
+"""Repositories by their address: opening and making them, and opening a disk that is in one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imprint.core.errors import UsageError
+from imprint.core.info import ImageInfo
+from imprint.endpoints.location import FORMAT
+from imprint.repository.key_files import read_secret_file
+from imprint.repository.key_objects import Origin
+from imprint.repository.repository import Repository
+
+if TYPE_CHECKING:
+    from imprint.core.contracts import Passphrase
+    from imprint.endpoints.location import Location
+    from imprint.endpoints.open import Access
+    from imprint.objects.contract import ObjectStore
+    from imprint.repository.snapshots import Snapshot
+    from imprint.repository.source import SnapshotSource
+
+
+def open_store(place: str, access: Access) -> ObjectStore:
+    """The place of a repository.
+
+    Raises:
+        UsageError: if it is none that can be opened.
+        UnsupportedFeatureError: if what opens it is not installed.
+    """
+    if access.open_place is not None:
+        return access.open_place(place)
+    from imprint.endpoints.places import open_place  # most give their own
+
+    return open_place(place, environment={})
+
+
+def open_repository(place: str, access: Access) -> Repository:
+    """Open the repository in a place; it has to be closed.
+
+    Raises:
+        RepositoryError: if there is none, or a damaged one.
+        PassphraseError: if it is encrypted, and the secret is missing or wrong.
+    """
+    store = open_store(place, access)
+    try:
+        return Repository.open(store, secret_of(access))
+    except BaseException:
+        store.close()
+        raise
+
+
+def make_repository(
+    place: str, access: Access, *, is_encrypted: bool, level: int, parity: int
+) -> Repository:
+    """Make an empty repository; it has to be closed.
+
+    Raises:
+        RefusedError: if there is one already, or something else.
+        PassphraseError: if it shall be encrypted, and there is no secret.
+    """
+    store = open_store(place, access)
+    try:
+        secret = secret_of(access)(store.name) if is_encrypted else None
+        origin = Origin.PASSPHRASE if access.key_file is None else Origin.FILE
+        return Repository.create(store, secret=secret, origin=origin, level=level, parity=parity)
+    except BaseException:
+        store.close()
+        raise
+
+
+def secret_of(access: Access) -> Passphrase:
+    """What asks for the secret of a repository: a key file is one, and nobody is asked."""
+    path = access.key_file
+    if path is None:
+        return access.gate().passphrase
+    return lambda name: read_secret_file(path)
+
+
+def image_info(snapshot: Snapshot) -> ImageInfo:
+    """What is known of a disk in a repository, in the words for images."""
+    manifest = snapshot.manifest
+    return ImageInfo(
+        FORMAT,
+        manifest.size,
+        parent=manifest.parent,
+        parent_format=None if manifest.parent is None else FORMAT,
+        hashes={**manifest.hashes, "merkle": manifest.root},
+        notes=manifest.notes,
+    )
+
+
+def open_snapshot(location: Location, access: Access) -> SnapshotSource:
+    """The disk that an address means; closing it closes the repository.
+
+    Raises:
+        RepositoryError: if the repository is missing or damaged.
+        UsageError: if it has no such disk, or no such snapshot of it.
+    """
+    if access.format not in (None, "raw"):
+        raise UsageError(
+            f"is a disk in a repository, and of no format: found -f {access.format}",
+            name=location.text,
+        )
+    repository = open_repository(location.base, access)
+    try:
+        selector = location.snapshot or access.snapshot
+        snapshot = repository.select(location.image, selector)
+        return repository.source(snapshot, on_close=repository.close)
+    except BaseException:
+        repository.close()
+        raise
