@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.cases import CASES, Case, Tool, format_of, peer_format
 from benchmarks.inputs import Inputs
+from benchmarks.measuring import FailedError, run_measured
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,10 +47,6 @@ class Supplying(Protocol):
 
     def get(self, name: str) -> Path:
         """The path of an input."""
-
-
-class FailedError(Exception):
-    """A program ended with an error; the text says which."""
 
 
 @dataclass
@@ -79,7 +75,7 @@ def measure_case(
     files = {name: inputs.get(name) for name in case.needs}
     files["out"] = folder / "out"
     for path in files.values():
-        _warm(path)
+        warm(path)
     tools = [case.ours, *case.peers]
     result = Result(case, {tool.name: [] for tool in tools})
     for turn in range(runs + 1):
@@ -102,29 +98,15 @@ def measure_case(
 
 def _measure(command: list[str], output: Path | None) -> Sample:
     """One run, until the result is durable."""
-    os.sync()
-    with tempfile.TemporaryFile() as errors:
-        redirect = [
-            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-            (os.POSIX_SPAWN_DUP2, errors.fileno(), 2),
-        ]
-        start = time.perf_counter()
-        try:
-            child = os.posix_spawnp(command[0], command, os.environ, file_actions=redirect)
-        except OSError as failure:
-            raise FailedError(f"{command[0]}: {failure.strerror}") from failure
-        _, status, usage = os.wait4(child, 0)
+
+    def settle() -> None:
         if output is not None and output.exists():
             _fsync(output)
             _fsync(output.parent)
-        wall_s = time.perf_counter() - start
-        errors.seek(0)
-        code = os.waitstatus_to_exitcode(status)
-        if code != 0:
-            lines = errors.read().decode(errors="replace").strip().splitlines()
-            raise FailedError(lines[0] if lines else f"exit code {code}")
+
+    run = run_measured(command, settle)
     stored = output.stat().st_blocks * 512 if output is not None else 0
-    return Sample(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, stored)
+    return Sample(run.wall_s, run.cpu_s, run.peak, stored)
 
 
 def _verify(case: Case, _: Tool, files: dict[str, Path]) -> None:
@@ -143,7 +125,7 @@ def _verify(case: Case, _: Tool, files: dict[str, Path]) -> None:
         raise FailedError(f"wrote another disk: {done.stdout.strip() or done.stderr.strip()}")
 
 
-def _warm(path: Path) -> None:
+def warm(path: Path) -> None:
     """Read a file once, so that nobody's first read is slower than the others'."""
     if path.exists():
         with path.open("rb", buffering=0) as file:
@@ -160,7 +142,8 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
+    """Say what is going on; standard output belongs to the table."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -195,12 +178,12 @@ def main(suite: Suite) -> int:
         wanted = (len({name for case in cases for name in case.needs}) + 1) * args.size
         free = shutil.disk_usage(folder).free
         if free < wanted:
-            _tell(f"expected {format_size(wanted)} free in {folder}, found {format_size(free)}")
+            tell(f"expected {format_size(wanted)} free in {folder}, found {format_size(free)}")
             return 2
-        inputs = suite.supply(folder, args.size, _tell)
+        inputs = suite.supply(folder, args.size, tell)
         results = []
         for case in cases:
-            _tell(f"measuring {case.name}")
+            tell(f"measuring {case.name}")
             results.append(measure_case(case, inputs, folder, args.runs, verify=suite.verify))
     # Not at the top: a parent's memory counts as its children's.
     from benchmarks import table

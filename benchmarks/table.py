@@ -107,12 +107,23 @@ def render(table: Sequence[Row], facts: dict[str, str], *, markdown: bool) -> st
         *("CPU s", "peer CPU s", "MiB", "peer MiB", "stored", "peer stored", "ratio"),
     )
     cells = [head, *(_cells(row) for row in table)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
-    lines = [_padded(line, widths) for line in cells]
     failures = [f"{row.case}, {row.peer}: {row.failure}" for row in table if row.failure]
+    return page(cells, failures, facts, markdown=markdown)
+
+
+def page(
+    cells: Sequence[Sequence[str]],
+    failures: Sequence[str],
+    facts: dict[str, str],
+    *,
+    markdown: bool,
+) -> str:
+    """A table whose first line is its head, with what failed, and what it was measured on."""
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    lines = [_padded(line, widths) for line in cells]
     if not markdown:
         about = [f"{name}: {value}" for name, value in facts.items()]
-        return "\n".join(["  ".join(line) for line in lines] + [""] + failures + about)
+        return "\n".join(["  ".join(line) for line in lines] + [""] + [*failures, *about])
     rule = "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|"
     body = ["| " + " | ".join(line) + " |" for line in lines]
     about = ["; ".join(f"{name}: {value}" for name, value in facts.items()) + ".", ""]

@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.aged import KINDS
 from benchmarks.cases import IMPRINT, SAME_SPEED, Case, Tool, imprint
-from benchmarks.run import FailedError, Suite, main
+from benchmarks.measuring import must_succeed
+from benchmarks.run import Suite, main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,20 +94,13 @@ def _verify(case: Case, tool: Tool, files: dict[str, Path]) -> None:
     raw = files["out"].with_suffix(".raw")
     try:
         if case.output == "raw":
-            _must_succeed("zstd", "-q", "-d", "--sparse", str(files["out"]), "-o", str(raw))
+            must_succeed("zstd", "-q", "-d", "--sparse", str(files["out"]), "-o", str(raw))
         else:
             formats = ("-f", "qcow2", "-O", "raw")
-            _must_succeed("qemu-img", "convert", *formats, str(files["out"]), str(raw))
-        _must_succeed(*KINDS[case.needs[0]].check, str(raw))
+            must_succeed("qemu-img", "convert", *formats, str(files["out"]), str(raw))
+        must_succeed(*KINDS[case.needs[0]].check, str(raw))
     finally:
         raw.unlink(missing_ok=True)
-
-
-def _must_succeed(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        lines = (done.stdout + done.stderr).strip().splitlines()
-        raise FailedError(f"{command[0]}: {lines[-1] if lines else done.returncode}")
 
 
 if __name__ == "__main__":

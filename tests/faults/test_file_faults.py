@@ -8,7 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +23,7 @@ from imprint.storage.memory import MemoryStorage
 from imprint.storage.pending import PendingFile, partial_path
 from imprint.storage.stream import StreamStorage, spool
 from imprint.testing.opener import DictOpener
+from imprint.testing.volumes import small_disk
 from imprint.transfer.copy import copy
 
 if TYPE_CHECKING:
@@ -49,19 +50,7 @@ def _random(size: int, seed: int = 1) -> bytes:
 @pytest.fixture(params=["tmpfs", "ext4"])
 def tiny(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A file system with room for some megabytes."""
-    point = tmp_path / "tiny"
-    point.mkdir()
-    with ExitStack() as undo:
-        if request.param == "tmpfs":
-            command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(point)]
-        else:
-            image = tmp_path / "ext4.img"
-            image.touch()
-            os.truncate(image, 5 * MIB)
-            subprocess.run(["mkfs.ext4", "-q", image], check=True)
-            command = ["mount", "-o", "loop", str(image), str(point)]
-        subprocess.run(command, check=True)
-        undo.callback(subprocess.run, ["umount", str(point)], check=True)
+    with small_disk(request.param, tmp_path, 5 * MIB) as point:
         yield point
 
 

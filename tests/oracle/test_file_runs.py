@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import re
 from contextlib import closing
 from itertools import pairwise
@@ -11,14 +13,19 @@ import pytest
 
 from imprint.core.runs import Runs
 from imprint.core.units import MIB
+from imprint.filesystems.btrfs import FILE_SYSTEM as BTRFS
+from imprint.filesystems.exfat import FILE_SYSTEM as EXFAT
 from imprint.filesystems.ext import FILE_SYSTEM as EXT
 from imprint.filesystems.fat import FILE_SYSTEM as FAT
+from imprint.filesystems.hfsplus import FILE_SYSTEM as HFSPLUS
 from imprint.filesystems.ntfs import FILE_SYSTEM as NTFS
 from imprint.filesystems.xfs import FILE_SYSTEM as XFS
 from imprint.storage.file import FileStorage
-from imprint.testing import ext_volume, ntfs_volume, xfs_volume
+from imprint.storage.memory import MemoryStorage
+from imprint.testing import btrfs_volume, ext_volume, ntfs_volume, xfs_volume
 from imprint.testing.oracles import run
-from imprint.testing.volumes import mounted
+from imprint.testing.small_hfsplus import small_hfsplus
+from imprint.testing.volumes import attached, mounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -166,5 +173,72 @@ def test_the_files_of_fat_are_where_the_sleuth_kit_says(
     assert len(expected) > 40
     for start, end in expected:
         assert end <= ends[start] < end + unit
-    assert len(found) <= len(expected) + 2  # the root directory, and what holds bad clusters
+    assert len(found) <= len(expected) + 10  # the root directory, in clusters of 512 bytes
     assert all(one[1] <= other[0] for one, other in pairwise(found))
+
+
+def written(folder: Path, copies: int = 20) -> list[bytes]:
+    """Files of some sizes; all of different content."""
+    dice = random.Random(8)
+    found = [dice.randbytes(dice.choice((5000, 9000, 70_000, 600_000))) for _ in range(copies)]
+    for number, content in enumerate(found):
+        (folder / f"file{number}").write_bytes(content)
+        os.sync()
+    return found
+
+
+def check_by_content(path: Path, system: Locating, files: list[bytes], unit: int) -> None:
+    """Each file begins where a run does, and so does its second copy, if there is one."""
+    with closing(FileStorage.open(path)) as storage:
+        runs = list(system.file_runs(storage))
+    lengths = {offset: length for _, offset, length in runs}
+    volume = path.read_bytes()
+    for content in files:
+        at = volume.find(content[:512])
+        while at >= 0:
+            if volume[at : at + len(content)] == content:
+                assert lengths[at] == len(content) + -len(content) % unit
+            else:
+                assert at in lengths
+            at = volume.find(content[:512], at + 1)
+
+
+@pytest.mark.root
+@pytest.mark.oracle("mkfs.exfat", "mount.exfat-fuse")
+def test_the_files_of_exfat_are_where_their_content_is(tmp_path: Path) -> None:
+    """Fails if files without a chain, or with one, are told at wrong places."""
+    path = tmp_path / "volume"
+    with path.open("wb") as file:
+        file.truncate(32 * MIB)
+    run("mkfs.exfat", "-c", "4K", path)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with attached(path) as device:
+        run("mount.exfat-fuse", device, folder)
+        try:
+            files = written(folder)
+            (folder / "file3").unlink()
+            (folder / "pieces").write_bytes(random.Random(3).randbytes(3 * MIB))
+        finally:
+            run("umount", folder)
+    del files[3]
+    check_by_content(path, EXFAT, files, 4096)
+
+
+@pytest.mark.root
+@pytest.mark.oracle("mkfs.btrfs")
+@pytest.mark.parametrize("profile", ["single", "dup"])
+def test_the_files_of_btrfs_are_where_their_content_is(profile: str, tmp_path: Path) -> None:
+    """Fails if addresses are taken for places, or a copy is forgotten."""
+    path = btrfs_volume.make(tmp_path / "volume", "-d", profile)
+    with mounted(path) as folder:
+        files = written(folder)
+    check_by_content(path, BTRFS, files, 4096)
+
+
+def test_the_files_of_hfsplus_are_among_what_is_reached() -> None:
+    """Fails if a run of a fork is lost or united with the next one."""
+    volume = MemoryStorage(small_hfsplus())
+    runs = [(offset, length) for _, offset, length in HFSPLUS.file_runs(volume)]
+    assert runs == list(HFSPLUS.reached(volume))
+    assert len(runs) > 5

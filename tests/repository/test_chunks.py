@@ -150,6 +150,25 @@ def test_neighbours_are_fetched_together_where_requests_take_long() -> None:
     assert len(store.ranges) == 1
 
 
+def test_who_reads_along_a_pack_asks_seldom() -> None:
+    """Fails if restoring from an object store costs a request for each group."""
+    protection, store = Plain(), CountingStore(latency_s=0.05)
+    groups = some_groups(16)
+    reader = reader_of([pack_of(groups, protection)], protection, store=store)
+    for group in groups:
+        for chunk in group:
+            buffer = memoryview(bytearray(len(chunk)))
+            reader.readinto_many([(protection.name_of(chunk), 0, buffer)])
+            assert buffer == chunk
+    assert len(store.ranges) <= 5
+    store.ranges.clear()
+    reader = reader_of([pack_of(groups, protection)], protection, store=store)
+    for group in groups[::-2]:
+        reader.readinto_many([(protection.name_of(group[0]), 0, memoryview(bytearray(1)))])
+    wanted = sum(len(chunk) for group in groups[::-2] for chunk in group)
+    assert sum(length for _, _, length in store.ranges) < wanted
+
+
 def test_the_cache_is_bounded() -> None:
     """Fails if memory grows with what was read."""
     protection = Plain()

@@ -229,6 +229,15 @@ def test_absurd_lengths_are_refused_before_anything_is_allocated(what: What) -> 
                 unwrap(resealed(content, what, codec, size), what, Plain(), name=NAME)
 
 
+def test_what_no_reader_would_accept_is_not_wrapped() -> None:
+    """Broken: a snapshot with too many notes would be put, and never be read again."""
+    for what in (What.SNAPSHOT, What.TAGS):
+        most = CONTENT_BYTES_MAX[what]
+        assert unwrap(wrap(what, bytes(most), full(), name=NAME), what, full(), name=NAME)
+        with pytest.raises(RepositoryError, match=f"at most {most} bytes"):
+            wrap(what, bytes(most + 1), Plain(), name=NAME)
+
+
 def test_lengths_that_do_not_fit_the_content_are_refused() -> None:
     """Broken: content would be cut off, or come with what stood in memory."""
     frame = zstd.compress(b"[1,2]")

@@ -200,6 +200,15 @@ class DyingStore(MemoryStore):
         self.left -= 1
 
 
+def test_the_last_full_key_is_not_even_gone_for_a_moment() -> None:
+    """Broken: whoever is killed in this moment would lock everybody out."""
+    store = DyingStore()
+    add(store, "admin", Rights.FULL)
+    store.left = 0
+    with pytest.raises(RefusedError, match="last key"):
+        remove_key(store, SECRETS, name_of(store, "admin"))
+
+
 @pytest.mark.parametrize("changes", range(3))
 def test_whoever_is_killed_while_changing_a_key_leaves_one_that_opens(changes: int) -> None:
     """Broken: a power cut would lock everybody out."""

@@ -27,7 +27,7 @@ BOB_PUBLIC = bytes.fromhex("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc
 SHARED = bytes.fromhex("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742")
 
 # The vectors of BLAKE3 itself, of bytes that count 0, 1, 2 … 250, 0 …: plain and keyed.
-BLAKE3_KEY = b"whats the Elvish word for friend"
+BLAKE3_KEY = bytes.fromhex("77686174732074686520456c7669736820776f726420666f7220667269656e64")
 BLAKE3 = {
     0: (
         "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262",

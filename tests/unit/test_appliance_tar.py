@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imprint.codecs import tar
 from imprint.core.errors import CorruptImageError, ImagingError, UsageError
 from imprint.core.units import align_up
-from imprint.endpoints.appliance import package, tar
+from imprint.endpoints.appliance import package
 from imprint.storage.file import FileStorage
 from imprint.storage.memory import MemoryStorage
 from imprint.testing import oracles

@@ -71,6 +71,16 @@ def test_no_more_is_made_than_is_asked_for() -> None:
     assert zstd.decompress(zstd.compress(bytes(64 << 20)), 4096) == bytes(4096)
 
 
+@pytest.mark.parametrize("sizes", [(SIZE,), (1, SIZE - 1), (0, 4096, 0, 40_000, SIZE - 44_096)])
+def test_a_frame_is_decoded_piece_by_piece(sizes: tuple[int, ...]) -> None:
+    """Fails if going on with a frame leaves out bytes, or gives some twice."""
+    data = far_repeats(5000)
+    decoder = zstd.Decoder(memoryview(zstd.compress(data) + b"behind"))
+    assert b"".join(map(decoder.read, sizes)) == data
+    with pytest.raises(CorruptImageError, match=f"of {SIZE + 1} bytes, found {SIZE}"):
+        decoder.read(1)
+
+
 @pytest.mark.parametrize("codec", [deflate, zstd])
 def test_damage_is_an_error(codec: object) -> None:
     """Fails if a short, cut or broken stream gives bytes, or an error of the library."""

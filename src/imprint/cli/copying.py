@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imprint.cli import options
@@ -60,6 +61,24 @@ def add_snapshot_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="of the new snapshot, if the target is a repository; repeatable",
+    )
+    parser.add_argument(
+        "--sign",
+        metavar="FILE",
+        type=Path,
+        help="Ed25519 key that vouches for the new snapshot; PEM, or of ssh-keygen",
+    )
+    parser.add_argument(
+        "--bitmap",
+        metavar="NAME",
+        help="of the source, which has noted what was written since the last snapshot: only that "
+        "is read",
+    )
+    parser.add_argument(
+        "--reread",
+        action="store_true",
+        help="read all of the source, even if its files seem not to have changed since the last "
+        "snapshot",
     )
 
 
@@ -132,12 +151,19 @@ def _work(
 ) -> tuple[Callable[[CopyRequest], Outcome], Callable[[CopyRequest], Plan]]:
     """What copies to the target, and what says beforehand what it would do."""
     if not is_repository(args.target):
-        if getattr(args, "tag", None):
-            raise UsageError("--tag is for snapshots: the target is no repository")
+        for name in ("tag", "sign", "bitmap", "reread"):
+            if getattr(args, name, None):
+                raise UsageError(f"--{name} is for snapshots: the target is no repository")
         return run, intend
     from imprint.endpoints import capturing  # only for repositories
 
-    adding = capturing.Adding(tuple(args.tag), getattr(args, "verify", False))
+    adding = capturing.Adding(
+        tuple(args.tag),
+        args.sign,
+        verify=getattr(args, "verify", False),
+        reread=args.reread,
+        bitmap=args.bitmap,
+    )
     return functools.partial(capturing.run, adding=adding), capturing.plan
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from imprint.objects.contract import ObjectStore
 
 
+PASSPHRASE: Final = "IMPRINT_PASSPHRASE"  # noqa: S105 - the name of one
+"""The variable of the environment."""
+
 _POLICIES: Final[dict[str, SizePolicy | None]] = {
     "auto": None,
     "chs": "chs",
@@ -146,6 +149,7 @@ def add_access(parser: argparse.ArgumentParser, *, snapshot: bool = True) -> Non
         parser.add_argument(
             "--snapshot", metavar="NAME", help="read an internal snapshot, by name or id"
         )
+        add_key_file(parser)
 
 
 def add_size_policy(
@@ -177,7 +181,6 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="unlocks the image; else IMPRINT_PASSPHRASE, or a prompt",
     )
-    add_key_file(parser)
 
 
 def add_key_file(parser: argparse.ArgumentParser) -> None:
@@ -328,7 +331,7 @@ def access(
         format=format_,
         allowed=tuple(args.allow_parent),
         passphrase=passphrase(args.passphrase_file, console, asks=asks),
-        key_file=args.key_file,
+        key_file=getattr(args, "key_file", None),
         open_place=place_opener(args),
         snapshot=snapshot,
         size_policy=_POLICIES[policy],
@@ -338,8 +341,23 @@ def access(
     )
 
 
-def passphrase(file: Path | None, console: Console, *, asks: bool = True) -> Passphrase:
-    """Secrets come from a file, the environment or a prompt, never from an argument."""
+def passphrase(
+    file: Path | None,
+    console: Console,
+    *,
+    asks: bool = True,
+    variable: str = PASSPHRASE,
+    is_new: bool = False,
+) -> Passphrase:
+    """Secrets come from a file, the environment or a prompt, never from an argument.
+
+    Args:
+        file: whose content it is; ``None``: it comes from elsewhere.
+        console: for asking.
+        asks: whether a person may be asked.
+        variable: of the environment.
+        is_new: whether the secret is being chosen: a person has to type it twice then.
+    """
 
     def ask(name: str) -> bytes:
         if file is not None:
@@ -347,24 +365,36 @@ def passphrase(file: Path | None, console: Console, *, asks: bool = True) -> Pas
                 return file.read_bytes().removesuffix(b"\n")
             except OSError as failure:
                 raise ReadError((failure.strerror or "").lower(), name=str(file)) from failure
-        secret = os.environ.get("IMPRINT_PASSPHRASE")
+        secret = os.environ.get(variable)
         if secret is not None:
             return os.fsencode(secret)
         if not asks or not _has_terminal():
+            new = "new-" if variable != PASSPHRASE else ""
             raise PassphraseError(
-                "is encrypted: expected a passphrase",
+                f"expected a {new.replace('-', ' ')}passphrase"
+                if is_new
+                else "is encrypted: expected a passphrase",
                 name=name,
-                advice="give it with --passphrase-file or in IMPRINT_PASSPHRASE",
+                advice=f"give it with --{new}passphrase-file or in {variable}",
             )
-        import getpass  # only where somebody is asked
-
-        with console.asking():
-            try:
-                return getpass.getpass(f"passphrase for {printable(name)}: ").encode()
-            except EOFError:
-                raise PassphraseError("expected a passphrase, found nothing", name=name) from None
+        return _typed(name, console, is_new=is_new)
 
     return ask
+
+
+def _typed(name: str, console: Console, *, is_new: bool) -> bytes:
+    """What a person answers."""
+    import getpass  # only where somebody is asked
+
+    with console.asking():
+        try:
+            new = "new " if is_new else ""
+            given = getpass.getpass(f"{new}passphrase for {printable(name)}: ").encode()
+            if is_new and getpass.getpass("the same again: ").encode() != given:
+                raise PassphraseError("expected the same passphrase twice", name=name)
+        except EOFError:
+            raise PassphraseError("expected a passphrase, found nothing", name=name) from None
+        return given
 
 
 def _has_terminal() -> bool:

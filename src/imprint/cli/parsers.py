@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import keyword
 import re
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -67,7 +68,8 @@ def all_verbs() -> dict[str, str]:
 def verb_module(name: str) -> Verb:
     """Import the module of a verb, also of one in a group: ``repo init``."""
     path = name.replace(" ", ".").replace("-", "_")
-    return importlib.import_module(f"imprint.cli.commands.{path}")
+    reserved = "_" if keyword.iskeyword(path.rpartition(".")[2]) else ""
+    return importlib.import_module(f"imprint.cli.commands.{path}{reserved}")
 
 
 def verb_parser(name: str) -> Parser:

@@ -34,6 +34,19 @@ GROUPS: Final = {
     "repo": {
         "init": "make an empty repository",
         "list": "the images and snapshots in a repository",
+        "show": "all that a repository says of a snapshot",
+        "diff": "where the disks of two snapshots differ",
+        "tag": "show and change the labels of a snapshot",
+        "forget": "remove snapshots, by name or by a policy",
+        "prune": "remove what no snapshot needs",
+        "check": "is a repository sound, and what would be lost if it is not?",
+        "rebuild-index": "make the index again of what packs say of themselves",
+        "stats": "what a repository holds, and what it saves",
+        "copy": "copy snapshots to another repository, only what is missing there",
+        "export": "write snapshots into one tar file, which is a repository to read",
+        "import": "copy all snapshots of an exported file into a repository",
+        "key": "list, add, change and remove the keys of an encrypted repository",
+        "sign-key": "make a key that vouches for snapshots",
     },
 }
 """Verbs of several words. The module is ``imprint.cli.commands.<group>.<name>``."""

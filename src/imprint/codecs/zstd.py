@@ -62,6 +62,7 @@ class Decoder:
             options={zstd.DecompressionParameter.window_log_max: _WINDOW_BITS_MAX}
         )
         self._data = data
+        self._size = 0
 
     def read(self, size: int) -> bytes:
         """The next ``size`` bytes.
@@ -74,8 +75,10 @@ class Decoder:
             found = b"" if self._decoder.eof else self._decoder.decompress(data, size)
         except zstd.ZstdError as failure:
             raise CorruptImageError(f"expected a Zstandard frame: {failure}") from failure
+        self._size += len(found)
         if len(found) != size:
+            expected = self._size - len(found) + size
             raise CorruptImageError(
-                f"expected {size} bytes of a Zstandard frame, found {len(found)}"
+                f"expected a Zstandard frame of {expected} bytes, found {self._size}"
             )
         return found

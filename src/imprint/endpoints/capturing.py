@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import threading
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -15,17 +16,19 @@ from imprint.core.errors import Cancelled, ImagingError, UsageError
 from imprint.core.events import Event, Finding, Severity
 from imprint.core.formats import Option, OptionKind, parse_options
 from imprint.core.image import Image
+from imprint.endpoints.changes import chain_of, changed_since, is_sound, written_to
 from imprint.endpoints.copying import Outcome, Plan, tell_left_behind
 from imprint.endpoints.hashing import hash_disk
 from imprint.endpoints.layout import disk_cuts
 from imprint.endpoints.location import FORMAT, Where, parse
-from imprint.endpoints.open import open_source
+from imprint.endpoints.open import open_inside, open_source
 from imprint.endpoints.proof import prove_disk
 from imprint.endpoints.repository import open_repository
 from imprint.filters.salvage import Salvaging
 from imprint.filters.used import UsedOnly
 from imprint.repository.capture import Options, store_disk
 from imprint.repository.cutting import Cutting
+from imprint.repository.signing import read_key, sign
 from imprint.repository.snapshots import (
     Manifest,
     Snapshot,
@@ -33,11 +36,13 @@ from imprint.repository.snapshots import (
     newest_first,
     time_text,
 )
+from imprint.repository.tags import change_tags, check_tag
 from imprint.transfer.hashing import HashSet
 from imprint.transfer.span import HAS_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from imprint.core.contracts import Source
     from imprint.core.runs import Runs
@@ -69,11 +74,17 @@ class Adding:
 
     Attributes:
         tags: labels.
+        signer: file of the key that vouches for it.
         verify: read it back.
+        reread: read all of the disk, whatever is known not to have changed.
+        bitmap: of the image, which has noted what was written since the last snapshot.
     """
 
     tags: tuple[str, ...] = ()
+    signer: Path | None = None
     verify: bool = False
+    reread: bool = False
+    bitmap: str | None = None
 
 
 @dataclass
@@ -119,6 +130,8 @@ def run(request: CopyRequest, adding: Adding | None = None) -> Outcome:
     """
     adding = adding or Adding()
     location, level = _checked(request)
+    for tag in adding.tags:
+        check_tag(tag)
     heard = _Heard(request)
     with open_repository(location.base, request.access) as repository:
         source = open_source(request.source, replace(request.access, on_event=heard))
@@ -173,16 +186,18 @@ class _Capture:
         self._repository = repository
         self._image = image
         self._notes = notes
+        self._key = None if adding.signer is None else read_key(adding.signer)
 
     def run(self, source: Source, level: int) -> Outcome:
         request, repository = self._request, self._repository
         used = source.used if isinstance(source, UsedOnly) else None
-        began = self._moment()
+        began, chain = self._moment(), self._chain(source)
         older = self._older()
         options = Options(
             workers=request.workers,
             level=level,
             older=None if older is None else _tree_of(repository, older),
+            changed=None if older is None else self._changed(source, chain, older),
             hashes=HashSet(request.hashes) if request.hashes else None,
             on_event=request.on_event,
             cancel=request.cancel,
@@ -193,8 +208,13 @@ class _Capture:
             writer = repository.writer(session)
             try:
                 root, report = store_disk(disk, writer, repository.protection, cutting, options)
-                manifest = self._manifest(source, began, root, report, older)
-                manifest = replace(manifest, stored=writer.stored)
+                manifest = replace(
+                    self._manifest(source, root, report),
+                    time=began,
+                    parent=None if older is None else older.name,
+                    stored=writer.stored,
+                    chain=chain,
+                )
                 proved = used is not None and self._prove(manifest, used, report)
                 snapshot = self._commit(manifest, session, writer)
             except ImagingError as error:
@@ -225,26 +245,52 @@ class _Capture:
         ]
         return newest_first(found)[0] if found else None
 
-    def _manifest(
-        self, source: Source, began: str, root: bytes, report: Report, older: Snapshot | None
-    ) -> Manifest:
-        inner = source.source if isinstance(source, UsedOnly) else source
+    def _chain(self, source: Source) -> tuple[str, ...]:
+        """The state of the image's files, if it follows from them what the disk is."""
+        access = self._request.access
+        if access.snapshot is not None or access.size_policy is not None:
+            return ()
+        return chain_of(source)
+
+    def _changed(self, source: Source, chain: tuple[str, ...], older: Snapshot) -> Runs | None:
+        """What may not be as in the older snapshot; ``None``: anything."""
+        then, bitmap = older.manifest, self._adding.bitmap
+        if self._adding.reread or self._request.hashes or then.size != source.size:
+            return None
+        changed = None
+        if bitmap is not None:
+            location, access = parse(self._request.source), self._request.access
+            with closing(open_inside(location, access.cancel)) as storage:
+                changed = written_to(storage, access, bitmap)
+        elif then.format == _format_of(source):
+            changed = changed_since(source, chain, then.chain)
+        if changed is None or is_sound(source, self._repository.source(older), changed):
+            return changed
+        self._request.on_event(
+            Finding(
+                Severity.WARNING,
+                self._request.source,
+                "has changed where it seemed not to: all of it is read",
+            )
+        )
+        return None
+
+    def _manifest(self, source: Source, root: bytes, report: Report) -> Manifest:
         traits = source.traits
         return Manifest(
             self._image,
-            began,
+            "",
             source.size,
             root.hex(),
             sector=traits.logical_sector,
             physical_sector=traits.physical_sector,
-            parent=None if older is None else older.name,
             used=isinstance(source, UsedOnly),
             read=report.bytes_read,
             hashes=dict(report.hashes),
             source=_USER.sub("", self._request.source),
             host=platform.node(),
             tool=f"imprint {__version__}",
-            format=inner.info().format if isinstance(inner, Image) else "",
+            format=_format_of(source),
             notes=tuple(self._notes),
         )
 
@@ -264,7 +310,16 @@ class _Capture:
     def _commit(self, manifest: Manifest, session: Session, writer: ChunkWriter) -> Snapshot:
         if self._request.cancel is not None:
             self._request.cancel.check()
-        return self._repository.commit(manifest, session, writer)
+        key = self._key
+        snapshot = self._repository.commit(
+            manifest,
+            session,
+            writer,
+            sign=None if key is None else lambda name: sign(name, key),
+        )
+        if self._adding.tags:
+            change_tags(self._repository, snapshot, add=self._adding.tags)
+        return snapshot
 
 
 def _checked(request: CopyRequest) -> tuple[Location, int | None]:
@@ -286,6 +341,11 @@ def _checked(request: CopyRequest) -> tuple[Location, int | None]:
     if not isinstance(level, int) or not 1 <= level <= LEVEL_MAX:
         raise UsageError(f"option level: expected 1 to {LEVEL_MAX}, found {level}")
     return location, level
+
+
+def _format_of(source: Source) -> str:
+    inner = source.source if isinstance(source, UsedOnly) else source
+    return inner.info().format if isinstance(inner, Image) else ""
 
 
 def _tree_of(repository: Repository, snapshot: Snapshot) -> tuple[Tree, int]:

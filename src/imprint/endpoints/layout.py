@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import FormatError, PassphraseError, ReadError
 from imprint.core.events import ignore
+from imprint.core.runs import Runs
 from imprint.core.units import MIB
 from imprint.endpoints.survey import describe
 from imprint.endpoints.used import VolumeTree
 from imprint.filesystems.files import Locating
 from imprint.filesystems.table import allocator
+from imprint.repository.cutting import Cuts
 from imprint.repository.pack import CHUNK_MAX
 
 if TYPE_CHECKING:
@@ -36,29 +38,29 @@ _PART_BYTES: Final = 256 * MIB
 """Borders are sorted by parts of a volume that are so long, to take little memory."""
 
 
-def disk_cuts(source: Source) -> array[int]:
-    """Borders of partitions, volumes, and extents of files: what ``repository.Cutting`` takes.
+def disk_cuts(source: Source) -> Cuts:
+    """Borders of partitions, volumes, and extents of files.
 
     Reads metadata only, some 2 µs for each extent. Never fails because of what it reads.
-
-    Returns:
-        Offsets in bytes of the disk, ascending, each once; an array of ``Q``.
     """
     parts: list[array[int]] = []
+    unknown: list[Runs] = []
     left = MARKS_MAX
     for volume in _volumes(source):
         marks = _marks(volume, left)
         left -= len(marks)
+        if not marks:
+            unknown.append(volume.to_disk(Runs.whole(volume.source.size)))
         for span in volume.spans:
             first, last = bisect_left(marks, span.start + 1), bisect_left(marks, span.end)
             inside = map((span.disk - span.start).__add__, marks[first:last])
             parts.append(array("Q", (span.disk, *inside, span.disk + span.end - span.start)))
     parts.sort()
-    cuts = array("Q")
+    borders = array("Q")
     for part in parts:
         # What several volumes claim is cut as the first of them says.
-        cuts.extend(part[bisect_left(part, cuts[-1] + 1) :] if cuts else part)
-    return cuts
+        borders.extend(part[bisect_left(part, borders[-1] + 1) :] if borders else part)
+    return Cuts(borders, Runs.union(unknown))
 
 
 def _volumes(source: Source) -> Iterator[Volume]:

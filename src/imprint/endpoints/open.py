@@ -140,7 +140,15 @@ def open_source(address: str, access: Access | None = None) -> Source:
     """
     access = access or Access()
     location = parse(address)
-    source = _open_disk(location, access)
+    return open_part(_open_disk(location, access), location, access)
+
+
+def open_part(source: Source, location: Location, access: Access) -> Source:
+    """What an address means of its disk: a partition, what is used of it; it owns the disk.
+
+    Raises:
+        ImagingError: of the kind that says what is wrong; the disk is closed then.
+    """
     try:
         if location.partition is not None:
             from imprint.endpoints.survey import open_partition  # most name no partition

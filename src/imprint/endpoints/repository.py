@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imprint.core.errors import UsageError
 from imprint.core.info import ImageInfo
 from imprint.endpoints.location import FORMAT
+from imprint.objects.contract import MissingObjectError
+from imprint.repository.envelope import What, unwrap
 from imprint.repository.key_files import read_secret_file
 from imprint.repository.key_objects import Origin
-from imprint.repository.repository import Repository
+from imprint.repository.repository import SIGNATURES, Repository
+from imprint.repository.signing import Verdict, verify
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from imprint.core.contracts import Passphrase
     from imprint.endpoints.location import Location
     from imprint.endpoints.open import Access
     from imprint.objects.contract import ObjectStore
+    from imprint.repository.signing import TrustedKey
     from imprint.repository.snapshots import Snapshot
     from imprint.repository.source import SnapshotSource
 
@@ -27,6 +34,10 @@ def open_store(place: str, access: Access) -> ObjectStore:
         UsageError: if it is none that can be opened.
         UnsupportedFeatureError: if what opens it is not installed.
     """
+    if Path(place).is_file():
+        from imprint.endpoints.bundles import open_bundle  # most are folders
+
+        return open_bundle(Path(place))
     if access.open_place is not None:
         return access.open_place(place)
     from imprint.endpoints.places import open_place  # most give their own
@@ -73,7 +84,12 @@ def secret_of(access: Access) -> Passphrase:
     path = access.key_file
     if path is None:
         return access.gate().passphrase
-    return lambda name: read_secret_file(path)
+
+    def read(name: str) -> bytes:
+        del name
+        return read_secret_file(path)
+
+    return read
 
 
 def image_info(snapshot: Snapshot) -> ImageInfo:
@@ -89,8 +105,35 @@ def image_info(snapshot: Snapshot) -> ImageInfo:
     )
 
 
+def signatures(
+    repository: Repository, snapshot: Snapshot, trusted: Collection[TrustedKey]
+) -> Verdict:
+    """Who has signed a snapshot.
+
+    Raises:
+        RepositoryError: if its signature is damaged.
+    """
+    where = SIGNATURES + snapshot.name
+    try:
+        data = repository.store.get(where)
+    except MissingObjectError:
+        return Verdict()
+    content = unwrap(data, What.SIGNATURE, repository.protection, name=where)
+    return verify(content, bytes.fromhex(snapshot.name), trusted)
+
+
 def open_snapshot(location: Location, access: Access) -> SnapshotSource:
     """The disk that an address means; closing it closes the repository.
+
+    Raises:
+        ImagingError: as :func:`open_selected`.
+    """
+    repository, snapshot = open_selected(location, access)
+    return repository.source(snapshot, on_close=repository.close)
+
+
+def open_selected(location: Location, access: Access) -> tuple[Repository, Snapshot]:
+    """The snapshot that an address means, and its repository, which has to be closed.
 
     Raises:
         RepositoryError: if the repository is missing or damaged.
@@ -104,8 +147,7 @@ def open_snapshot(location: Location, access: Access) -> SnapshotSource:
     repository = open_repository(location.base, access)
     try:
         selector = location.snapshot or access.snapshot
-        snapshot = repository.select(location.image, selector)
-        return repository.source(snapshot, on_close=repository.close)
+        return repository, repository.select(location.image, selector)
     except BaseException:
         repository.close()
         raise

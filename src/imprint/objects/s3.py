@@ -215,7 +215,9 @@ class S3Store:
 
     def _info(self, found: ObjectMeta) -> ObjectInfo:
         name = found["path"].removeprefix(self._prefix)
-        return ObjectInfo(name, found["size"], found["last_modified"].timestamp())
+        # Whole seconds: some servers tell more in a listing than of one object.
+        modified = float(int(found["last_modified"].timestamp()))
+        return ObjectInfo(name, found["size"], modified)
 
     def _list(self, prefix: str) -> Iterator[ObjectInfo]:
         import obstore

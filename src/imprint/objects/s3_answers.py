@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>(\w{1,64})</Code>")
-_KIND: Final = re.compile(r"\bkind: (\w{1,32})")
+_KIND: Final = re.compile(r"\bkind: (\w{1,32})|\binner: (BareRedirect)\b")
+_METADATA: Final = "//169.254.169.254/"  # where a machine in a cloud asks for its role
 
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
@@ -29,6 +30,12 @@ _REASONS: Final = {
     "Connect": "cannot be reached",
     "Timeout": "does not answer in time",
     "Interrupted": "the connection broke off",
+    "Credentials": "no credentials were found",
+    "BareRedirect": "the bucket is in another region",
+}
+_ADVICE: Final = {
+    "Credentials": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "BareRedirect": "set AWS_REGION to that of the bucket",
 }
 
 
@@ -53,10 +60,12 @@ class Answer:
         status = _STATUS.search(text)
         code = _CODE.search(text)
         kind = _KIND.search(text)
+        if _METADATA in text:
+            return cls(0, "", "Credentials")
         number = int(status[1]) if status else 0
         if not number and isinstance(failure, FileNotFoundError):
             number = _NOT_FOUND
-        return cls(number, code[1] if code else "", kind[1] if kind else "")
+        return cls(number, code[1] if code else "", (kind[1] or kind[2]) if kind else "")
 
     @property
     def is_missing(self) -> bool:
@@ -83,8 +92,10 @@ class Answer:
         """It may well work later."""
         if self.code in _PASSING_CODES or self.status in _PASSING:
             return True
+        if not self.status:
+            return self.kind not in _ADVICE
         is_refusal = self.status in (_NOT_IMPLEMENTED, _NO_ROOM)
-        return not self.status or (self.status >= _SERVER_ERROR and not is_refusal)
+        return self.status >= _SERVER_ERROR and not is_refusal
 
     @property
     def reason(self) -> str:
@@ -97,4 +108,5 @@ class Answer:
 
     def error(self, kind: type[ImagingError], name: str) -> ImagingError:
         """One that says so: a ``NetworkError`` if it may pass, else one of ``kind``."""
-        return (NetworkError if self.is_passing else kind)(self.reason, name=name)
+        chosen = NetworkError if self.is_passing else kind
+        return chosen(self.reason, name=name, advice=_ADVICE.get(self.kind))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import NetworkError, PassphraseError, RefusedError
+from imprint.core.system import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 TIMEOUT_S: Final = 30.0
 SSH_PORT: Final = 22
 
+_SILENT: Final = logging.NullHandler()
 _SESSIONS_MAX: Final = 4  # in one connection; OpenSSH permits 10
 
 
@@ -127,6 +130,8 @@ class Sessions:
     def _connect(self) -> SSHClient:
         import paramiko
 
+        # What fails is raised here; left alone, it would be printed with a traceback as well.
+        logging.getLogger("paramiko").addHandler(_SILENT)
         server = self._server
         client = paramiko.SSHClient()
         try:
@@ -169,6 +174,8 @@ class Sessions:
                 name=self._name,
                 advice="`ssh` to it once, to see its key and to accept it",
             )
-        if isinstance(failure, (SSHException, OSError, EOFError)):
+        if isinstance(failure, OSError):
+            return NetworkError(f"cannot connect: {reason_of(failure)}", name=self._name)
+        if isinstance(failure, (SSHException, EOFError)):
             return NetworkError(f"cannot connect: {failure}", name=self._name)
         return failure

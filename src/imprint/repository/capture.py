@@ -16,13 +16,13 @@ from array import array
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
-from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from imprint.core.buffers import is_zero
 from imprint.core.contracts import Salvage
 from imprint.core.events import OnEvent, ignore
 from imprint.core.extent import Extent, Kind
+from imprint.repository.leaves import UNREAD, make_leaf
 from imprint.repository.nodes import NAME_BYTES, Leaf, Piece, TreeBuilder
 from imprint.repository.pack import GROUP_BYTES, Group, encode_group
 from imprint.repository.regions import Region, fresh_regions, known_regions
@@ -42,15 +42,6 @@ if TYPE_CHECKING:
     from imprint.repository.regions import Cutting
     from imprint.repository.writing import ChunkWriter
     from imprint.transfer.hashing import HashSet
-
-_UNREAD: Final = {
-    Kind.ZERO: Piece.HOLE,
-    Kind.HOLE: Piece.HOLE,
-    Kind.UNUSED: Piece.UNUSED,
-    Kind.BAD: Piece.BAD,
-}
-"""What becomes of extents that are not read. ``ZERO`` tells of the image that was read, not of the
-disk; a snapshot is the same whatever image it was read from."""
 
 
 @dataclass(frozen=True)
@@ -299,7 +290,7 @@ class _Run:
             for offset, length, kind in zip(older.borders, older.lengths, older.kinds, strict=False)
         )
         now = _joined(
-            (extent.offset, extent.length, _UNREAD.get(extent.kind, Piece.DATA))
+            (extent.offset, extent.length, UNREAD.get(extent.kind, Piece.DATA))
             for extent in extents
         )
         return then == now and not self._has_bad(extents)
@@ -339,7 +330,7 @@ class _Run:
         new = [
             (name, bytes(piece)) for (name, piece), fits in zip(fresh, is_new, strict=True) if fits
         ]
-        return _filled(region, entries), new
+        return make_leaf(region, entries), new
 
 
 def _chunks_of(leaf: Leaf) -> list[bytes]:
@@ -371,41 +362,3 @@ def _stretches(
             borders.update((start, start + length))
     for start, stop in pairwise(sorted(borders)):
         yield start, data[start - offset : stop - offset]
-
-
-def _filled(region: Region, entries: list[tuple[int, int, bytes | None, Piece]]) -> Leaf:
-    """A leaf of what was read, with the rest of the region between."""
-    unread: list[tuple[int, int, bytes | None, Piece]] = [
-        (extent.offset, extent.length, None, _UNREAD[extent.kind])
-        for extent in region.extents
-        if extent.kind not in HAS_BYTES
-    ]
-    rows = _Rows(region.start)
-    for offset, length, name, kind in sorted(entries + unread, key=itemgetter(0)):
-        # What should have been read and is missing could not be read.
-        rows.add(offset - rows.end, None, Piece.BAD)
-        rows.add(length, name, kind)
-    rows.add(region.end - rows.end, None, Piece.BAD)
-    return Leaf(region.start, bytes(rows.kinds), rows.lengths, b"".join(rows.names))
-
-
-class _Rows:
-    """The entries of a leaf that is being made; neighbours that hold no chunks are joined."""
-
-    def __init__(self, start: int) -> None:
-        self.end = start
-        self.kinds = bytearray()
-        self.lengths = array("Q")
-        self.names: list[bytes] = []
-
-    def add(self, length: int, name: bytes | None, kind: Piece) -> None:
-        if length == 0:
-            return
-        self.end += length
-        if name is not None:
-            self.names.append(name)
-        elif self.kinds and self.kinds[-1] == kind:
-            self.lengths[-1] += length
-            return
-        self.kinds.append(kind)
-        self.lengths.append(length)

@@ -9,20 +9,17 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from imprint.codecs import zstd
-from imprint.core.errors import CorruptImageError, ReadError, RepositoryError
+from imprint.core.errors import ReadError, RepositoryError
 from imprint.core.units import KIB, MIB
 from imprint.objects.contract import MissingObjectError
-from imprint.repository.pack import HEAD, PLAIN, nonce, pack_object
-from imprint.repository.pack_reading import parse_head
-from imprint.repository.protection import KEY_BYTES, decrypt
+from imprint.repository.group_reading import CachedGroup, GroupFetcher
+from imprint.repository.pack import pack_object
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from imprint.objects.contract import ObjectStore
     from imprint.repository.index import ChunkIndex
-    from imprint.repository.index_content import Place
     from imprint.repository.protection import Aead, Protection
 
 CACHE_BYTES: Final = 64 * MIB
@@ -64,14 +61,13 @@ class ChunkReader:
     ) -> None:
         self._store = store
         self._index = index
-        self._protection = protection
+        self._fetcher = GroupFetcher(store, protection)
         self._name_of = protection.name_of
         self._cache_bytes = cache_bytes
+        self._ahead_bytes = min(_AHEAD_BYTES, cache_bytes // 8)  # of which decoding makes more
         self._lock = threading.Lock()
-        self._groups: OrderedDict[int, _CachedGroup] = OrderedDict()
+        self._groups: OrderedDict[int, CachedGroup] = OrderedDict()
         self._bytes = 0
-        self._senders: dict[bytes, bytes] = {}
-        self._is_slow = store.latency_s >= _SLOW_S
 
     def read(self, name: bytes) -> memoryview:
         """All bytes of a chunk, read only.
@@ -115,7 +111,7 @@ class ChunkReader:
             wanted.append((*found, name, offset, buffer))
         if len(wanted) > 1:
             wanted.sort(key=_order)
-        if self._is_slow:
+        if self._store.latency_s >= _SLOW_S:
             self._fetch_ahead(wanted)
         at = 0
         while at < len(wanted):
@@ -125,6 +121,16 @@ class ChunkReader:
                 end += 1
             self._fill(group, wanted[at:end])
             at = end
+
+    def aead(self, pack: bytes) -> Aead:
+        """The cipher of a sealed pack.
+
+        Raises:
+            RepositoryError: if its head is damaged.
+            MissingObjectError: if there is no such pack.
+            PassphraseError: if the repository was unlocked for adding only.
+        """
+        return self._fetcher.aead(pack)
 
     def _fill(self, group: int, wanted: Sequence[_Wanted]) -> None:
         """Fill what lies in one group."""
@@ -190,7 +196,7 @@ class ChunkReader:
         return chunk
 
     def _prove(
-        self, cached: _CachedGroup, group: int, chunk: memoryview, length: int, name: bytes
+        self, cached: CachedGroup, group: int, chunk: memoryview, length: int, name: bytes
     ) -> None:
         """Make sure that a chunk is what its name says; once while its group is kept."""
         if len(chunk) != length or self._name_of(chunk) != name:
@@ -198,7 +204,7 @@ class ChunkReader:
             raise cached.failure(f"chunk {name.hex()} is damaged")
         cached.proven.add(name)
 
-    def _group(self, number: int) -> _CachedGroup:
+    def _group(self, number: int) -> CachedGroup:
         """A group, perhaps not fetched yet. It is the newest of those that are kept, now."""
         with self._lock:
             cached = self._groups.get(number)
@@ -206,13 +212,13 @@ class ChunkReader:
                 self._groups.move_to_end(number)
                 return cached
             place = self._index.groups.place((number, 0, 0))
-            cached = self._groups[number] = _CachedGroup(self, place)
+            cached = self._groups[number] = CachedGroup(self._fetcher, place)
             self._bytes += cached.cost
             while self._bytes > self._cache_bytes and len(self._groups) > 1:
                 self._bytes -= self._groups.popitem(last=False)[1].cost
             return cached
 
-    def _forget(self, number: int, cached: _CachedGroup) -> None:
+    def _forget(self, number: int, cached: CachedGroup) -> None:
         """Do not keep what is damaged: it may be read rightly the next time."""
         with self._lock:
             if self._groups.get(number) is cached:
@@ -223,26 +229,29 @@ class ChunkReader:
         """Fetch groups that lie together by one request each time."""
         groups = self._index.groups
         run: list[int] = []
-        end = size = 0
+        start = end = 0
         for number in dict.fromkeys(item[0] for item in wanted):
             position, stored = groups.position[number], groups.stored[number]
             is_near = (
                 run
                 and groups.pack[number] == groups.pack[run[0]]
                 and end <= position <= end + _GAP_BYTES
-                and size + stored <= _AHEAD_BYTES
+                and position + stored - start <= self._ahead_bytes
             )
             if not is_near:
                 self._fetch_run(run)
-                run, size = [], 0
+                run, start = [], position
             run.append(number)
             end = position + stored
-            size += stored
         self._fetch_run(run)
 
     def _fetch_run(self, run: Sequence[int]) -> None:
         """Fetch groups of one pack by one request, but for those that are there."""
         cached = [group for group in map(self._group, run) if not group.is_fetched]
+        if cached and self._is_read_along(run[0]):
+            cached += [
+                group for group in map(self._group, self._behind(run[-1])) if not group.is_fetched
+            ]
         if len(cached) < 2:  # noqa: PLR2004 - one is fetched when it is needed
             return
         start = cached[0].place.group_position
@@ -256,137 +265,23 @@ class ChunkReader:
             at = group.place.group_position - start
             group.offer(data[at : at + group.place.group_stored])
 
-    def aead(self, pack: bytes) -> Aead:
-        """The cipher of a sealed pack, whose head is read once."""
-        sender = self._senders.get(pack)
-        if sender is None:
-            head_bytes = HEAD.size + KEY_BYTES
-            object_name = pack_object(pack)
-            data = self._store.get_range(object_name, 0, head_bytes)
-            try:
-                sender = parse_head(data, is_sealed=True).sender
-            except RepositoryError as failure:
-                where = f"{self._store.name}/{object_name}"
-                raise RepositoryError(str(failure.args[0]), name=where, offset=0) from failure
-            self._senders[pack] = sender
-        return self._protection.unseal(sender)
-
-    def fetch(self, place: Place, fetched: memoryview | None) -> bytes | memoryview:
-        """What the pack has of a group, decrypted but not decoded."""
-        stored: bytes | memoryview
-        if fetched is not None:
-            stored = fetched
-        else:
-            stored = self._store.get_range(
-                pack_object(place.pack), place.group_position, place.group_stored
-            )
-        if len(stored) != place.group_stored:
-            raise self.failure(place, f"expected {place.group_stored} bytes, found {len(stored)}")
-        if not self._protection.is_encrypted:
-            return stored
-        aead = self.aead(place.pack)
-        where = f"{self._store.name}/{pack_object(place.pack)}"
-        try:
-            return decrypt(aead, nonce(place.group_number), stored, None, what=where)
-        except RepositoryError as failure:
-            raise self.failure(place, str(failure.args[0])) from failure
-
-    def failure(self, place: Place, message: str) -> RepositoryError:
-        """The error that a group is damaged."""
-        return RepositoryError(
-            f"group {place.group_number}: {message}",
-            name=f"{self._store.name}/{pack_object(place.pack)}",
-            offset=place.group_position,
-            length=place.group_stored,
-            advice="check the repository",
-        )
-
-
-class _CachedGroup:
-    """A group that is kept, decoded as far as somebody needed it."""
-
-    __slots__ = ("_content", "_decoder", "_fetched", "_lock", "_reader", "cost", "place", "proven")
-
-    def __init__(self, reader: ChunkReader, place: Place) -> None:
-        self.place = place
-        self.proven: set[bytes] = set()
-        self.cost = place.group_raw + place.group_stored
-        self._reader = reader
-        self._lock = threading.Lock()  # who waits for it wants the same group
-        self._fetched: memoryview | None = None
-        self._decoder: zstd.Decoder | None = None
-        self._content = memoryview(b"")
-
-    @property
-    def is_fetched(self) -> bool:
-        """Whether nothing has to be asked of the store."""
-        return bool(self._content) or self._fetched is not None or self._lock.locked()
-
-    def offer(self, stored: memoryview) -> None:
-        """Take what somebody else has fetched."""
+    def _is_read_along(self, number: int) -> bool:
+        """Whether the group before was read not long ago."""
         with self._lock:
-            if not self._content:
-                self._fetched = stored
+            before = self._groups.get(number - 1)
+        return before is not None and before.is_read
 
-    def failure(self, message: str) -> RepositoryError:
-        """The error that this group is damaged."""
-        return self._reader.failure(self.place, message)
-
-    def decoded(self, end: int) -> memoryview:
-        """The group up to ``end`` at least.
-
-        The first time no more than that is decoded: a small read needs one chunk. Whoever needs
-        more of it is reading along, and gets all.
-
-        Raises:
-            RepositoryError: if it is damaged.
-            MissingObjectError: if there is no such pack.
-        """
-        if end <= len(self._content):
-            return self._content
-        with self._lock:
-            if end <= len(self._content):
-                return self._content
-            raw = self.place.group_raw
-            if end > raw:
-                raise self.failure(f"expected chunks inside of its {raw} bytes, found one to {end}")
-            try:
-                self._decode_or_forget(raw if self._decoder is not None or 2 * end > raw else end)
-            except CorruptImageError as failure:
-                # What is before the damage can be had, if no more is asked for.
-                try:
-                    self._decode_or_forget(end)
-                except CorruptImageError:
-                    raise self.failure(str(failure.args[0])) from failure
-            return self._content
-
-    def _decode_or_forget(self, end: int) -> None:
-        try:
-            self._decode(end)
-        except CorruptImageError:
-            self._decoder = None
-            self._content = memoryview(b"")
-            raise
-
-    def _decode(self, end: int) -> None:
-        if self._decoder is None:
-            stored = self._reader.fetch(self.place, self._fetched)
-            self._fetched = None
-            if self.place.codec == PLAIN:
-                if len(stored) != self.place.group_raw:
-                    raise CorruptImageError(
-                        f"expected {self.place.group_raw} bytes, found {len(stored)}"
-                    )
-                self._content = memoryview(stored)
-                return
-            decoder = zstd.Decoder(stored)
-            self._content = memoryview(decoder.read(end))
-            if end < self.place.group_raw:
-                self._decoder = decoder
-            return
-        more = self._decoder.read(end - len(self._content))
-        self._content = memoryview(b"".join((self._content, more)))
-        self._decoder = None
+    def _behind(self, number: int) -> Iterator[int]:
+        """The groups behind a group, in its pack, that one request may fetch with it."""
+        groups = self._index.groups
+        start = groups.position[number]
+        end = start + groups.stored[number]
+        for behind in range(number + 1, len(groups.pack)):
+            is_next = groups.pack[behind] == groups.pack[number] and groups.position[behind] == end
+            end += groups.stored[behind]
+            if not is_next or end - start > self._ahead_bytes:
+                break
+            yield behind
 
 
 def _order(wanted: _Wanted) -> tuple[int, int]:

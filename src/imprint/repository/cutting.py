@@ -1,13 +1,23 @@
 """Where a disk is cut into chunks: at the borders of files, so that other disks share them.
 
-A disk of the same files, at other places and in another order, is cut into the same chunks. What is
-known of a disk is an ascending row of *borders*: where a file, a piece of one, or the room between
-two of them begins. What lies between two borders is large or small:
+A disk with the same files, at other places and in another order, is cut into the same chunks. What
+is known of a disk is an ascending row of *borders*: where a file, a piece of one, or the room
+between two of them begins. What lies between two borders is large or small:
 
 * around what is large, chunks are cut, and inside of it every 1 MiB from its beginning on;
 * neighbours that are small share a chunk, or there would be very many. Where such a chunk begins is
   told by the content: before every eighth of them, on average, whatever comes before. So two
   disks whose small files differ here and there have most of these chunks in common.
+
+Where files are not known, blocks of 4 KiB take their place, of which every sixteenth begins a
+chunk. File systems move files by whole blocks, so that this finds nearly what looking at every
+byte does.
+
+Measured with zstd 3 on a disk with 2 GiB in 55,000 files, what an upgrade and then a sibling with
+80 % of the same files add included, names and index too: 843 MiB in 36,000 chunks; with a chunk of
+its own for each file 845 MiB in 66,000; every 1 MiB 1155 MiB. Of the whole of these disks, nothing
+known of the file system: 1578 MiB in 69,000 chunks; by FastCDC of 64 KiB 1566 MiB in 51,000; every
+1 MiB 1977 MiB.
 """
 
 from __future__ import annotations
@@ -15,36 +25,59 @@ from __future__ import annotations
 import zlib
 from array import array
 from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, field
 from operator import sub
 from typing import TYPE_CHECKING, Final
 
+from imprint.core.runs import Runs
 from imprint.core.units import KIB, div_up
 from imprint.repository.pack import CHUNK_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 LARGE_BYTES: Final = 8 * KIB
 """From this on, what lies between two borders has chunks of its own."""
 
-CHOSEN_MASK: Final = 0b111
-"""A chunk begins at what is small if the checksum of its beginning has zeros here."""
+BLOCK_BYTES: Final = 4 * KIB
+"""Where files are not known. Most file systems have blocks of this size or a multiple of it."""
 
-LOOKED_AT_BYTES: Final = 512
-"""Of what is small: the least that a file system gives to a file."""
+_SMALL_MASK: Final = 0b111
+_BLOCK_MASK: Final = 0b1111
+"""A chunk begins where the checksum of what follows has zeros here."""
+
+_LOOKED_AT_BYTES: Final = 512
+"""What the checksum is of: the least that a file system gives to a file."""
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """What is known of the files on a disk. All in bytes of the disk.
+
+    Attributes:
+        borders: ascending, each once; an array of ``Q``.
+        unknown: where there may be files of which no borders are known. Each run begins at
+            a border, and what is in it is in blocks that are counted from there.
+    """
+
+    borders: array[int] = field(default_factory=lambda: array("Q"))
+    unknown: Runs = field(default_factory=lambda: Runs.of([]))
 
 
 class Cutting:
-    """Cuts one disk. Without borders, every 1 MiB of it."""
+    """Cuts one disk. It is never changed, so that threads may share it."""
 
-    def __init__(self, borders: array[int] | None = None) -> None:
-        """``borders`` are offsets of the disk in bytes, ascending, each once; an array of ``Q``."""
-        self._borders = array("Q") if borders is None else borders
+    def __init__(self, cuts: Cuts | None = None) -> None:
+        """Without ``cuts``, it is cut every 1 MiB."""
+        cuts = Cuts() if cuts is None else cuts
+        self._borders = cuts.borders
+        self._unknown = cuts.unknown
 
     def border_after(self, offset: int) -> int:
         """The first place at or behind ``offset`` where chunks end, whatever the disk holds.
 
-        In a long row of what is small there is none. It is a border then that chunks may end at.
+        In a long row of what is small there is none. It is a border then that chunks may end at;
+        where files are not known, every 1 MiB is.
         """
         borders = self._borders
         first = bisect_left(borders, offset)
@@ -74,10 +107,15 @@ class Cutting:
             border = borders[index] if index < last else end
             if border - cuts[-1] > CHUNK_MAX and before > cuts[-1]:
                 cuts.append(before)
-            inside = max(0, cuts[-1] - start) // CHUNK_MAX + 1
-            cuts.extend(range(start + inside * CHUNK_MAX, border, CHUNK_MAX))
+            if border - start >= LARGE_BYTES and self._unknown.covers(start, 1):
+                first_block = div_up(max(cuts[-1] - start, 1), BLOCK_BYTES)
+                blocks = range(start + first_block * BLOCK_BYTES, border, BLOCK_BYTES)
+                _add_blocks(cuts, blocks, offset, data)
+            else:
+                inside = max(0, cuts[-1] - start) // CHUNK_MAX + 1
+                cuts.extend(range(start + inside * CHUNK_MAX, border, CHUNK_MAX))
             if index < last and (
-                not self._is_small(index) or self._is_chosen(data[border - offset :])
+                not self._is_small(index) or _is_chosen(data[border - offset :], _SMALL_MASK)
             ):
                 cuts.append(border)
             start = before = border
@@ -95,6 +133,15 @@ class Cutting:
             border - borders[index - 1] < LARGE_BYTES and borders[index + 1] - border < LARGE_BYTES
         )
 
-    @staticmethod
-    def _is_chosen(data: memoryview) -> bool:
-        return not zlib.crc32(data[:LOOKED_AT_BYTES]) & CHOSEN_MASK
+
+def _add_blocks(cuts: list[int], blocks: Iterable[int], offset: int, data: memoryview) -> None:
+    """Add those blocks to ``cuts`` that chunks begin with."""
+    for block in blocks:
+        if block - cuts[-1] > CHUNK_MAX - BLOCK_BYTES or (
+            block > cuts[-1] and _is_chosen(data[block - offset :], _BLOCK_MASK)
+        ):
+            cuts.append(block)
+
+
+def _is_chosen(data: memoryview, mask: int) -> bool:
+    return not zlib.crc32(data[:_LOOKED_AT_BYTES]) & mask

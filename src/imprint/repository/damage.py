@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from imprint.core.errors import ReadError, RepositoryError
 from imprint.core.runs import Runs
 from imprint.repository.nodes import Piece
 from imprint.repository.walking import Fold
@@ -14,7 +15,6 @@ from imprint.repository.walking import Fold
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from imprint.core.errors import RepositoryError
     from imprint.repository.chunks import ChunkReader
     from imprint.repository.index import ChunkIndex
     from imprint.repository.nodes import Branch, Leaf
@@ -62,7 +62,7 @@ class DamageSearch:
     _fold: Fold[_Ranges] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._fold = Fold(self.chunks.read, self._of_leaf, _of_branch, self._broken)
+        self._fold = Fold(self._load, self._of_leaf, _of_branch, self._broken)
 
     def of(self, snapshot: Snapshot) -> SnapshotDamage | None:
         """What of a snapshot is lost; ``None`` if nothing is."""
@@ -71,6 +71,12 @@ class DamageSearch:
         if not ranges and not self._reasons:
             return None
         return SnapshotDamage(snapshot, Runs.of(ranges), reasons=tuple(self._reasons))
+
+    def _load(self, name: bytes) -> memoryview:
+        try:
+            return self.chunks.read(name)
+        except ReadError as failure:
+            raise RepositoryError(str(failure.args[0]), name=failure.name) from failure
 
     def _of_leaf(self, _: bytes, leaf: Leaf) -> _Ranges:
         found: list[tuple[int, int]] = []

@@ -101,8 +101,15 @@ def wrap(what: What, content: Bytes, protection: Protection, *, name: str | None
         content: at most ``CONTENT_BYTES_MAX`` of ``what``.
         protection: of the repository.
         name: of the object; needed for signatures, tags, sessions and condemned packs.
+
+    Raises:
+        RepositoryError: if ``content`` is larger than any reader accepts.
     """
-    assert len(content) <= CONTENT_BYTES_MAX[what]
+    if len(content) > CONTENT_BYTES_MAX[what]:
+        raise RepositoryError(
+            f"expected at most {CONTENT_BYTES_MAX[what]} bytes of content, found {len(content)}",
+            name=name,
+        )
     encoded, codec = _encode(what, content)
     guard = _guard(what, protection)
     head = Head(

@@ -12,19 +12,46 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.core.errors import RepositoryError
 from imprint.core.units import KIB
-from imprint.repository.columns import Columns
-from imprint.repository.index_table import join_columns
+from imprint.repository.columns import Columns, little
+from imprint.repository.index_table import RECORD_BYTES, join_columns, split_columns
 from imprint.repository.pack import PackKind, check_groups
 from imprint.repository.protection import NAME_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 COUNTS: Final = struct.Struct("<III")
 """Numbers of packs, groups and chunks, at the start."""
 
 BLOCK_CHUNKS: Final = 64 * KIB
 """Handled at a time."""
+
+
+def assemble(
+    front: Sequence[bytes | bytearray], chunks: int, blocks: Iterable[bytes | bytearray]
+) -> bytes:
+    """The content of an index object.
+
+    Args:
+        front: all that comes before the chunks.
+        chunks: how many there are.
+        blocks: their records, as tables have them, ascending.
+    """
+    start = sum(map(len, front))
+    content = bytearray(start + RECORD_BYTES * chunks)
+    content[:start] = b"".join(front)
+    first = 0
+    for block in blocks:
+        last = first + len(block) // RECORD_BYTES
+        names, columns = split_columns(block)
+        for number, column in enumerate(columns):
+            at = start + 4 * chunks * number
+            content[at + 4 * first : at + 4 * last] = little(column)
+        at = start + 12 * chunks
+        content[at + NAME_BYTES * first : at + NAME_BYTES * last] = names
+        first = last
+    assert first == chunks
+    return bytes(content)
 
 
 class Place(NamedTuple):

@@ -3,7 +3,7 @@
 A record is a chunk's name (32 bytes), then its group, where it begins in the group, and its length
 (4 bytes each). Names are hashes, so their leading bits spread evenly: a table of where the records
 of each prefix begin leads to some dozens of records, which ``bytes.find`` searches. Nothing is an
-object of Python but what is found, so that a chunk costs 44 bytes, and an eighth of one more.
+object of Python but what is found, so that a chunk costs 44 bytes, and less than one more.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 from imprint.core.errors import RepositoryError, TargetError
 from imprint.core.units import KIB, MIB
+from imprint.repository.protection import NAME_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -31,7 +32,6 @@ RECORD_BYTES: Final = 44
 TABLE_BYTES_MAX: Final = 64 * MIB
 """Longer tables are kept in a temporary file: 1.5 million chunks, about 100 GiB of packs."""
 
-_NAME_BYTES: Final = 32
 _BUCKET_RECORDS: Final = 16
 _BUCKET_RECORDS_MAX: Final = 4096
 """Of hashes, not even 100 billion would give so full a bucket by chance."""
@@ -108,7 +108,7 @@ class RecordTable(ABC):
         at = records.find(name)
         while at >= 0:
             if at % RECORD_BYTES == 0:
-                found = _NUMBERS.unpack_from(records, at + _NAME_BYTES)
+                found = _NUMBERS.unpack_from(records, at + NAME_BYTES)
                 yield (start + at) // RECORD_BYTES, found
             at = records.find(name, at + 1)  # parts of two records look like the name
 
@@ -149,7 +149,7 @@ class _TableInMemory(RecordTable):
         at = records.find(name, starts[bucket], end)
         while at >= 0:
             if at % RECORD_BYTES == 0:
-                return _NUMBERS.unpack_from(records, at + _NAME_BYTES)
+                return _NUMBERS.unpack_from(records, at + NAME_BYTES)
             at = records.find(name, at + 1, end)  # parts of two records look like the name
         return None
 
@@ -174,7 +174,7 @@ class _TableInFile(RecordTable):
         at = records.find(name)
         while at >= 0:
             if at % RECORD_BYTES == 0:
-                return _NUMBERS.unpack_from(records, at + _NAME_BYTES)
+                return _NUMBERS.unpack_from(records, at + NAME_BYTES)
             at = records.find(name, at + 1)
         return None
 
@@ -235,7 +235,7 @@ def sorted_records(records: bytearray) -> bytes:
 
 def join_columns(names: bytes | bytearray | memoryview, numbers: Sequence[array[int]]) -> bytearray:
     """Records, of the columns of names, groups, offsets and lengths."""
-    records = bytearray(RECORD_BYTES // _NAME_BYTES * len(names) + 12 * len(numbers[0]))
+    records = bytearray(RECORD_BYTES // NAME_BYTES * len(names) + 12 * len(numbers[0]))
     words = memoryview(records).cast("I")
     name_words = memoryview(names).cast("I")
     for word in range(8):
@@ -245,10 +245,10 @@ def join_columns(names: bytes | bytearray | memoryview, numbers: Sequence[array[
     return records
 
 
-def split_columns(records: bytes) -> tuple[bytearray, list[array[int]]]:
+def split_columns(records: bytes | bytearray) -> tuple[bytearray, list[array[int]]]:
     """Names, and the columns of groups, offsets and lengths, of records."""
     words = memoryview(records).cast("I")
-    names = bytearray(len(records) // RECORD_BYTES * _NAME_BYTES)
+    names = bytearray(len(records) // RECORD_BYTES * NAME_BYTES)
     name_words = memoryview(names).cast("I")
     for word in range(8):
         name_words[word::8] = words[word::11]

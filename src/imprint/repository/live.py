@@ -14,17 +14,22 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from imprint.core.errors import RepositoryError
 from imprint.core.events import OnEvent, Progress, ignore
 from imprint.core.units import MIB
+from imprint.repository.chunks import ChunkReader
+from imprint.repository.condemning import condemned_packs
 from imprint.repository.nodes import NAME_BYTES, Leaf, parse
-from imprint.repository.pack import CHUNK_MAX
+from imprint.repository.pack import CHUNK_MAX, pack_object
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from imprint.core.cancel import CancelToken
+    from imprint.objects.contract import ObjectInfo
     from imprint.repository.index_table import RecordTable
     from imprint.repository.nodes import Branch
     from imprint.repository.repository import Repository
     from imprint.repository.snapshots import Snapshot
+
+PACKS: Final = "packs/"
 
 _DATA: Final = 1
 _NODE: Final = 2
@@ -64,8 +69,7 @@ class Live:
     """What some snapshots need of a repository.
 
     A chunk that is in several packs is needed in one of them only: the first that is usable. If
-    it is in condemned packs alone, all of these are rescued, so that two who find different
-    ones of them needed do not remove both.
+    it is in condemned packs alone, it is needed in all of these.
 
     Args:
         repository: whose index is up to date.
@@ -76,16 +80,16 @@ class Live:
     Attributes:
         snapshots: names of those that were counted in.
         absent: how many chunks that are needed no index object knows, or are in no pack.
-        rescued: names of condemned packs that are needed.
     """
 
     def __init__(
         self, repository: Repository, existing: Collection[bytes], condemned: Collection[bytes]
     ) -> None:
         self._name = repository.name
-        self._index = repository.index
-        self._chunks = repository.chunks
         self._groups = repository.index.groups
+        missing = [pack for pack in self._groups.packs if pack not in existing]
+        self._index = repository.index.without(missing)
+        self._chunks = ChunkReader(repository.store, self._index, repository.protection)
         self._tables: list[tuple[int, RecordTable]] = []
         records = 0
         for table in repository.index.tables():
@@ -102,7 +106,6 @@ class Live:
             for pack in self._groups.packs
         )
         self.snapshots: set[str] = set()
-        self.rescued: set[bytes] = set()
         self.absent = 0
         self._absent_names: list[str] = []
 
@@ -201,8 +204,8 @@ class Live:
             if len(self._absent_names) < _ABSENT_KEPT:
                 self._absent_names.append(name.hex())
             return False
-        self.rescued.update(self._groups.packs[self._groups.pack[group]] for _, group, _ in spare)
-        return [self._set(*place, mark) for place in spare][0]
+        is_new = [self._set(*place, mark) for place in spare]
+        return is_new[0]
 
     def _set(self, record: int, group: int, length: int, mark: int) -> bool:
         found = self._marks[record]
@@ -235,3 +238,61 @@ class Live:
         )
         for (name, _), buffer in zip(batch, buffers, strict=True):
             yield parse(buffer, name)
+
+
+class Survey:
+    """What is in a repository, and what is needed of it.
+
+    Args:
+        repository: that is looked at.
+        on_event: told of progress.
+        cancel: stops it.
+
+    Attributes:
+        existing: all packs that there are.
+        condemned: those that somebody means to remove.
+        indexed: those that the index knows.
+        uses: how much is needed of each of these.
+        live: what snapshots need.
+
+    Raises:
+        RepositoryError: if something that a snapshot needs is missing, or damaged.
+        PassphraseError: if the key that opened the repository may only add.
+        Cancelled: if ``cancel`` says so.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        on_event: OnEvent = ignore,
+        cancel: CancelToken | None = None,
+    ) -> None:
+        # In this order: an index object is put before a snapshot that needs it, a pack before an
+        # index object that speaks of it.
+        snapshots = repository.snapshots()
+        self.condemned = condemned_packs(repository.store, repository.protection)
+        repository.index.reload()
+        self.indexed = frozenset(repository.index.packs())
+        self.existing = list_packs(repository)
+        self.live = Live(repository, self.existing, self.condemned)
+        self.live.add_all(snapshots, on_event=on_event, cancel=cancel)
+        self.live.check_complete()
+        self.uses = self.live.packs()
+
+    def used_of(self, pack: bytes) -> int:
+        """How many bytes of a pack are needed, about; 0 only if none is."""
+        return self.uses[pack].used if pack in self.indexed else 0
+
+
+def list_packs(repository: Repository) -> dict[bytes, ObjectInfo]:
+    """All packs that there are, by name."""
+    found = {}
+    for item in repository.store.list(PACKS):
+        try:
+            pack = bytes.fromhex(item.name.rpartition("/")[2])
+        except ValueError:
+            continue
+        if pack_object(pack) == item.name:
+            found[pack] = item
+    return found

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from imprint.repository.pack import Directory
     from imprint.repository.protection import Aead, Protection
 
+PACKS: Final = "packs/"
+
 _RECORD: Final = struct.Struct("<32sIII")
 _BLOCK_RECORDS: Final = 64 << 10
 
@@ -199,30 +201,18 @@ class PackOpener:
             except RepositoryError as failure:
                 self._problem = str(failure.args[0])
 
-    def open(self, group: GroupAt, *, base: int = 0) -> OpenGroup:
-        """Decode a group, and prove its chunks; thread-safe.
-
-        Args:
-            group: of the pack.
-            base: where in the pack the bytes begin that there are; the head's are needed too.
-        """
-        start = group.position - base
-        stored: bytes | memoryview = self._view[start : start + group.stored]
+    def open(self, group: GroupAt) -> OpenGroup:
+        """Decode a group, and prove its chunks; thread-safe."""
+        stored: bytes | memoryview = self._view[group.position : group.position + group.stored]
         try:
             stored = self._decrypted(group, stored)
         except RepositoryError as failure:
-            return _none_of(group, str(failure.args[0]))
-        content, reason = _decoded(group, stored)
-        name_of = self._protection.name_of
-        sound = [
-            name_of(content[chunk.offset : chunk.offset + chunk.length]) == chunk.name
-            for chunk in group.chunks
-        ]
-        if not all(sound) and not reason:
-            reason = "chunks are not what their names say"
-        return OpenGroup(b"" if reason else stored, content, sound, reason)
+            return OpenGroup(
+                b"", memoryview(b""), [False] * len(group.chunks), str(failure.args[0])
+            )
+        return opened(group, stored, self._protection)
 
-    def _decrypted(self, group: GroupAt, stored: memoryview) -> bytes | memoryview:
+    def _decrypted(self, group: GroupAt, stored: bytes | memoryview) -> bytes | memoryview:
         if len(stored) != group.stored:
             raise RepositoryError(f"expected {group.stored} bytes, found {len(stored)}")
         if not self._protection.is_encrypted:
@@ -294,8 +284,17 @@ def pack_of(object_name: str) -> bytes | None:
     return pack if pack_object(pack) == object_name else None
 
 
-def _none_of(group: GroupAt, reason: str) -> OpenGroup:
-    return OpenGroup(b"", memoryview(b""), [False] * len(group.chunks), reason)
+def opened(group: GroupAt, stored: bytes | memoryview, protection: Protection) -> OpenGroup:
+    """Decode a group that was decrypted, and prove its chunks."""
+    content, reason = _decoded(group, stored)
+    name_of = protection.name_of
+    sound = [
+        name_of(content[chunk.offset : chunk.offset + chunk.length]) == chunk.name
+        for chunk in group.chunks
+    ]
+    if not all(sound) and not reason:
+        reason = "chunks are not what their names say"
+    return OpenGroup(b"" if reason else stored, content, sound, reason)
 
 
 def _decoded(group: GroupAt, stored: bytes | memoryview) -> tuple[memoryview, str]:

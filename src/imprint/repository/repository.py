@@ -20,7 +20,8 @@ from imprint.repository.envelope import What, unwrap, wrap
 from imprint.repository.format import NAME as FORMAT_NAME
 from imprint.repository.format import RepositoryFormat, read_format
 from imprint.repository.index import ChunkIndex
-from imprint.repository.key_objects import KeyObject, Origin, Rights
+from imprint.repository.key_objects import Origin, Rights
+from imprint.repository.keyring import read_keys
 from imprint.repository.keys import new_secrets, unlock, wrap_key
 from imprint.repository.pack import pack_object
 from imprint.repository.protection import Plain
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 SNAPSHOTS: Final = "snapshots/"
 SIGNATURES: Final = "signatures/"
 TAGS: Final = "tags/"
-KEYS: Final = "keys/"
 
 _READERS: Final = 8
 """Small objects that are read at a time: what it takes is waiting."""
@@ -277,18 +277,3 @@ class Repository:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def read_keys(store: ObjectStore) -> list[KeyObject]:
-    """All keys of a repository.
-
-    Raises:
-        RepositoryError: if one is damaged.
-    """
-    found = []
-    for item in store.list(KEYS):
-        try:
-            found.append(KeyObject.parse(store.get(item.name), item.name))
-        except MissingObjectError:
-            continue  # removed since it was listed
-    return found

@@ -12,16 +12,20 @@ import os
 import platform
 import secrets
 import threading
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from imprint.core.errors import ImagingError, RepositoryError
+from imprint.core.errors import ImagingError, RefusedError, RepositoryError
 from imprint.objects.contract import MissingObjectError
+from imprint.repository.condemning import condemned_packs
 from imprint.repository.envelope import What, unwrap, wrap
 from imprint.repository.snapshots import canonical, time_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from imprint.objects.contract import ObjectStore
     from imprint.repository.protection import Protection
 
@@ -32,7 +36,6 @@ EXPIRY_S: Final = 24 * 3600
 """Without renewal for so long, a session is taken for dead."""
 
 SESSIONS: Final = "sessions/"
-CONDEMNED: Final = "condemned/"
 
 
 class Session:
@@ -44,7 +47,10 @@ class Session:
             this was read: an index from before may name packs that are gone.
     """
 
-    def __init__(self, store: ObjectStore, protection: Protection, verb: str) -> None:
+    def __init__(
+        self, store: ObjectStore, protection: Protection, verb: str, *, removes: bool = False
+    ) -> None:
+        """``removes``: it removes packs or index objects; see :func:`remover`."""
         self._store = store
         self._protection = protection
         self.name = SESSIONS + secrets.token_hex(16)
@@ -52,6 +58,7 @@ class Session:
             "host": platform.node(),
             "pid": os.getpid(),
             "process": _process(os.getpid()),
+            "removes": int(removes),
             "started": time_text(datetime.now(UTC)),
             "verb": verb,
         }
@@ -139,6 +146,7 @@ class SessionInfo(NamedTuple):
         host: where.
         pid: which process of that.
         process: which of all processes that ever were; see :func:`is_process_gone`.
+        removes: whether it removes packs or index objects.
     """
 
     name: str
@@ -148,6 +156,10 @@ class SessionInfo(NamedTuple):
     host: str
     pid: int
     process: str
+    removes: bool
+
+    def __str__(self) -> str:
+        return f"`{self.verb}` on {self.host or 'an unknown host'}, process {self.pid}"
 
 
 def list_sessions(store: ObjectStore, protection: Protection) -> list[SessionInfo]:
@@ -174,9 +186,35 @@ def list_sessions(store: ObjectStore, protection: Protection) -> list[SessionInf
                 str(says.get("host", "")),
                 pid if isinstance(pid, int) else 0,
                 str(says.get("process", "")),
+                says.get("removes") == 1,
             )
         )
     return found
+
+
+@contextmanager
+def remover(
+    store: ObjectStore, protection: Protection, verb: str, *, expiry_s: float = EXPIRY_S
+) -> Iterator[Session]:
+    """A session that removes packs or index objects. There is one at a time.
+
+    Sessions of those who are dead are removed first: who did not renew for ``expiry_s`` by the
+    store's clock, or whose process was one of this machine and is gone.
+
+    Raises:
+        RefusedError: if somebody else removes. Of two who begin at once, perhaps both.
+    """
+    with Session(store, protection, verb, removes=True) as session:
+        own = store.stat(session.name)
+        for other in list_sessions(store, protection):
+            if other.name == session.name:
+                continue
+            age = 0.0 if own is None else own.modified - other.renewed
+            if age > expiry_s or is_process_gone(other):
+                store.delete(other.name)
+            elif other.removes:
+                raise RefusedError(f"is in use by {other}, which removes", name=store.name)
+        yield session
 
 
 def _process(pid: int) -> str:
@@ -209,35 +247,3 @@ def is_process_gone(session: SessionInfo) -> bool:
         return True
     except (OSError, ValueError, IndexError, OverflowError):
         return False
-
-
-def condemned_packs(store: ObjectStore, protection: Protection) -> frozenset[bytes]:
-    """The packs that a prune means to remove.
-
-    Raises:
-        RepositoryError: if what says so is damaged.
-    """
-    found: set[bytes] = set()
-    for item in store.list(CONDEMNED):
-        try:
-            found.update(read_condemned(store, protection, item.name))
-        except MissingObjectError:
-            continue  # that prune has come to its end meanwhile
-    return frozenset(found)
-
-
-def read_condemned(store: ObjectStore, protection: Protection, name: str) -> list[bytes]:
-    """The packs that one object condemns.
-
-    Raises:
-        RepositoryError: if it is damaged.
-        MissingObjectError: if it is gone.
-    """
-    content = unwrap(store.get(name), What.CONDEMNED, protection, name=name)
-    try:
-        packs = json.loads(content)["packs"]
-        return [bytes.fromhex(pack) for pack in packs]
-    except (ValueError, KeyError, TypeError, RecursionError) as failure:
-        raise RepositoryError("expected a list of packs, found another thing", name=name) from (
-            failure
-        )

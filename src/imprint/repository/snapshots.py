@@ -26,9 +26,12 @@ _SHORT: Final = 12
 
 
 def canonical(value: object) -> bytes:
-    """JSON that is the same for the same value: what is hashed and signed."""
+    """JSON that is the same for the same value: what is hashed and signed.
+
+    Names of files may have bytes that are no text; there is a question mark for each.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return text.encode()
+    return text.encode("utf-8", "replace")
 
 
 def check_image_name(name: str) -> str:

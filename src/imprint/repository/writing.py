@@ -35,6 +35,9 @@ _INDEX_EVERY_BYTES: Final = 256 * MIB
 """Of packs: what a crash may cost is as much, or a quarter of what was indexed before, so that the
 number of index objects grows with the logarithm of what a session adds."""
 
+_INDEX_CHUNKS_MAX: Final = 1 << 19
+"""In an index object, about: making one takes memory for each."""
+
 _NODE_GROUP_BYTES: Final = 64 << 10
 
 _SALT_BYTES: Final = 32
@@ -100,6 +103,11 @@ class ChunkWriter:
             return False
         self._claimed.add(name)
         return True
+
+    @property
+    def packs(self) -> frozenset[bytes]:
+        """Names of the packs that were put so far."""
+        return frozenset(self._packs)
 
     def has_all(self, names: Sequence[bytes]) -> bool:
         """Whether all these chunks are there already; from any thread."""
@@ -185,7 +193,8 @@ class ChunkWriter:
         self.stored += size
         self._durable.append((pack.name, pack.directory))
         self._durable_bytes += size
-        if self._durable_bytes >= max(_INDEX_EVERY_BYTES, self._indexed_bytes // 4):
+        is_much = self._durable_bytes >= max(_INDEX_EVERY_BYTES, self._indexed_bytes // 4)
+        if is_much or sum(len(directory) for _, directory in self._durable) >= _INDEX_CHUNKS_MAX:
             self._put_index()
 
     def _put_index(self) -> None:
@@ -205,8 +214,14 @@ class ChunkWriter:
 
 def put_index(store: ObjectStore, protection: Protection, content: bytes) -> int:
     """Store an index object under the name that follows from its bytes; gives its size."""
+    name, data = index_object(content, protection)
+    store.put(name, (data,))
+    return len(data)
+
+
+def index_object(content: bytes, protection: Protection) -> tuple[str, bytes]:
+    """Name and bytes of an index object."""
     from blake3 import blake3
 
     data = wrap(What.INDEX, content, protection)
-    store.put(f"index/{blake3(data).hexdigest()}", (data,))
-    return len(data)
+    return f"index/{blake3(data).hexdigest()}", data

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _START_S: Final = 30.0
 _MOTO: Final = """
-import sys
+import os, sys
+os.environ["MOTO_S3_DEFAULT_MAX_KEYS"] = "50"  # in one answer, so that listings have several
 from moto.server import main
 main(["-H", "127.0.0.1", "-p", sys.argv[1]])
 """
@@ -82,13 +83,15 @@ def user_name() -> str:
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: list[str], port: int, *, start_s: float = _START_S
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process that listens on a port; it is ended at the end."""
     with subprocess.Popen(  # noqa: S603 - a server that the test brings
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            wait_for(port, process)
+            _wait_for(port, process, start_s)
             yield process
         finally:
             process.terminate()
@@ -98,13 +101,13 @@ def running(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
                 process.kill()
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(port: int, process: subprocess.Popen[bytes], start_s: float) -> None:
     """Wait until somebody listens on a port.
 
     Raises:
         RuntimeError: if the process ends before, or takes too long.
     """
-    end = time.monotonic() + _START_S
+    end = time.monotonic() + start_s
     while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return

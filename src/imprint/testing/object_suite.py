@@ -185,23 +185,23 @@ class ObjectStoreContract:
         assert before - 2 < info.modified < after + 2  # some places count in whole seconds
         store.close()
 
-    @pytest.mark.parametrize("name", BAD_NAMES)
-    def test_what_is_no_name_is_refused(self, tmp_path: Path, name: str) -> None:
+    def test_what_is_no_name_is_refused(self, tmp_path: Path) -> None:
         """Fails if a name can lead out of the place."""
         store = self.make(tmp_path)
-        with pytest.raises(UsageError):
-            store.get(name)
-        with pytest.raises(UsageError):
-            store.get_range(name, 0, 1)
-        with pytest.raises(UsageError):
-            store.put(name, [b"x"])
-        with pytest.raises(UsageError):
-            store.delete(name)
-        with pytest.raises(UsageError):
-            store.stat(name)
-        if name:
+        for name in BAD_NAMES:
             with pytest.raises(UsageError):
-                list(store.list(name if name.startswith("/") else f"{name}/../"))
+                store.get(name)
+            with pytest.raises(UsageError):
+                store.get_range(name, 0, 1)
+            with pytest.raises(UsageError):
+                store.put(name, [b"x"])
+            with pytest.raises(UsageError):
+                store.delete(name)
+            with pytest.raises(UsageError):
+                store.stat(name)
+        for prefix in ("a", "/", "../", "a/../", "a//", ".partial/"):
+            with pytest.raises(UsageError):
+                list(store.list(prefix))
         store.close()
 
     def test_many_threads_can_use_it(self, tmp_path: Path) -> None:

@@ -42,6 +42,25 @@ def mounted(path: Path, *options: str, kind: str | None = None) -> Iterator[Path
 
 
 @contextlib.contextmanager
+def small_disk(kind: str, folder: Path, size: int) -> Iterator[Path]:
+    """An empty ``tmpfs`` or ``ext4`` with room for less than ``size`` bytes, to be filled up."""
+    point = folder / "small"
+    point.mkdir()
+    if kind == "tmpfs":
+        run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", point)
+    else:
+        image = folder / "small.img"
+        image.touch()
+        os.truncate(image, size)
+        run("mkfs.ext4", "-q", "-m", "0", image)
+        run("mount", "-o", "loop", image, point)
+    try:
+        yield point
+    finally:
+        run("umount", point)
+
+
+@contextlib.contextmanager
 def attached(path: Path) -> Iterator[str]:
     """A loop device over a file, for programs that want a block device."""
     device = run("losetup", "--find", "--show", path).stdout.strip()

@@ -40,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_size_policy(parser, whose="A")
     options.add_size_policy(parser, "--other-size-policy", whose="B")
     options.add_trust(parser)
+    options.add_key_file(parser)
     options.add_workers(parser)
     options.add_output(parser)
 

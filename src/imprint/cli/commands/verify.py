@@ -5,18 +5,23 @@ from __future__ import annotations
 import argparse
 from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from imprint.cli import options
 from imprint.cli.console import exact
 from imprint.core.errors import UsageError
 from imprint.endpoints.hashing import stored_hashes, verify_disk
-from imprint.endpoints.open import open_package, open_source
+from imprint.endpoints.location import Where, parse
+from imprint.endpoints.open import open_package, open_part, open_source
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from imprint.cli.console import Console
-    from imprint.core.contracts import Storage
+    from imprint.core.contracts import Source, Storage
     from imprint.endpoints.hashing import Verification
+    from imprint.endpoints.location import Location
     from imprint.endpoints.open import Access
 
 EXAMPLES = """\
@@ -41,6 +46,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="what a hash has to be: sha256=…; repeatable",
     )
+    parser.add_argument(
+        "--signer",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="public keys, one of which has to vouch for the snapshot of a repository; repeatable",
+    )
     options.add_access(parser)
     options.add_workers(parser)
     options.add_place_options(parser)
@@ -54,21 +67,17 @@ def run(args: argparse.Namespace, console: Console) -> int:
         if expected.setdefault(name, digest) != digest:
             raise UsageError(f"expected one value for {name}, found two")
     access = options.access(args, console)
+    location = parse(args.image)
+    if location.where is Where.REPOSITORY:
+        return _run_snapshot(args, console, access, location, expected)
+    if args.signer:
+        raise UsageError("--signer is for snapshots", name=args.image)
     package = open_package(args.image, access)
     if package is not None:
         with closing(package):
             return _run_package(args, console, access, package, expected)
     with console.stopping(), closing(open_source(args.image, access)) as source:
-        for name, digest in stored_hashes(source).items():
-            expected.setdefault(name, digest)
-        found = verify_disk(
-            source,
-            args.hash,
-            expected,
-            workers=args.workers,
-            on_event=console.on_event,
-            cancel=console.cancel,
-        )
+        found = _verify(args, console, source, stored_hashes(source), expected)
     _print_disk("", found, expected, console)
     console.print(f"{args.image}: {_verdict(found)}")
     console.result(
@@ -79,6 +88,75 @@ def run(args: argparse.Namespace, console: Console) -> int:
         damage=_damage_json(found),
     )
     return 0 if found.ok else _DAMAGED_EXIT
+
+
+def _verify(
+    args: argparse.Namespace,
+    console: Console,
+    source: Source,
+    stored: Mapping[str, str],
+    expected: dict[str, str],
+) -> Verification:
+    """Read it all; what is stored is expected, too."""
+    for name, digest in stored.items():
+        expected.setdefault(name, digest)
+    return verify_disk(
+        source,
+        args.hash,
+        expected,
+        workers=args.workers,
+        on_event=console.on_event,
+        cancel=console.cancel,
+    )
+
+
+def _run_snapshot(
+    args: argparse.Namespace,
+    console: Console,
+    access: Access,
+    location: Location,
+    expected: dict[str, str],
+) -> int:
+    """Verify a disk in a repository: its blocks by their names, and who vouches for it."""
+    from imprint.endpoints.repository import open_selected, signatures  # only for repositories
+    from imprint.repository.signing import read_trusted
+
+    trusted = [key for path in args.signer for key in read_trusted(path)]
+    repository, snapshot = open_selected(location, access)
+    disk = repository.source(snapshot, on_close=repository.close)
+    with console.stopping(), closing(open_part(disk, location, access)) as source:
+        signed = signatures(repository, snapshot, trusted)
+        stored = {} if location.is_part else snapshot.manifest.hashes
+        found = _verify(args, console, source, stored, expected)
+    ok = found.ok and not signed.wrong and (signed.is_trusted or not trusted)
+    hashes = dict(found.hashes)
+    if not found.damage and not location.is_part:
+        hashes["merkle"] = snapshot.manifest.root
+    _print_disk("", found, expected, console)
+    for key in signed.trusted:
+        console.print(f"signed by {key.public.hex()}, as {key.label} says")
+    for public in signed.others:
+        console.print(f"signed by {public.hex()}, which nobody has said to trust")
+    for public in signed.wrong:
+        console.print(f"a signature by {public.hex()} is of something else")
+    if trusted and not signed.is_trusted:
+        console.print("none of the expected keys has signed it")
+    verdict = _verdict(found) if ok or not found.ok else "not as expected"
+    console.print(f"{args.image}: snapshot {snapshot.short}: {verdict}")
+    console.result(
+        ok=ok,
+        size=found.size,
+        hashes=hashes,
+        expected=expected,
+        damage=_damage_json(found),
+        snapshot=snapshot.name,
+        signers={
+            "trusted": [key.public.hex() for key in signed.trusted],
+            "others": [public.hex() for public in signed.others],
+            "wrong": [public.hex() for public in signed.wrong],
+        },
+    )
+    return 0 if ok else _DAMAGED_EXIT
 
 
 def _run_package(

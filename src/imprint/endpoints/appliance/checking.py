@@ -25,10 +25,10 @@ from imprint.endpoints.open import open_source, open_storage
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from imprint.codecs.tar import Member
     from imprint.core.cancel import CancelToken
     from imprint.core.contracts import Storage
     from imprint.endpoints.appliance.package import Package, PackagedDisk
-    from imprint.endpoints.appliance.tar import Member
     from imprint.endpoints.open import Access
 
 _ALGORITHMS: Final = {"MD5": 32, "SHA1": 40, "SHA256": 64, "SHA384": 96, "SHA512": 128}

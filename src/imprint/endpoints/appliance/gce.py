@@ -16,13 +16,12 @@ from contextlib import ExitStack
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from imprint.codecs import gzip
+from imprint.codecs import gzip, tar
 from imprint.core.buffers import ZEROS
 from imprint.core.contracts import Order, Traits
 from imprint.core.errors import TargetError
 from imprint.core.events import Finding, Severity
 from imprint.core.units import GIB, align_up, format_size
-from imprint.endpoints.appliance import tar
 from imprint.endpoints.appliance.common import level_of, open_all, options_of, plan_of, to_file
 from imprint.endpoints.appliance.kinds import GCE
 from imprint.endpoints.copying import CopyRequest, Outcome, Plan, copy_to, tell_left_behind

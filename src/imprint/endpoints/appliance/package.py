@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
+from imprint.codecs import tar
 from imprint.core.errors import (
     CorruptImageError,
     UnsupportedFeatureError,
     UsageError,
 )
 from imprint.core.limits import DISK_SIZE_MAX
-from imprint.endpoints.appliance import tar
 from imprint.filters.slice import SliceStorage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from imprint.codecs.tar import Member
     from imprint.core.contracts import Storage
-    from imprint.endpoints.appliance.tar import Member
 
 TEXT_BYTES_MAX: Final = 1 << 20
 """Of a descriptor or a manifest."""

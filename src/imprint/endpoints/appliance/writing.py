@@ -22,11 +22,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from imprint import formats
+from imprint.codecs import tar
 from imprint.core.contracts import Encoding
 from imprint.core.errors import ReadError, UsageError
 from imprint.core.formats import CreateSpec, parse_options
 from imprint.core.units import align_up
-from imprint.endpoints.appliance import hardware, tar
+from imprint.endpoints.appliance import hardware
 from imprint.endpoints.appliance.common import (
     level_of,
     onward,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError
 from imprint.core.runs import Runs
-from imprint.filesystems.allocation import Allocation, VolumeReader
+from imprint.filesystems.allocation import READ_BYTES_MAX, Allocation, VolumeReader
 from imprint.filesystems.ext import features, layout
 from imprint.filesystems.ext.fastcommit import fast_ranges
 from imprint.filesystems.ext.files import file_runs
@@ -63,7 +63,7 @@ class Ext:
 
     def file_runs(self, volume: Source) -> Iterator[tuple[int, int, int]]:
         """See :class:`~imprint.filesystems.files.Locating`. The journal is not replayed."""
-        reader = VolumeReader(volume)
+        reader = VolumeReader(volume, budget=min(READ_BYTES_MAX, volume.size))
         return file_runs(reader, read_geometry(reader))
 
 

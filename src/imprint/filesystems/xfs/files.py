@@ -29,25 +29,28 @@ def file_runs(reader: Reader, geometry: Geometry) -> Iterator[tuple[int, int, in
     """See :class:`~imprint.filesystems.files.Locating`."""
     size = geometry.superblock.inode_size
     rows = struct.Struct(f"{_HEAD}{size - struct.calcsize(_HEAD)}x")
-    core = Inode.SIZE if geometry.is_v5 else layout.INODE_CORE_V4
     inodes = Inodes(reader, geometry, follow=True)
+    for first, offset, count in _places(reader, geometry, inodes):
+        data = memoryview(reader.read(offset, count * size, "inodes"))
+        for at, row in enumerate(rows.iter_unpack(data)):
+            magic, mode, form, wide, extents, attr_at, flags, flags2 = row
+            is_file = magic == layout.INODE_MAGIC and mode & _TYPE == _FILE
+            if not is_file or flags & layout.INODE_REALTIME:
+                continue
+            if geometry.is_v5 and flags2 & layout.INODE_LARGE_COUNTS:
+                extents = wide
+            start = at * size + (Inode.SIZE if geometry.is_v5 else layout.INODE_CORE_V4)
+            fork = data[start : start + attr_at * 8 if attr_at else (at + 1) * size]
+            for run in inodes.of_fork(first + at, form, fork, extents):
+                if run[0] != NODE:
+                    yield run
+
+
+def _places(reader: Reader, geometry: Geometry, inodes: Inodes) -> Iterator[tuple[int, int, int]]:
+    """Number of the first, place in the volume, and count of inodes that are in a row."""
     for index in range(geometry.superblock.group_count):
         group = Group(reader, geometry, index)
         for _, chunks in chunks_of(group):
             for first, counts, *_ in chunks:
                 for _, number, offset, count in inodes.places(group, first, counts):
-                    data = memoryview(reader.read(offset, count * size, "inodes"))
-                    for at, row in enumerate(rows.iter_unpack(data)):
-                        magic, mode, form, wide, extents, attr_at, flags, flags2 = row
-                        if magic != layout.INODE_MAGIC or mode & _TYPE != _FILE:
-                            continue
-                        if flags & layout.INODE_REALTIME:
-                            continue
-                        if geometry.is_v5 and flags2 & layout.INODE_LARGE_COUNTS:
-                            extents = wide
-                        start = at * size + core
-                        end = start + attr_at * 8 if attr_at else (at + 1) * size
-                        fork = data[start:end]
-                        for run in inodes.of_fork(number + at, form, fork, extents):
-                            if run[0] != NODE:
-                                yield run
+                    yield number, offset, count

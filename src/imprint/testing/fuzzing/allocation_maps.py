@@ -15,12 +15,14 @@ from imprint.filesystems.f2fs import FILE_SYSTEM as F2FS
 from imprint.filesystems.f2fs import layout as f2fs
 from imprint.filesystems.fat import FILE_SYSTEM as FAT
 from imprint.filesystems.fat.walk import Entry as FatEntry
+from imprint.filesystems.files import Locating
 from imprint.filesystems.hfsplus import FILE_SYSTEM as HFSPLUS
 from imprint.filesystems.hfsplus import layout as hfsplus
 from imprint.filesystems.probes.linux import SwapHeader
 from imprint.filesystems.probes.microsoft import Fat32BootSector, FatBootSector
 from imprint.filesystems.ufs import FILE_SYSTEM as UFS
 from imprint.testing.fuzzing.endless import EndlessVolume
+from imprint.testing.fuzzing.file_places import locating
 from imprint.testing.fuzzing.target import Place, Target
 from imprint.testing.small_f2fs import PLACES, seal_f2fs, small_f2fs
 from imprint.testing.small_hfsplus import small_hfsplus
@@ -119,5 +121,9 @@ def _target(
             assert 0 <= offset <= offset + length <= volume.size
         deque(runs, maxlen=0)
 
-    steps = (map_volume, walk_volume) if isinstance(system, Walking) else (map_volume,)
-    return Target(name, lambda: list(seeds), steps, places=places, seal=seal)
+    steps: list[Callable[[bytes], None]] = [map_volume]
+    if isinstance(system, Walking):
+        steps.append(walk_volume)
+    if isinstance(system, Locating):
+        steps.append(locating(system, lambda content: EndlessVolume(content, parts)))
+    return Target(name, lambda: list(seeds), tuple(steps), places=places, seal=seal)

@@ -11,6 +11,7 @@ from imprint.codecs.crc32c import crc32c
 from imprint.core.units import KIB, MIB
 from imprint.filesystems.btrfs import FILE_SYSTEM, layout
 from imprint.storage.memory import MemoryStorage
+from imprint.testing.fuzzing.file_places import locating
 from imprint.testing.fuzzing.target import Place, Target
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def targets() -> Iterator[Target]:
     yield Target(
         "btrfs",
         lambda: [volume_by_hand()],
-        (map_btrfs, walk_btrfs),
+        (map_btrfs, walk_btrfs, locating(FILE_SYSTEM)),
         places=(
             Place(layout.Superblock, layout.SUPERBLOCKS_AT[0]),
             *(Place(layout.NodeHeader, place) for place in nodes),

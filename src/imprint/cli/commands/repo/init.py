@@ -57,7 +57,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     with make_repository(
         place_of(args.place),
-        repositories.access(args, console),
+        repositories.access(args, console, is_new=True),
         is_encrypted=args.encrypt,
         level=args.level,
         parity=args.parity,

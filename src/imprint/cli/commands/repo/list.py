@@ -29,18 +29,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """List, the oldest first."""
-    rows = [("image", "snapshot", "time", "size", "stored")]
+    from imprint.repository.tags import list_tags
+
+    rows = [("image", "snapshot", "time", "size", "stored", "tags")]
     with repositories.opened(args, console) as repository:
         found = repository.snapshots()
         if args.image is not None:
             repository.select(args.image, None)
             found = [item for item in found if item.manifest.image == args.image]
+        tags = list_tags(repository)
         for item in found:
-            console.result(**repositories.snapshot_json(item))
+            own = tags.get(item.name, ())
+            console.result(**repositories.snapshot_json(item), tags=list(own))
             manifest = item.manifest
-            when = manifest.taken.astimezone().strftime("%Y-%m-%d %H:%M:%S")
             size, stored = format_size(manifest.size), format_size(manifest.stored)
-            rows.append((manifest.image, item.short, when, size, stored))
+            moment = repositories.when(manifest)
+            rows.append((manifest.image, item.short, moment, size, stored, ", ".join(own)))
     if found:
         console.table(rows, right=(3, 4))
     else:

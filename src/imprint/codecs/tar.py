@@ -27,7 +27,7 @@ NAME_BYTES_MAX: Final = 100
 OCTAL_MAX: Final = (1 << 33) - 1
 """Eleven octal digits: files from 8 GiB on need GNU's binary sizes."""
 
-_MEMBERS_MAX: Final = 4096
+MEMBERS_MAX: Final = 4096
 """Real packages have below 20; an archive of a million empty files should not be walked."""
 
 _EXTENSION_BYTES_MAX: Final = 1 << 16
@@ -97,7 +97,7 @@ def end_of(position: int) -> int:
     return align_up(position + 2 * BLOCK, RECORD)
 
 
-def members(storage: Storage) -> Iterator[Member]:
+def members(storage: Storage, limit: int = MEMBERS_MAX) -> Iterator[Member]:
     """The regular files of an archive, in order; reads the headers only.
 
     Raises:
@@ -108,8 +108,8 @@ def members(storage: Storage) -> Iterator[Member]:
     long_size: int | None = None
     while (block := _block(storage, position)) is not None:
         count += 1
-        if count > _MEMBERS_MAX:
-            raise CorruptImageError(f"expected at most {_MEMBERS_MAX} files", name=storage.name)
+        if count > limit:
+            raise CorruptImageError(f"expected at most {limit} files", name=storage.name)
         fields = _HEADER.unpack(block)
         size, kind = _number(fields[4], storage, position), fields[7]
         start = position + BLOCK
@@ -159,7 +159,7 @@ def _block(storage: Storage, position: int) -> bytes | None:
 
 
 def _number(field: bytes, storage: Storage, position: int) -> int:
-    if field[0] == 0x80:  # noqa: PLR2004 - GNU's mark of a binary number
+    if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     found = _OCTAL.match(field)
     if found is None:
