@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Final
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.cases import IMPRINT
-from benchmarks.content import BLOCK_BYTES, PIECE_BYTES, SEED
+from benchmarks.content import BLOCK_BYTES, SEED
 from benchmarks.measuring import FailedError, must_succeed, run_measured
+from benchmarks.ranges import data_of, merge, same
 from benchmarks.run import tell
 from imprint.core.units import GIB, KIB, MIB, TIB, align_down, align_up, parse_size
 
@@ -36,6 +37,9 @@ MEMORY_MAX: Final = 500 * MIB
 CASES: Final = ("store-1t", "index")
 QUIET: Final = ("--progress", "none")
 INDEX: Final = str(Path(__file__).resolve().parent / "large_index.py")
+
+PIECE_BYTES: Final = (4 * KIB, MIB)
+"""A piece of data is from this to that long: many small ones, so that there is much to know."""
 
 CHUNK_BYTES: Final = 270 * KIB
 """The average of unique chunks that were cut at the borders of files."""
@@ -128,28 +132,7 @@ def _measured(case: str, what: str, command: list[str]) -> Row:
 
 def _same_data(one: Path, other: Path) -> bool:
     """Whether two sparse files read the same, without reading all holes of both."""
-    if one.stat().st_size != other.stat().st_size:
-        return False
-    with one.open("rb") as first, other.open("rb") as second:
-        for offset, end in {*_data_of(first.fileno()), *_data_of(second.fileno())}:
-            for start in range(offset, end, MIB):
-                length = min(MIB, end - start)
-                if os.pread(first.fileno(), length, start) != os.pread(
-                    second.fileno(), length, start
-                ):
-                    return False
-    return True
-
-
-def _data_of(file: int) -> Iterator[tuple[int, int]]:
-    end = 0
-    while True:
-        try:
-            start = os.lseek(file, end, os.SEEK_DATA)
-        except OSError:  # nothing but a hole
-            return
-        end = os.lseek(file, start, os.SEEK_HOLE)
-        yield start, end
+    return same(one, other, merge([*data_of(one), *data_of(other)]))
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 from typing import TYPE_CHECKING, Final
@@ -11,7 +12,7 @@ from benchmarks.cases import IMPRINT
 from imprint.core.units import KIB, MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 BLOCK_BYTES: Final = 4 * KIB
@@ -37,15 +38,30 @@ def load(path: Path) -> list[Range]:
     return [(offset, length) for offset, length in json.loads(path.read_bytes())]
 
 
-def merge(ranges: Sequence[Range]) -> list[Range]:
-    """Ascending ranges, neighbours made one."""
+def merge(ranges: Iterable[Range]) -> list[Range]:
+    """Ascending ranges that cover the same bytes and do not touch each other."""
     merged: list[Range] = []
-    for offset, length in ranges:
-        if merged and sum(merged[-1]) == offset:
-            merged[-1] = (merged[-1][0], merged[-1][1] + length)
+    for offset, length in sorted(ranges):
+        if merged and offset <= sum(merged[-1]):
+            start = merged[-1][0]
+            merged[-1] = (start, max(sum(merged[-1]), offset + length) - start)
         else:
             merged.append((offset, length))
     return merged
+
+
+def data_of(path: Path) -> list[Range]:
+    """What of a sparse file is no hole."""
+    found: list[Range] = []
+    with path.open("rb") as file:
+        end = 0
+        while True:
+            try:
+                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+            except OSError:  # nothing but a hole
+                return found
+            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            found.append((start, end - start))
 
 
 def offsets(ranges: Sequence[Range], count: int, seed: int) -> list[int]:

@@ -36,21 +36,20 @@ class Results:
         kind: of the series.
         tools: who was compared.
         size: of a disk, in bytes.
-        used: of that, what is in use on B.
-        difference: of that, what lies in 4 KiB blocks that are not as on A.
+        difference: what is in use on B and lies in 4 KiB blocks that are not as on A.
 
     Attributes:
+        target: bytes that have to be read of A to make B of it: what is in use on B, and what
+            has to become holes.
         failures: by tool; who failed once is not run again.
     """
 
-    def __init__(
-        self, kind: str, tools: Sequence[str], *, size: int, used: int, difference: int
-    ) -> None:
+    def __init__(self, kind: str, tools: Sequence[str], *, size: int, difference: int) -> None:
         self.kind = kind
         self.tools = tuple(tools)
         self.size = size
-        self.used = used
         self.difference = difference
+        self.target = 0
         self.failures: dict[str, str] = {}
         self._runs: dict[tuple[str, str], list[Measured]] = {}
         self._rates: dict[tuple[str, str], list[float]] = {}

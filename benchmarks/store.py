@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.aged import KINDS as FILE_SYSTEMS
 from benchmarks.keepers import IDEAL, KEEPERS, RESTORE_B, STEPS, STORE_B, Keeper, Step, Work
 from benchmarks.measuring import FailedError, must_succeed, run_measured
-from benchmarks.ranges import differing, load, make_ranges, same
+from benchmarks.ranges import data_of, differing, load, make_ranges, merge, same
 from benchmarks.results import Measured, Results
 from benchmarks.run import tell, warm
 from benchmarks.series import KINDS, NAMES, attached
@@ -68,7 +68,6 @@ class Comparison:
             kind,
             [keeper.name for keeper in keepers],
             size=self._disks["A"].stat().st_size,
-            used=sum(length for _, length in self._used["B"]),
             difference=differing(self._disks["A"], self._disks["B"], self._used["B"]),
         )
 
@@ -126,6 +125,8 @@ class Comparison:
         out = self._path(keeper, "scratch") / f"{step.disk}.raw"
         if step.work is Work.DELTA:
             must_succeed("cp", "--sparse=always", str(self._disks["A"]), str(out))
+            touched = merge([*data_of(out), *self._used[step.disk]])
+            self.results.target = sum(length for _, length in touched)
         watched = out.parent if step.work is not Work.STORE else repo
         words = self._resolve(keeper, command, step)
         run = run_measured(words, lambda: _flush(watched), watch=True)

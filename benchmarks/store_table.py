@@ -169,7 +169,7 @@ def _delta(results: Results) -> Iterator[Row]:
     yield Row(results.kind, "wall: B over A", "s", {OURS: run.wall_s})
     difference = results.difference / MIB
     limit = (DELTA_IO * results.difference + _OVERHEAD) / MIB
-    beyond = max(0.0, run.read - results.used)
+    beyond = max(0.0, run.read - results.target)
     for what, amount in (("read beyond the target", beyond), ("written", run.written)):
         found = amount / MIB
         yield Row(

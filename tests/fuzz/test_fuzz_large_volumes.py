@@ -15,6 +15,7 @@ from imprint.filesystems.exfat.geometry import BootSector
 from imprint.filesystems.f2fs import FILE_SYSTEM as F2FS
 from imprint.filesystems.f2fs import layout as f2fs
 from imprint.filesystems.fat import FILE_SYSTEM as FAT
+from imprint.filesystems.files import Locating
 from imprint.filesystems.hfsplus import FILE_SYSTEM as HFSPLUS
 from imprint.filesystems.hfsplus import layout as hfsplus
 from imprint.filesystems.probes.microsoft import Fat32BootSector, FatBootSector
@@ -171,5 +172,7 @@ def test_the_map_of_a_volume_of_many_units_takes_little_memory(
     with bounded_memory(MEMORY_BYTES_MAX):
         found = system.allocation(volume)
         deque(system.reached(volume), maxlen=0)
+        if isinstance(system, Locating):
+            deque(system.file_runs(volume), maxlen=0)
     assert found.unit == unit
     assert found.used.total < SIZE

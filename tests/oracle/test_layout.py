@@ -20,6 +20,8 @@ from imprint.testing.volumes import make_disk
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from imprint.repository.cutting import Cuts
+
 SIZES: Final = (700, 4096, 9000, 70_000, 3 * MIB + 5000)
 EXTENT: Final = 64 * KIB
 EXTENTS: Final = 300
@@ -42,12 +44,17 @@ def make_ext(path: Path, folder: Path, *, size: int) -> Path:
     return path
 
 
-def cuts_of(path: Path) -> list[int]:
+def all_of(path: Path) -> Cuts:
     with closing(FileStorage.open(path)) as disk:
-        found = disk_cuts(disk).borders.tolist()
-    assert found == sorted(set(found))
-    assert found[-1] <= path.stat().st_size
+        found = disk_cuts(disk)
+    borders = found.borders.tolist()
+    assert borders == sorted(set(borders))
+    assert borders[-1] <= path.stat().st_size
     return found
+
+
+def cuts_of(path: Path) -> list[int]:
+    return all_of(path).borders.tolist()
 
 
 def count_cut(disk: bytes, cuts: list[int], files: list[bytes], unit: int) -> int:
@@ -81,10 +88,15 @@ def test_a_disk_is_cut_at_its_partitions_and_at_all_its_files(tmp_path: Path) ->
         run("mcopy", "-i", fat, tmp_path / "copy", f"::file{number}")
     path = tmp_path / "disk"
     starts = make_disk(path, [("U", fat), ("L", ext), ("L", other)], size=80 * MIB)
-    cuts, disk = cuts_of(path), path.read_bytes()
+    found, disk = all_of(path), path.read_bytes()
+    cuts = found.borders.tolist()
     assert {*starts, starts[1] + 40 * MIB, starts[2] + MIB} <= set(cuts)
     assert count_cut(disk, cuts, files, 1024) == len(files)
     assert count_cut(disk, cuts, copies, 1024) == len(files)
+    assert found.unknown.covers(starts[2], MIB)
+    assert found.unknown.covers(starts[1] - 4 * MIB, 4 * MIB)  # free, at the end of the first
+    for content in (*files, *copies):
+        assert not found.unknown.clip(disk.find(content[:512]), disk.find(content[:512]) + 1)
 
 
 @pytest.mark.oracle("mke2fs", "sfdisk")

@@ -10,8 +10,11 @@ from imprint.core.cancel import CancelToken
 from imprint.core.errors import Cancelled, PassphraseError, UsageError
 from imprint.core.events import Finding, Severity
 from imprint.core.runs import Runs
-from imprint.repository.check import CheckOptions, CheckReport, check
+from imprint.repository.check import check
+from imprint.repository.check_report import CheckOptions, CheckReport
+from imprint.repository.envelope import What, unwrap, wrap
 from imprint.repository.pack import PackKind, pack_object
+from imprint.repository.signing import SigningKey, TrustedKey, sign
 from imprint.repository.subsets import ALL, Subset
 from imprint.testing.small_packs import encrypted, protections
 from imprint.testing.small_repositories import (
@@ -264,3 +267,23 @@ def test_parts_that_cannot_be_are_refused(text: str) -> None:
     """A typing mistake must not check nothing."""
     with pytest.raises(UsageError):
         Subset.parse(text)
+
+
+def test_snapshots_without_a_trusted_signature_are_told_of() -> None:
+    """Whoever can write to the store can put snapshots there, and sign them with any key."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    repository = small_repository(encrypted())
+    keys = [SigningKey(Ed25519PrivateKey.generate()) for _ in range(2)]
+    good = put_disk(repository, disk_content(8), sign=lambda name: sign(name, keys[0]))
+    bad = put_disk(repository, disk_content(9), minute=1, sign=lambda name: sign(name, keys[1]))
+    none = put_disk(repository, disk_content(10), minute=2)
+    trusted = [TrustedKey(keys[0].public, "test")]
+    report = checked(repository, CheckOptions(trusted=trusted))
+    assert errors(report) == [f"snapshots/{bad.name}", f"snapshots/{none.name}"]
+    assert checked(repository).is_sound
+    data = repository.store.get(f"signatures/{bad.name}")
+    content = unwrap(data, What.SIGNATURE, repository.protection, name=f"signatures/{bad.name}")
+    forged = wrap(What.SIGNATURE, content, repository.protection, name=f"signatures/{good.name}")
+    repository.store.put(f"signatures/{good.name}", (forged,))
+    assert errors(checked(repository)) == [f"signatures/{good.name}"]

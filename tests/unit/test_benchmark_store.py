@@ -17,7 +17,7 @@ from benchmarks import store_table
 from benchmarks.keepers import KEEPERS, STEPS, STORE_A, STORE_B, STORE_C
 from benchmarks.large import per_tib
 from benchmarks.measuring import FailedError, run_measured
-from benchmarks.ranges import differing, merge, offsets, same
+from benchmarks.ranges import data_of, differing, merge, offsets, same
 from benchmarks.reading import reads_in_a_row
 from benchmarks.results import Measured, Results
 from benchmarks.series import Group, choose, groups_of, rebuilt
@@ -30,7 +30,7 @@ TOOLS = ("imprint", "borg", "borg-fixed", "restic", "ideal")
 
 
 def _results(kind: str = "ext4", size: int = 4 * GIB) -> Results:
-    return Results(kind, TOOLS, size=size, used=100 * MIB, difference=10 * MIB)
+    return Results(kind, TOOLS, size=size, difference=10 * MIB)
 
 
 def _run(wall_s: float = 1.0, cpu_s: float = 1.0, kept: float = 0.0) -> Measured:
@@ -129,6 +129,7 @@ def test_rates_are_compared_the_other_way_round(ours: float, holds: bool) -> Non
 def test_restoring_over_another_disk_may_move_only_what_differs() -> None:
     """Fails if reading the whole target counted as reading too much, or rewriting it did not."""
     results = _results()
+    results.target = 100 * MIB
     read, written = 100 * MIB + 30 * MIB, 60 * MIB
     results.add("imprint", "B over A", Measured(1, 1, 0, read, written, 0))
     reading = _row(results, "B over A: read beyond the target")
@@ -154,7 +155,7 @@ def test_who_fails_misses_and_a_rival_who_fails_is_left_out() -> None:
 
 def test_peers_alone_have_no_bars() -> None:
     """Fails if a run without imprint were reported as missed."""
-    results = Results("ext4", ("borg", "restic"), size=GIB, used=1, difference=1)
+    results = Results("ext4", ("borg", "restic"), size=GIB, difference=1)
     results.add("borg", "store A", _run())
     assert {row.holds for row in store_table.rows(results)} == {None}
 
@@ -162,7 +163,19 @@ def test_peers_alone_have_no_bars() -> None:
 def test_ranges_that_touch_are_one() -> None:
     """Fails if reads were cut where the map changes its source only."""
     assert merge([(0, 10), (10, 5), (20, 1), (21, 9)]) == [(0, 15), (20, 10)]
+    assert merge([(20, 5), (0, 10), (5, 20), (2, 1)]) == [(0, 25)]
     assert merge([]) == []
+
+
+def test_data_of_a_sparse_file_is_found(tmp_path: Path) -> None:
+    """Fails if reading a target's holes were expected."""
+    path = tmp_path / "disk"
+    with path.open("wb") as file:
+        for offset in (0, 8 * MIB):
+            file.seek(offset)
+            file.write(b"x" * MIB)
+        file.truncate(16 * MIB)
+    assert data_of(path) == [(0, MIB), (8 * MIB, MIB)]
 
 
 def test_random_offsets_are_whole_blocks_in_use() -> None:

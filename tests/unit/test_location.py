@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imprint.core.errors import UnsupportedFeatureError, UsageError
-from imprint.endpoints.location import Where, parse
+from imprint.endpoints.location import Where, parse, place_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,6 @@ HOSTILE = ("a\0b", "a" * 300, "a" * 5000 + "#p1", "a#p" + "1" * 5000)
         ("https://host/disk.qcow2", Where.HTTP, "https://host/disk.qcow2", None),
         ("HTTP://host/a?b=c#p3", Where.HTTP, "HTTP://host/a?b=c", 3),
         ("c:disk.raw", Where.FILE, "c:disk.raw", None),
-        ("repo:notes", Where.FILE, "repo:notes", None),
     ],
 )
 def test_addresses_are_what_the_grammar_says(
@@ -59,6 +58,45 @@ def test_volumes_in_volumes_are_named_one_behind_the_other(
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("repo:/srv/images::laptop-7", ("/srv/images", "laptop-7", None, None)),
+        ("repo:images::a b", ("images", "a b", None, None)),
+        ("repo:x::y@3f2a91c0#p2", ("x", "y", "3f2a91c0", 2)),
+        ("repo:x::y@2026-11-20T10:00", ("x", "y", "2026-11-20T10:00", None)),
+        ("repo:s3://bucket/a?endpoint=b::y", ("s3://bucket/a?endpoint=b", "y", None, None)),
+        ("repo:sftp://[::1]/srv::y", ("sftp://[::1]/srv", "y", None, None)),
+        ("repo:a#b::y#p1", ("a#b", "y", None, 1)),
+    ],
+)
+def test_disks_in_repositories_have_a_place_and_a_name(
+    text: str, expected: tuple[str, str, str | None, int | None]
+) -> None:
+    """Fails if the place, the image or the snapshot is another one."""
+    found = parse(text)
+    assert found.where is Where.REPOSITORY
+    assert (found.base, found.image, found.snapshot, found.partition) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["repo:", "repo:x", "repo:::y", "repo:x::", "repo:x::@a", "repo:x::y@", "repo:x::y#d1"],
+)
+def test_half_the_name_of_a_disk_in_a_repository_is_refused(text: str) -> None:
+    """Fails if a file of that name is made when ``::IMAGE`` was forgotten."""
+    with pytest.raises(UsageError):
+        parse(text)
+
+
+def test_a_place_may_have_the_mark_in_front() -> None:
+    """Fails if the verbs of repositories take other names than addresses do."""
+    assert place_of("repo:/srv/images") == place_of("/srv/images") == "/srv/images"
+    for text in ("", "repo:", "repo:x::y"):
+        with pytest.raises(UsageError):
+            place_of(text)
+
+
+@pytest.mark.parametrize(
     "text", ["a#lvm", "a#lvm/vg", "a#lvm/vg/lv/x", "a#luks2", "a#md", "a#md/", "a#lvm//x"]
 )
 def test_what_is_no_volume_is_refused(text: str) -> None:
@@ -81,8 +119,6 @@ def test_what_is_no_address_is_refused(text: str) -> None:
     [
         "nbd://host:10809/export",
         "nbd+unix:///export?socket=/run/x.sock",
-        "repo:/srv/images::laptop-7",
-        "repo:s3://bucket/prefix::laptop-7@abc",
         "disk.qcow2#p2:/etc/hostname",
         "disk.qcow2#lvm/vg/lv:/etc/hostname",
         "disk.qcow2#luks:/etc/hostname",

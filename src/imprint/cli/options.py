@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from imprint.cli.console import printable
-from imprint.core.errors import PassphraseError, ReadError, UsageError
+from imprint.cli.passphrases import passphrase
+from imprint.core.errors import UsageError
 from imprint.core.units import parse_size
 from imprint.endpoints.open import Access
 
@@ -16,14 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from imprint.cli.console import Console
-    from imprint.core.contracts import Passphrase
     from imprint.core.formats import SizePolicy
     from imprint.endpoints.used import Policy
     from imprint.objects.contract import ObjectStore
 
-
-PASSPHRASE: Final = "IMPRINT_PASSPHRASE"  # noqa: S105 - the name of one
-"""The variable of the environment."""
 
 _POLICIES: Final[dict[str, SizePolicy | None]] = {
     "auto": None,
@@ -339,68 +335,3 @@ def access(
         on_event=console.on_event,
         cancel=console.cancel,
     )
-
-
-def passphrase(
-    file: Path | None,
-    console: Console,
-    *,
-    asks: bool = True,
-    variable: str = PASSPHRASE,
-    is_new: bool = False,
-) -> Passphrase:
-    """Secrets come from a file, the environment or a prompt, never from an argument.
-
-    Args:
-        file: whose content it is; ``None``: it comes from elsewhere.
-        console: for asking.
-        asks: whether a person may be asked.
-        variable: of the environment.
-        is_new: whether the secret is being chosen: a person has to type it twice then.
-    """
-
-    def ask(name: str) -> bytes:
-        if file is not None:
-            try:
-                return file.read_bytes().removesuffix(b"\n")
-            except OSError as failure:
-                raise ReadError((failure.strerror or "").lower(), name=str(file)) from failure
-        secret = os.environ.get(variable)
-        if secret is not None:
-            return os.fsencode(secret)
-        if not asks or not _has_terminal():
-            new = "new-" if variable != PASSPHRASE else ""
-            raise PassphraseError(
-                f"expected a {new.replace('-', ' ')}passphrase"
-                if is_new
-                else "is encrypted: expected a passphrase",
-                name=name,
-                advice=f"give it with --{new}passphrase-file or in {variable}",
-            )
-        return _typed(name, console, is_new=is_new)
-
-    return ask
-
-
-def _typed(name: str, console: Console, *, is_new: bool) -> bytes:
-    """What a person answers."""
-    import getpass  # only where somebody is asked
-
-    with console.asking():
-        try:
-            new = "new " if is_new else ""
-            given = getpass.getpass(f"{new}passphrase for {printable(name)}: ").encode()
-            if is_new and getpass.getpass("the same again: ").encode() != given:
-                raise PassphraseError("expected the same passphrase twice", name=name)
-        except EOFError:
-            raise PassphraseError("expected a passphrase, found nothing", name=name) from None
-        return given
-
-
-def _has_terminal() -> bool:
-    """Whether there is somebody to ask. Standard input may be a disk, and is left alone."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True

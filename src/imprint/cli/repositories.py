@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imprint.cli import options
+from imprint.cli.passphrases import PASSPHRASE, passphrase
 from imprint.core.errors import UsageError
 from imprint.core.units import format_size
 from imprint.endpoints.open import Access
@@ -42,7 +43,7 @@ def add_access(parser: argparse.ArgumentParser) -> None:
 def access(args: argparse.Namespace, console: Console, *, is_new: bool = False) -> Access:
     """The :class:`Access` that :func:`add_access` asks for; ``is_new``: it is being made."""
     return Access(
-        passphrase=options.passphrase(args.passphrase_file, console, is_new=is_new),
+        passphrase=passphrase(args.passphrase_file, console, is_new=is_new),
         key_file=args.key_file,
         open_place=options.place_opener(args),
         on_event=console.on_event,
@@ -108,11 +109,11 @@ def second(args: argparse.Namespace, console: Console, name: str, place: str) ->
     from imprint.endpoints.location import place_of
     from imprint.endpoints.repository import open_repository
 
-    variable = _variable(name) if _variable(name) in os.environ else options.PASSPHRASE
+    variable = _variable(name) if _variable(name) in os.environ else PASSPHRASE
     file: Path | None = getattr(args, f"{name}_passphrase_file")
     other = replace(
         access(args, console),
-        passphrase=options.passphrase(file, console, variable=variable),
+        passphrase=passphrase(file, console, variable=variable),
         key_file=getattr(args, f"{name}_key_file"),
     )
     return open_repository(place_of(place), other)
@@ -136,11 +137,20 @@ def add_choice(parser: argparse.ArgumentParser, verb: str) -> None:
     )
 
 
-def chosen(repository: Repository, args: argparse.Namespace) -> list[Snapshot]:
+def listed(repository: Repository, console: Console) -> list[Snapshot]:
+    """All snapshots that can be read, by time; the others are told."""
+    from imprint.endpoints.repository import teller
+
+    return repository.snapshots(teller(console.on_event))
+
+
+def chosen(repository: Repository, args: argparse.Namespace, console: Console) -> list[Snapshot]:
     """The snapshots that :func:`add_choice` means, by time."""
-    found = repository.snapshots()
+    from imprint.repository.snapshots import select
+
+    found = listed(repository, console)
     for image in args.image:
-        repository.select(image, None)  # or say that there is none
+        select(found, image, None, repository.name)  # or say that there is none
     if args.image:
         found = [item for item in found if item.manifest.image in args.image]
     if args.newest:

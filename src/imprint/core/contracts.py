@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from imprint.core.extent import Extent
     from imprint.core.info import ImageInfo
@@ -146,6 +146,21 @@ class Encoding(Protocol):
 
     def write_encoded(self, units: list[bytes], offset: int) -> None:
         """Store what :meth:`encode` made of the range that starts at ``offset``."""
+
+
+@runtime_checkable
+class Documenting(Protocol):
+    """A target that keeps what came of a copy: hashes of the disk, and its bad areas."""
+
+    @property
+    def wanted_hashes(self) -> tuple[str, ...]:
+        """Names of hashes that whoever writes it should take on the way."""
+
+    def document(self, hashes: Mapping[str, str], bad: Iterable[Extent]) -> None:
+        """Keep digests (hexadecimal, by name) and what is ``BAD``; told before ``commit``.
+
+        ``hashes`` may have more, or fewer, than were wanted; extents come in any order.
+        """
 
 
 @runtime_checkable

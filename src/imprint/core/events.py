@@ -28,6 +28,8 @@ class Progress:
         total: bytes of the disk.
         moved: bytes that had to be read for it.
         bad: bytes that could not be read.
+        bad_areas: how many runs these are; ``None``: not counted.
+        since_good_s: seconds since a read succeeded; ``None``: it was the last one.
     """
 
     phase: str
@@ -35,6 +37,8 @@ class Progress:
     total: int
     moved: int
     bad: int = 0
+    bad_areas: int | None = None
+    since_good_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ class ImageInfo:
         data_file: name of the file that holds its data, where that is another one.
         encryption: the method, or ``None``.
         hashes: of the whole disk, as the image keeps them: hexadecimal digests by name.
+        case: what an examiner noted in it, by field: ``case_number``, ``examiner`` …
         uuid: of the image, where it has one.
         snapshots: internal ones, oldest first.
         bitmaps: persistent dirty bitmaps.
@@ -75,6 +76,7 @@ class ImageInfo:
     data_file: str | None = None
     encryption: str | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
+    case: Mapping[str, str] = field(default_factory=dict)
     uuid: str | None = None
     snapshots: tuple[SnapshotInfo, ...] = ()
     bitmaps: tuple[BitmapInfo, ...] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import threading
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint import __version__
 from imprint.codecs.zstd import LEVEL_MAX
-from imprint.core.errors import Cancelled, ImagingError, UsageError
+from imprint.core.errors import Cancelled, ImagingError, RepositoryError, UsageError
 from imprint.core.events import Event, Finding, Severity
 from imprint.core.formats import Option, OptionKind, parse_options
 from imprint.core.image import Image
@@ -22,8 +21,9 @@ from imprint.endpoints.hashing import hash_disk
 from imprint.endpoints.layout import disk_cuts
 from imprint.endpoints.location import FORMAT, Where, parse
 from imprint.endpoints.open import open_inside, open_source
+from imprint.endpoints.places import without_secrets
 from imprint.endpoints.proof import prove_disk
-from imprint.endpoints.repository import open_repository
+from imprint.endpoints.repository import open_repository, teller
 from imprint.filters.salvage import Salvaging
 from imprint.filters.used import UsedOnly
 from imprint.repository.capture import Options, store_disk
@@ -65,7 +65,6 @@ OPTIONS: Final = (
 
 _NOTES_MAX: Final = 64
 _READ_BACK: Final = ("blake3",)
-_USER = re.compile(r"(?<=://)[^/@]*@")
 
 
 @dataclass(frozen=True)
@@ -189,10 +188,21 @@ class _Capture:
         self._key = None if adding.signer is None else read_key(adding.signer)
 
     def run(self, source: Source, level: int) -> Outcome:
+        older = self._older()
+        try:
+            return self._add(source, level, older)
+        except RepositoryError as error:
+            if older is None:
+                raise
+            # A new snapshot is what somebody needs who has lost part of an old one.
+            what = f"is not compared with snapshot {older.short}, which is damaged: {error.args[0]}"
+            self._request.on_event(Finding(Severity.WARNING, self._request.source, what))
+            return self._add(source, level, None)
+
+    def _add(self, source: Source, level: int, older: Snapshot | None) -> Outcome:
         request, repository = self._request, self._repository
         used = source.used if isinstance(source, UsedOnly) else None
         began, chain = self._moment(), self._chain(source)
-        older = self._older()
         options = Options(
             workers=request.workers,
             level=level,
@@ -240,9 +250,8 @@ class _Capture:
         """The newest snapshot of the same disk, if it may be read."""
         if not self._repository.protection.can_read:
             return None
-        found = [
-            item for item in self._repository.snapshots() if item.manifest.image == self._image
-        ]
+        present = self._repository.snapshots(teller(self._request.on_event))
+        found = [item for item in present if item.manifest.image == self._image]
         return newest_first(found)[0] if found else None
 
     def _chain(self, source: Source) -> tuple[str, ...]:
@@ -287,12 +296,20 @@ class _Capture:
             used=isinstance(source, UsedOnly),
             read=report.bytes_read,
             hashes=dict(report.hashes),
-            source=_USER.sub("", self._request.source),
+            source=self._address(source),
             host=platform.node(),
             tool=f"imprint {__version__}",
             format=_format_of(source),
             notes=tuple(self._notes),
         )
+
+    def _address(self, source: Source) -> str:
+        """Where the disk came from, without what is secret."""
+        where = parse(self._request.source).where
+        if where is Where.REPOSITORY:
+            return source.name
+        address = self._request.source
+        return without_secrets(address) if where is Where.HTTP else address
 
     def _prove(self, manifest: Manifest, used: Runs, report: Report) -> bool:
         """Walk the file systems in what was stored, before it becomes a snapshot."""

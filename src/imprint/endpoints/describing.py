@@ -117,13 +117,13 @@ def describe_image(address: str, access: Access) -> Description:
 
 def _describe_snapshot(location: Location, access: Access) -> Description:
     """Of a disk in a repository, which was not put together by anybody and has no file."""
-    from imprint.endpoints.repository import image_info, open_snapshot  # most are in none
+    from imprint.endpoints.repository import image_info, open_selected  # most are in none
 
-    with open_snapshot(location, access) as disk:
-        snapshot = disk.snapshot
+    repository, snapshot = open_selected(location, access)
+    with repository.source(snapshot, on_close=repository.close) as disk:
         stored = snapshot.manifest.stored
         return Description(
-            image_info(snapshot),
+            image_info(repository, snapshot),
             *_content(disk, location, access),
             file_size=stored,
             stored_size=stored,

@@ -11,12 +11,13 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections import defaultdict
+from operator import sub
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import FormatError, PassphraseError, ReadError
 from imprint.core.events import ignore
 from imprint.core.runs import Runs
-from imprint.core.units import MIB
+from imprint.core.units import KIB, MIB
 from imprint.endpoints.survey import describe
 from imprint.endpoints.used import VolumeTree
 from imprint.filesystems.files import Locating
@@ -30,9 +31,13 @@ if TYPE_CHECKING:
     from imprint.core.contracts import Source
     from imprint.endpoints.used import Volume
 
-MARKS_MAX: Final = 1 << 23
-"""Borders of all volumes of a disk, before those that coincide are joined: some four million files.
-They take 64 MiB; of a volume that has more, none is told."""
+MARKS_MAX: Final = 4 << 20
+"""Borders of all volumes of a disk, before those that coincide are joined: some two million files.
+Finding them takes up to 200 MiB then; a volume that has more is cut by blocks."""
+
+_ROOM_BYTES: Final = 64 * KIB
+"""What is not in files and at least so long: tables that change here and there, or free space that
+is full of old files. Both are better cut by blocks."""
 
 _PART_BYTES: Final = 256 * MIB
 """Borders are sorted by parts of a volume that are so long, to take little memory."""
@@ -47,19 +52,24 @@ def disk_cuts(source: Source) -> Cuts:
     unknown: list[Runs] = []
     left = MARKS_MAX
     for volume in _volumes(source):
-        marks = _marks(volume, left)
-        left -= len(marks)
-        if not marks:
-            unknown.append(volume.to_disk(Runs.whole(volume.source.size)))
+        found = _files(volume, left)
+        unknown.append(volume.to_disk(found.unknown))
+        marks = found.borders
         for span in volume.spans:
             first, last = bisect_left(marks, span.start + 1), bisect_left(marks, span.end)
-            inside = map((span.disk - span.start).__add__, marks[first:last])
-            parts.append(array("Q", (span.disk, *inside, span.disk + span.end - span.start)))
-    parts.sort()
-    borders = array("Q")
-    for part in parts:
+            last = min(last, first + left)  # a mirrored volume has each several times
+            left -= last - first
+            part = array("Q", [span.disk])
+            part.extend(map((span.disk - span.start).__add__, memoryview(marks)[first:last]))
+            part.append(span.disk + span.end - span.start)
+            parts.append(part)
+        del found, marks
+    parts.sort(reverse=True)
+    borders = parts.pop() if parts else array("Q")
+    while parts:
         # What several volumes claim is cut as the first of them says.
-        borders.extend(part[bisect_left(part, borders[-1] + 1) :] if borders else part)
+        part = parts.pop()
+        borders.extend(part[bisect_left(part, borders[-1] + 1) :])
     return Cuts(borders, Runs.union(unknown))
 
 
@@ -74,30 +84,41 @@ def _refuse(name: str) -> bytes:
     raise PassphraseError("is not looked into", name=name)
 
 
-def _marks(volume: Volume, limit: int) -> array[int]:
-    """The borders of a volume's files, in its own bytes, ascending; none if there are too many."""
+def _files(volume: Volume, limit: int) -> Cuts:
+    """The borders of a volume's files, all in its own bytes; none if there are too many."""
+    whole = Runs.whole(volume.source.size)
     file_system = None if volume.kind is None else allocator(volume.kind)
     if not isinstance(file_system, Locating):
-        return array("Q")
-    parts: defaultdict[int, array[int]] = defaultdict(lambda: array("Q"))
+        return Cuts(unknown=whole)
+    starts, ends, inside = _parts(), _parts(), _parts()
     count = 0
     try:
         for position, offset, length in file_system.file_runs(volume.source):
             end = offset + length
-            parts[offset // _PART_BYTES].append(offset)
-            parts[end // _PART_BYTES].append(end)
+            starts[offset // _PART_BYTES].append(offset)
+            ends[end // _PART_BYTES].append(end)
             count += 2
             rest = position % CHUNK_MAX
             if rest and length > CHUNK_MAX - rest:
                 # A file that is in pieces here and in one there has the same chunks then.
-                inside = offset - rest + CHUNK_MAX
-                parts[inside // _PART_BYTES].append(inside)
+                place = offset - rest + CHUNK_MAX
+                inside[place // _PART_BYTES].append(place)
                 count += 1
             if count > limit:
-                return array("Q")
+                return Cuts(unknown=whole)
     except (FormatError, ReadError):
-        return array("Q")
-    marks = array("Q")
-    for part in sorted(parts):
-        marks.extend(sorted(set(parts[part])))
-    return marks
+        return Cuts(unknown=whole)
+    marks, firsts, lasts = array("Q"), array("Q"), array("Q", [0])
+    for part in sorted({*starts, *ends, *inside}):
+        first, last = sorted(starts.pop(part, ())), sorted(ends.pop(part, ()))
+        marks.extend(sorted({*first, *last, *inside.pop(part, ())}))
+        firsts.extend(first)
+        lasts.extend(last)
+    firsts.append(volume.source.size)
+    # Each sorted on its own, they tell where no file is: see :class:`Runs`.
+    room = zip(lasts, map(sub, firsts, lasts), strict=True)
+    return Cuts(marks, Runs.of(gap for gap in room if gap[1] >= _ROOM_BYTES))
+
+
+def _parts() -> defaultdict[int, array[int]]:
+    return defaultdict(lambda: array("Q"))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import UsageError
+from imprint.core.errors import PassphraseError, RefusedError, RepositoryError, UsageError
+from imprint.core.events import Finding, OnEvent, Severity
 from imprint.core.info import ImageInfo
 from imprint.endpoints.location import FORMAT
 from imprint.objects.contract import MissingObjectError
 from imprint.repository.envelope import What, unwrap
+from imprint.repository.format import NAME as FORMAT_OBJECT
 from imprint.repository.key_files import read_secret_file
 from imprint.repository.key_objects import Origin
-from imprint.repository.repository import SIGNATURES, Repository
+from imprint.repository.repository import SIGNATURES, OnDamaged, Repository
 from imprint.repository.signing import Verdict, verify
 
 if TYPE_CHECKING:
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from imprint.repository.signing import TrustedKey
     from imprint.repository.snapshots import Snapshot
     from imprint.repository.source import SnapshotSource
+
+_ALLOWED: Final = frozenset({".partial", "keys", "lost+found"})
+"""In a folder that shall become a repository: what an attempt that was killed may have left."""
 
 
 def open_store(place: str, access: Access) -> ObjectStore:
@@ -50,14 +56,19 @@ def open_repository(place: str, access: Access) -> Repository:
 
     Raises:
         RepositoryError: if there is none, or a damaged one.
-        PassphraseError: if it is encrypted, and the secret is missing or wrong.
+        PassphraseError: if it is encrypted, and the secret is missing or wrong; if it is not,
+            and there is a key file.
     """
     store = open_store(place, access)
     try:
-        return Repository.open(store, secret_of(access))
+        repository = Repository.open(store, secret_of(access))
+        if access.key_file is not None and not repository.protection.is_encrypted:
+            # Somebody may have put another one in its place, to be told what was secret.
+            raise PassphraseError("is not encrypted: expected a key to open it", name=store.name)
     except BaseException:
         store.close()
         raise
+    return repository
 
 
 def make_repository(
@@ -69,6 +80,7 @@ def make_repository(
         RefusedError: if there is one already, or something else.
         PassphraseError: if it shall be encrypted, and there is no secret.
     """
+    _check_empty(Path(place))
     store = open_store(place, access)
     try:
         secret = secret_of(access)(store.name) if is_encrypted else None
@@ -77,6 +89,18 @@ def make_repository(
     except BaseException:
         store.close()
         raise
+
+
+def _check_empty(folder: Path) -> None:
+    """Refuse a folder that is used for something else already."""
+    if folder.is_file():
+        raise RefusedError("is a file", name=str(folder))
+    present: set[str] = set()
+    with contextlib.suppress(OSError):  # which the store says better
+        present.update(item.name for item in folder.iterdir())
+    if present - _ALLOWED:
+        what = "holds a repository already" if FORMAT_OBJECT in present else "is not empty"
+        raise RefusedError(what, name=str(folder))
 
 
 def secret_of(access: Access) -> Passphrase:
@@ -92,14 +116,15 @@ def secret_of(access: Access) -> Passphrase:
     return read
 
 
-def image_info(snapshot: Snapshot) -> ImageInfo:
+def image_info(repository: Repository, snapshot: Snapshot) -> ImageInfo:
     """What is known of a disk in a repository, in the words for images."""
-    manifest = snapshot.manifest
+    manifest, encryption = snapshot.manifest, repository.format.encryption
     return ImageInfo(
         FORMAT,
         manifest.size,
         parent=manifest.parent,
         parent_format=None if manifest.parent is None else FORMAT,
+        encryption=None if encryption is None else encryption.cipher,
         hashes={**manifest.hashes, "merkle": manifest.root},
         notes=manifest.notes,
     )
@@ -132,6 +157,16 @@ def open_snapshot(location: Location, access: Access) -> SnapshotSource:
     return repository.source(snapshot, on_close=repository.close)
 
 
+def teller(on_event: OnEvent) -> OnDamaged:
+    """Tells of snapshots that cannot be read: they are no reason not to read others."""
+
+    def tell(error: RepositoryError) -> None:
+        what = f"{error.args[0]}: it is left out"
+        on_event(Finding(Severity.WARNING, error.name or "snapshot", what))
+
+    return tell
+
+
 def open_selected(location: Location, access: Access) -> tuple[Repository, Snapshot]:
     """The snapshot that an address means, and its repository, which has to be closed.
 
@@ -147,7 +182,7 @@ def open_selected(location: Location, access: Access) -> tuple[Repository, Snaps
     repository = open_repository(location.base, access)
     try:
         selector = location.snapshot or access.snapshot
-        return repository, repository.select(location.image, selector)
+        return repository, repository.select(location.image, selector, teller(access.on_event))
     except BaseException:
         repository.close()
         raise

@@ -86,6 +86,8 @@ TABLE: Final = (
     ),
     Entry("chd", "chd", (".chd",), ((0, b"MComprHD"),)),
     Entry("asif", "asif", (".asif",), ((0, b"shdw"),)),
+    Entry("e01", "ewf.e01", (".e01",), ((0, b"EVF\x09\r\n\xff\0"),)),
+    Entry("s01", "ewf.s01", (".s01",), ((0, b"EVF\x09\r\n\xff\0"),)),
     Entry("raw", "raw", (".raw", ".img", ".dd", ".bin", ".ima"), ()),
 )
 
@@ -94,7 +96,6 @@ TABLE: Final = (
 FOREIGN: Final = (
     ("Apple UDIF (DMG)", ((-512, b"koly"),)),
     ("encrypted DMG", ((0, b"encrcdsa"),)),
-    ("EnCase E01", ((0, b"EVF\x09\r\n\xff\0"),)),
     ("EnCase Ex01", ((0, b"EVF2\r\n\x81\0"),)),
     ("EnCase L01", ((0, b"LVF\x09\r\n\xff\0"),)),
     ("AFF", ((0, b"AFF10\r\n\0"),)),

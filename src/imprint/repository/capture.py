@@ -25,7 +25,7 @@ from imprint.core.extent import Extent, Kind
 from imprint.repository.leaves import UNREAD, make_leaf
 from imprint.repository.nodes import NAME_BYTES, Leaf, Piece, TreeBuilder
 from imprint.repository.pack import GROUP_BYTES, Group, encode_group
-from imprint.repository.regions import Region, fresh_regions, known_regions
+from imprint.repository.regions import COUNTS, Region, fresh_regions, known_regions, with_edges
 from imprint.transfer.pace import Pace
 from imprint.transfer.report import Report
 from imprint.transfer.span import HAS_BYTES
@@ -135,7 +135,7 @@ class _Run:
         self._options = options
         self._tree = TreeBuilder(writer.add_node)
         self._pace = Pace(source.size, "capture", options.on_event)
-        self._is_empty = True
+        self._end = 0
         self.report = Report(source.size)
 
     def encode(self, pieces: list[tuple[bytes, bytes]]) -> tuple[list[bytes], Group]:
@@ -166,7 +166,8 @@ class _Run:
     def finish(self) -> bytes:
         """Keep what is left of the tree; the root."""
         self._pace.tell(self._source.size, self.report.bytes_read, force=True)
-        if self._is_empty:
+        assert self._end == self._source.size, "regions have to cover the disk"
+        if not self._source.size:
             self._tree.add(0, 0, self._writer.add_node(Leaf(0, b"", array("Q"), b"").encode()))
         return self._tree.finish()
 
@@ -176,7 +177,8 @@ class _Run:
 
     def _regions(self) -> Iterator[Region]:
         if self._options.older is None:
-            return fresh_regions(self._source.extents(0, self._source.size), self._cutting)
+            extents = with_edges(self._source.extents(0, self._source.size))
+            return fresh_regions(extents, self._cutting)
         tree, size = self._options.older
         changed = self._options.changed if self._options.hashes is None else None
         return known_regions(self._source, tree, size, self._cutting, changed)
@@ -185,8 +187,9 @@ class _Run:
         region = read.region
         name = region.leaf if read.leaf is None else self._writer.add_node(read.leaf.encode())
         assert name is not None
+        assert region.start == self._end, "regions have to cover the disk"
+        self._end = region.end
         self._tree.add(region.start, region.end, name)
-        self._is_empty = False
         self.report.bytes_read += read.moved
         if self._options.hashes is not None:
             position = region.start
@@ -209,7 +212,7 @@ class _Run:
             elif region.is_known and self._is_same_outside(older, region.extents):
                 return _Read(region)
         runs = self._runs(region.extents)
-        moved = sum(len(data) for _, data in runs)
+        moved = sum(extent.length for extent in region.extents if extent.kind in HAS_BYTES)
         kept = runs if self._options.hashes is not None else []
         known: dict[int, tuple[int, bytes | None]] = {}
         if older is not None:
@@ -221,18 +224,18 @@ class _Run:
 
     def _runs(self, extents: Sequence[Extent]) -> list[tuple[int, memoryview]]:
         """What the extents hold, as runs of the disk; what could not be read is left out."""
-        wanted = sum(extent.length for extent in extents if extent.kind in HAS_BYTES)
+        wanted = sum(extent.length for extent in extents if extent.kind in COUNTS)
         buffer = memoryview(bytearray(wanted))
         runs: list[tuple[int, int, int]] = []
         at = 0
         for extent in extents:
-            if extent.kind not in HAS_BYTES:
+            if extent.kind not in COUNTS:
                 continue
             view = buffer[at : at + extent.length]
             if extent.kind is Kind.DATA:
                 assert extent.storage is not None
                 extent.storage.readinto(view, extent.storage_offset)
-            else:
+            elif extent.kind is Kind.ENCODED:
                 self._source.readinto(view, extent.offset)
             if runs and runs[-1][0] + runs[-1][2] == extent.offset:
                 runs[-1] = (runs[-1][0], runs[-1][1], runs[-1][2] + extent.length)

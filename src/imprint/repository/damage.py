@@ -87,7 +87,7 @@ class DamageSearch:
             name = leaf.names[32 * at : 32 * at + 32]
             place = locate(name)
             if place is None or place[2] != length or name in lost:
-                found.append((offset, length))
+                _join(found, offset, length)
         self.checked += len(leaf.names) // 32
         return tuple(found)
 
@@ -98,4 +98,15 @@ class DamageSearch:
 
 def _of_branch(_: bytes, branch: Branch, below: list[_Ranges]) -> _Ranges:
     del branch
-    return tuple(chain.from_iterable(below))
+    found: list[tuple[int, int]] = []
+    for offset, length in chain.from_iterable(below):
+        _join(found, offset, length)
+    return tuple(found)
+
+
+def _join(ranges: list[tuple[int, int]], offset: int, length: int) -> None:
+    """Add a range behind the others; a disk of which all is lost has one, not millions."""
+    if ranges and sum(ranges[-1]) == offset:
+        ranges[-1] = (ranges[-1][0], ranges[-1][1] + length)
+    else:
+        ranges.append((offset, length))

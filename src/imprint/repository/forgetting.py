@@ -56,6 +56,14 @@ def forget(
     for snapshot in snapshots:
         if cancel is not None:
             cancel.check()
-        repository.store.delete(SNAPSHOTS + snapshot.name)
-        repository.store.delete(SIGNATURES + snapshot.name)
-        repository.store.delete(TAGS + snapshot.name)
+        forget_named(repository, snapshot.name)
+
+
+def forget_named(repository: Repository, name: str) -> None:
+    """Remove a snapshot by its whole name, also one that cannot be read.
+
+    Raises:
+        TargetError: if the store does not permit it.
+    """
+    for folder in (SNAPSHOTS, SIGNATURES, TAGS):
+        repository.store.delete(folder + name)

@@ -226,8 +226,12 @@ class ChunkIndex:
         groups = self._loaded.groups
         return groups.packs[groups.pack[found[0]]] not in self._ignored
 
-    def add(self, content: bytes | memoryview) -> None:
+    def add(self, content: bytes | memoryview, name: str | None = None) -> None:
         """Take the content of an index object that was put just now.
+
+        Args:
+            content: of the object.
+            name: of the object: when it is gone, what it says is no longer true.
 
         Raises:
             RepositoryError: if it contradicts itself.
@@ -237,6 +241,8 @@ class ChunkIndex:
         with loaded.lock:
             table = _read_content(content, loaded)
             loaded.tables = _with_one_more(loaded.tables or (), table)
+            if name is not None:
+                loaded.objects.add(name)
 
     def reload(self) -> bool:
         """Read index objects that are new; says whether there were any, or some are gone.

@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.extent import Kind
 from imprint.repository.nodes import Leaf, Piece
-from imprint.transfer.span import HAS_BYTES
 
 if TYPE_CHECKING:
     from imprint.repository.regions import Region
 
 UNREAD: Final = {
-    Kind.ZERO: Piece.HOLE,
     Kind.HOLE: Piece.HOLE,
     Kind.UNUSED: Piece.UNUSED,
     Kind.BAD: Piece.BAD,
 }
-"""What becomes of extents that are not read. ``ZERO`` tells of the image that was read, not of the
-disk; a snapshot is the same whatever image it was read from."""
+"""What becomes of extents that are skipped."""
 
 
 def make_leaf(region: Region, entries: list[tuple[int, int, bytes | None, Piece]]) -> Leaf:
@@ -28,7 +25,7 @@ def make_leaf(region: Region, entries: list[tuple[int, int, bytes | None, Piece]
     unread: list[tuple[int, int, bytes | None, Piece]] = [
         (extent.offset, extent.length, None, UNREAD[extent.kind])
         for extent in region.extents
-        if extent.kind not in HAS_BYTES
+        if extent.kind in UNREAD
     ]
     rows = _Rows(region.start)
     for offset, length, name, kind in sorted(entries + unread, key=itemgetter(0)):

@@ -324,16 +324,29 @@ class Tree:
             child += 1
 
     def _depth(self) -> int:
-        """Branches on each path: found on the leftmost one."""
-        name, start, end = self._root, 0, self._size
-        for depth in range(DEPTH_MAX + 1):
-            node = self._node(name, start, end)
-            if isinstance(node, Leaf):
-                return depth
-            name, end = node.name_of(0), node.end_of(0)
-        raise RepositoryError(
-            f"expected at most {DEPTH_MAX} levels, found more", name=f"node {self._root.hex()}"
-        )
+        """Branches on each path: found on the leftmost one that can be read."""
+        return self._height((0, self._size, self._root), DEPTH_MAX)
+
+    def _height(self, node: tuple[int, int, bytes], limit: int) -> int:
+        """Branches below a node, and itself if it is one."""
+        start, end, name = node
+        branch = self._node(name, start, end)
+        if isinstance(branch, Leaf):
+            return 0
+        if limit == 0:
+            raise RepositoryError(
+                f"expected at most {DEPTH_MAX} levels, found more", name=f"node {self._root.hex()}"
+            )
+        first: RepositoryError | None = None
+        for child, at in enumerate(branch.starts):
+            # Were only the first asked, all of the disk would be lost with its first leaf.
+            below = (at, branch.end_of(child), branch.name_of(child))
+            try:
+                return 1 + self._height(below, limit - 1)
+            except RepositoryError as failure:
+                first = first or failure
+        assert first is not None
+        raise first
 
     def _node(self, name: bytes, start: int, end: int) -> Leaf | Branch:
         node = self._load(name)

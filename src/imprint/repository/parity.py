@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.core.errors import RepositoryError
-from imprint.core.units import KIB
+from imprint.core.units import KIB, MIB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,8 @@ _PIECE_CELLS: Final = 4
 """Of a shard, handled at a time: what is added up stays in the processor's cache."""
 
 _POLYNOMIAL: Final = 0x11D
-_PACK_BYTES_MAX: Final = 1 << 32
+_SIZE_FREE_BYTES: Final = 64 * MIB
+"""What a parity object may say a pack has, however little of it there is."""
 
 
 class Mended(NamedTuple):
@@ -108,20 +109,28 @@ def encode_parity(pack: bytes, name: bytes, percent: int) -> list[bytes]:
     return [head, _checks(padded, cell_bytes), _checks(parity, cell_bytes), parity, head]
 
 
-def check_parity(parity: bytes, name: bytes) -> None:
+def check_parity(parity: bytes, name: bytes, pack: bytes | None = None) -> None:
     """Make sure that a parity object is sound.
+
+    Args:
+        parity: the object.
+        name: of the pack that it is of.
+        pack: the bytes of that, if they are known to be right; without them, the checksums of
+            its cells are not looked at.
 
     Raises:
         RepositoryError: if it is damaged, or of another pack.
     """
-    shape = _shape_of(parity, name)
+    shape = _shape_of(parity, name, len(parity) if pack is None else len(pack))
     view = memoryview(parity)
     own = _HEAD_BYTES + _CHECK_BYTES * shape.stripes * shape.data
+    whole = b"" if pack is None else pack.ljust(shape.data * shape.shard_bytes, b"\0")
     cells = own + _CHECK_BYTES * shape.stripes * shape.parity
     is_sound = (
         len(parity) == shape.object_bytes
         and view[:_HEAD_BYTES] == view[-_HEAD_BYTES:] == _head(shape, name)
         and _checks(view[cells:-_HEAD_BYTES], shape.cell_bytes) == view[own:cells]
+        and (not whole or _checks(whole, shape.cell_bytes) == view[_HEAD_BYTES:own])
     )
     if not is_sound:
         raise RepositoryError("expected the parity of a pack, found a damaged one")
@@ -140,7 +149,7 @@ def mend(pack: bytes, parity: bytes, name: bytes) -> Mended:
     """
     from blake3 import blake3
 
-    shape = _shape_of(parity, name)
+    shape = _shape_of(parity, name, len(pack))
     mender = _Mender(pack, parity, shape)
     cells = sum(mender.mend_stripe(stripe) for stripe in range(shape.stripes))
     data = bytes(memoryview(mender.data)[: shape.size])
@@ -202,8 +211,8 @@ def _head(shape: _Shape, name: bytes) -> bytes:
     return head + _check(head)
 
 
-def _shape_of(parity: bytes, name: bytes) -> _Shape:
-    """From one of both heads."""
+def _shape_of(parity: bytes, name: bytes, known: int) -> _Shape:
+    """From one of both heads; ``known``: how long the pack is, as far as it is there."""
     for head in (parity[:_HEAD_BYTES], parity[-_HEAD_BYTES:]):
         if len(head) < _HEAD_BYTES or _check(head[: _HEAD.size]) != head[_HEAD.size :]:
             continue
@@ -214,7 +223,7 @@ def _shape_of(parity: bytes, name: bytes) -> _Shape:
             data >= 1
             and 1 <= parities <= _SHARDS_MAX - data
             and _CELL_BITS_MIN <= bits <= _CELL_BITS_MAX
-            and 0 < size < _PACK_BYTES_MAX
+            and 0 < size <= max(_SIZE_FREE_BYTES, 2 * known)
         )
         # A cut object is of use still, but not one that claims to have lost nearly all of it.
         shape = _Shape(data, parities, 1 << bits, size)

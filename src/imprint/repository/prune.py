@@ -28,7 +28,6 @@ from imprint.repository.pack import pack_object
 from imprint.repository.repacking import copy_needed, find_wasteful
 from imprint.repository.repository import SIGNATURES, SNAPSHOTS, TAGS
 from imprint.repository.sessions import EXPIRY_S, list_sessions, remover
-from imprint.repository.writing import ChunkWriter
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from imprint.repository.repacking import Wasteful
     from imprint.repository.repository import Repository
     from imprint.repository.sessions import Session, SessionInfo
+    from imprint.repository.writing import ChunkWriter
 
 PARITY: Final = "parity/"
 
@@ -322,13 +322,8 @@ class _Prune:
         repository.index.reload()
         condemned = condemned_packs(self._store, self._protection)
         missing = repository.index.packs().keys() - list_packs(repository).keys()
-        return ChunkWriter(
-            self._store,
-            self._protection,
-            repository.index.without((*wasteful, *condemned, *missing)),
-            level=repository.format.level,
-            condemned=condemned.union(wasteful),
-        )
+        assert self._session is not None
+        return repository.writer(self._session, without=(*wasteful, *condemned, *missing))
 
     def _copied(self, size: int) -> None:
         self._check()

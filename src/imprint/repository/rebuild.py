@@ -16,7 +16,7 @@ from imprint.repository.index_rewriting import INDEX
 from imprint.repository.pack import Directory, Group, pack_object
 from imprint.repository.pack_contents import PACKS, indexed_groups, pack_of
 from imprint.repository.pack_reading import read_directory
-from imprint.repository.sessions import is_process_gone, list_sessions
+from imprint.repository.sessions import is_process_gone, list_sessions, remover
 from imprint.repository.writing import index_object
 from imprint.transfer.pace import Pace
 from imprint.transfer.windowed import windowed
@@ -78,7 +78,7 @@ def rebuild_index(
         TargetError: if there is no room.
         Cancelled: if that was asked for.
     """
-    with repository.session("rebuild-index") as session:
+    with remover(repository.store, repository.protection, "rebuild-index") as session:
         return rebuild_in(repository, session, workers=workers, on_event=on_event, cancel=cancel)
 
 
@@ -91,21 +91,21 @@ def rebuild_in(
     cancel: CancelToken | None = None,
 ) -> RebuildReport:
     """:func:`rebuild_index` in a session that has begun already."""
-    refuse_beside_others(repository, session)
+    refuse_beside_others(repository, session.name)
     run = _Rebuild(repository, workers or os.cpu_count() or 1, on_event, cancel)
     report = run.run()
     repository.index.reload()
     return report
 
 
-def refuse_beside_others(repository: Repository, session: Session) -> None:
-    """Make sure that nobody else has a session.
+def refuse_beside_others(repository: Repository, own: str = "") -> None:
+    """Make sure that nobody has a session, but for the one of the name ``own``.
 
     Raises:
         RefusedError: if somebody has.
     """
     for other in list_sessions(repository.store, repository.protection):
-        if other.name != session.name and not is_process_gone(other):
+        if other.name != own and not is_process_gone(other):
             raise RefusedError(
                 f"{other.verb or 'somebody'} is at work on {other.host or 'another host'}",
                 name=repository.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from imprint.core.extent import Kind, coalesce
 from imprint.core.units import MIB
 from imprint.repository.pack import CHUNK_MAX
 from imprint.transfer.span import HAS_BYTES
@@ -29,6 +30,13 @@ _EXTENTS_MAX: Final = 2048
 """In a region: a disk may be in crumbs."""
 
 
+COUNTS: Final = HAS_BYTES | {Kind.ZERO}
+"""Kinds of extents of a region that are cut into chunks, as opposed to those that are skipped."""
+
+_SKIPPED_MIN: Final = 4 * CHUNK_MAX
+"""A hole that is not longer than this is never skipped."""
+
+
 class Cutting(Protocol):
     """Where a disk is cut into chunks."""
 
@@ -46,7 +54,8 @@ class Region:
     Attributes:
         start: in bytes of the disk.
         end: the first byte behind it.
-        extents: what the source says of it: contiguous, all of it.
+        extents: what it is made of: contiguous, all of it. What is ``ZERO`` counts as data,
+            what is a ``HOLE`` is skipped.
         leaf: name of the leaf that an older snapshot has of exactly this stretch.
         is_known: what is used of it is known to hold still what the leaf says.
     """
@@ -58,31 +67,63 @@ class Region:
     is_known: bool = False
 
 
+def with_edges(extents: Iterable[Extent]) -> Iterator[Extent]:
+    """Extents of a disk in which only the middle of long holes is one.
+
+    An image may leave out zeros or not, and the disk's chunks have to be the same. A chunk that
+    reaches into a hole ends within the first or last 1 MiB of it: that much counts as data.
+    """
+    for extent in coalesce(map(_as_hole, extents)):
+        if extent.kind is not Kind.HOLE:
+            yield extent
+        elif extent.length <= _SKIPPED_MIN:
+            yield extent._replace(kind=Kind.ZERO)
+        else:
+            first, last = extent.offset + CHUNK_MAX, extent.end - CHUNK_MAX
+            yield extent.clip(extent.offset, first)._replace(kind=Kind.ZERO)
+            yield extent.clip(first, last)
+            yield extent.clip(last, extent.end)._replace(kind=Kind.ZERO)
+
+
+def _as_hole(extent: Extent) -> Extent:
+    """A hole for all that reads as zeros in the image: whether by a parent is not the disk's."""
+    return extent._replace(kind=Kind.HOLE) if extent.kind is Kind.ZERO else extent
+
+
 def fresh_regions(extents: Iterable[Extent], cutting: Cutting) -> Iterator[Region]:
-    """Regions of what nothing is known of."""
+    """Regions of what nothing is known of. They end where chunks do, wherever extents end."""
     group: list[Extent] = []
     wanted = 0
+    stop: int | None = None
     for extent in extents:
         rest: Extent | None = extent
         while rest is not None:
-            piece, rest = _split(rest, REGION_BYTES - wanted, cutting)
+            if rest.kind in COUNTS:
+                if stop is None and wanted + rest.length >= REGION_BYTES:
+                    full = rest.offset + REGION_BYTES - wanted
+                    stop = min(cutting.border_after(full), full + CHUNK_MAX)
+                wanted += rest.length
+            is_over = stop is not None and (rest.kind not in COUNTS or rest.end >= stop)
+            if is_over and group and rest.kind not in COUNTS:
+                yield _region(group)  # data ends here, and so does a chunk
+                group, wanted, stop = [], 0, None
+                continue
+            piece, rest = _split(rest, stop)
             group.append(piece)
-            wanted += piece.length if piece.kind in HAS_BYTES else 0
-            if wanted >= REGION_BYTES or len(group) >= _EXTENTS_MAX:
-                yield Region(group[0].offset, group[-1].end, group)
-                group, wanted = [], 0
+            if is_over or len(group) >= _EXTENTS_MAX:
+                yield _region(group)
+                group, wanted, stop = [], 0, None
     if group:
-        yield Region(group[0].offset, group[-1].end, group)
+        yield _region(group)
 
 
-def _split(extent: Extent, room: int, cutting: Cutting) -> tuple[Extent, Extent | None]:
-    """What of an extent goes into a region that has ``room``, and the rest of it."""
-    if extent.kind not in HAS_BYTES or extent.length <= room:
-        return extent, None
-    border = cutting.border_after(extent.offset + room)
-    if border >= extent.end or border > extent.offset + room + CHUNK_MAX:
-        border = min(extent.end, extent.offset + room + CHUNK_MAX)
-    if border == extent.end:
+def _region(extents: list[Extent]) -> Region:
+    return Region(extents[0].offset, extents[-1].end, extents)
+
+
+def _split(extent: Extent, border: int | None) -> tuple[Extent, Extent | None]:
+    """What of an extent is before a border, and the rest of it."""
+    if border is None or extent.end <= border:
         return extent, None
     return extent.clip(extent.offset, border), extent.clip(border, extent.end)
 
@@ -99,17 +140,42 @@ def known_regions(
         cutting: for what has to be cut anew.
         changed: what may differ from the snapshot; ``None``: anything.
     """
-    position = 0
+    cursor = _Cursor(with_edges(source.extents(0, source.size)))
     for start, end, name in older.leaves(0, min(older_size, source.size)):
         if end > source.size:
             break
-        position = end
         is_known = changed is not None and not changed.clip(start, end)
-        extents = list(source.extents(start, end - start))
-        wanted = sum(extent.length for extent in extents if extent.kind in HAS_BYTES)
+        extents = cursor.up_to(end)
+        wanted = sum(extent.length for extent in extents if extent.kind in COUNTS)
         if wanted > _READ_MAX or len(extents) > 2 * _EXTENTS_MAX:
             yield from fresh_regions(extents, cutting)
         else:
             yield Region(start, end, extents, name, is_known)
-    if position < source.size:
-        yield from fresh_regions(source.extents(position, source.size - position), cutting)
+    yield from fresh_regions(cursor.rest(), cutting)
+
+
+class _Cursor:
+    """A place in a row of extents."""
+
+    def __init__(self, extents: Iterator[Extent]) -> None:
+        self._extents = extents
+        self._next = next(extents, None)
+
+    def up_to(self, end: int) -> list[Extent]:
+        """All from here to a place of the disk, cut off there."""
+        found: list[Extent] = []
+        while self._next is not None and self._next.offset < end:
+            extent = self._next
+            if extent.end > end:
+                self._next = extent.clip(end, extent.end)
+                extent = extent.clip(extent.offset, end)
+            else:
+                self._next = next(self._extents, None)
+            found.append(extent)
+        return found
+
+    def rest(self) -> Iterator[Extent]:
+        """All from here."""
+        if self._next is not None:
+            yield self._next
+            yield from self._extents

@@ -53,7 +53,7 @@ def find_wasteful(
             for name, use in uses.items()
             if use.kind == kind and use.groups < SMALL_BYTES
         ]
-        if len(small) > small_max:
+        if len(small) > max(1, small_max):
             found += small
     return sorted(set(found))
 

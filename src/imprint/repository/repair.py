@@ -13,18 +13,20 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import ReadError, RepositoryError
-from imprint.core.events import OnEvent, ignore
+from imprint.core.events import Finding, OnEvent, Severity, ignore
 from imprint.objects.contract import MissingObjectError
 from imprint.repository.chunks import ChunkReader
 from imprint.repository.damage import DamageSearch, SnapshotDamage
 from imprint.repository.index_rewriting import replace_index
+from imprint.repository.keyring import FOLDER as KEYS
 from imprint.repository.nodes import NAME_BYTES, Branch, Leaf, Piece, TreeBuilder
 from imprint.repository.pack import Group, PackKind, encode_group, pack_object
 from imprint.repository.pack_contents import PackOpener, groups_of, indexed_groups
 from imprint.repository.pack_reading import directory_of
-from imprint.repository.parity import Mended, mend, parity_object
+from imprint.repository.parity import Mended, encode_parity, mend, parity_object
 from imprint.repository.rebuild import rebuild_in, refuse_beside_others
-from imprint.repository.repository import SNAPSHOTS
+from imprint.repository.repository import SIGNATURES, SNAPSHOTS, TAGS
+from imprint.repository.sessions import remover
 from imprint.repository.snapshots import time_text
 from imprint.repository.walking import Fold
 from imprint.transfer.pace import Pace
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from imprint.core.cancel import CancelToken
-    from imprint.repository.check import CheckReport
+    from imprint.repository.check_report import CheckReport
     from imprint.repository.pack_contents import GroupAt
     from imprint.repository.repository import Repository
     from imprint.repository.sessions import Session
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from imprint.repository.writing import ChunkWriter
 
 _SECTOR_BYTES: Final = 4096
+_NEVER_REPAIRED: Final = (KEYS, SIGNATURES, SNAPSHOTS, TAGS)
 
 _Stretches = tuple[tuple[int, int, bytes], ...]
 """Start, end and name of leaves."""
@@ -70,10 +73,14 @@ class RepairReport:
         mended: packs that parity has made whole.
         removed: packs that were dropped, after what was whole of them was kept.
         rescued: chunks of these that were kept.
-        lost: chunks of these that are lost, unless another pack has them.
+        lost: chunks of these that are lost, unless another pack has them; of packs that are
+            missing, they are not counted.
         index_rebuilt: whether the index was made again.
+        parity: packs whose parity was made again, or removed if there has to be none.
         damage: what of which snapshots is lost now.
         written: damaged snapshots, each with the one that was made of it.
+        unrepaired: what is wrong with keys, signatures, tags and snapshots themselves: nothing
+            says what was in them.
     """
 
     mended: list[bytes] = field(default_factory=list)
@@ -81,8 +88,10 @@ class RepairReport:
     rescued: int = 0
     lost: int = 0
     index_rebuilt: bool = False
+    parity: list[bytes] = field(default_factory=list)
     damage: list[SnapshotDamage] = field(default_factory=list)
     written: list[tuple[Snapshot, Snapshot]] = field(default_factory=list)
+    unrepaired: list[Finding] = field(default_factory=list)
 
 
 def repair(repository: Repository, found: CheckReport, options: RepairOptions) -> RepairReport:
@@ -98,8 +107,13 @@ def repair(repository: Repository, found: CheckReport, options: RepairOptions) -
         TargetError: if there is no room.
         Cancelled: if that was asked for.
     """
-    with repository.session("repair") as session:
-        refuse_beside_others(repository, session)
+    if found.broken_condemned:
+        # With them no session can begin. What they condemned is found again by the next prune.
+        refuse_beside_others(repository)
+        for name in found.broken_condemned:
+            repository.store.delete(name)
+    with remover(repository.store, repository.protection, "repair") as session:
+        refuse_beside_others(repository, session.name)
         return _Repair(repository, session, options).run(found)
 
 
@@ -113,7 +127,7 @@ class _Repair:
         self.report = RepairReport()
 
     def run(self, found: CheckReport) -> RepairReport:
-        if found.broken_index:
+        if found.broken_index or found.is_index_wrong:
             rebuild_in(self._repository, self._session, on_event=self._options.on_event)
             self.report.index_rebuilt = True
         broken = self._mend(found.broken_packs.keys())
@@ -125,8 +139,31 @@ class _Repair:
                 self._store.delete(parity_object(pack))
             self.report.removed = sorted(broken)
         self._repository.index.reload()
+        for pack in found.broken_parity:
+            if pack not in found.broken_packs:
+                self._renew_parity(pack)
         self._look_at_snapshots()
+        damaged = {SNAPSHOTS + damage.snapshot.name for damage in found.damage}
+        self.report.unrepaired = [
+            finding
+            for finding in found.findings
+            if finding.severity is Severity.ERROR
+            and finding.where.startswith(_NEVER_REPAIRED)
+            and finding.where not in damaged
+        ]
         return self.report
+
+    def _renew_parity(self, pack: bytes) -> None:
+        """Of a pack that is whole."""
+        data = self._get(pack)
+        if not self._with_parity(pack, data).is_whole:
+            return
+        name = parity_object(pack)
+        if self._repository.format.parity:
+            self._store.put(name, encode_parity(data, pack, self._repository.format.parity))
+        else:
+            self._store.delete(name)
+        self.report.parity.append(pack)
 
     def _mend(self, packs: Collection[bytes]) -> dict[bytes, bytes]:
         """Use parity; what there is of packs that are not whole then."""
@@ -181,7 +218,8 @@ class _Repair:
         """Keep what is whole of packs in new ones."""
         if not broken:
             return
-        known = indexed_groups(self._repository.index, broken.keys())
+        there = {pack for pack, data in broken.items() if data}
+        known = indexed_groups(self._repository.index, there)
         kinds = self._repository.index.packs()
         writer = self._repository.writer(self._session, without=broken)
         try:

@@ -6,6 +6,7 @@ Source: ``docs/repository-format.md``.
 from __future__ import annotations
 
 import secrets as randomness
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -31,7 +32,7 @@ from imprint.repository.source import SnapshotSource
 from imprint.repository.writing import ChunkWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from imprint.core.contracts import Passphrase
     from imprint.objects.contract import ObjectStore
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 SNAPSHOTS: Final = "snapshots/"
 SIGNATURES: Final = "signatures/"
 TAGS: Final = "tags/"
+
+OnDamaged = Callable[[RepositoryError], None]
+"""Is told of a snapshot that cannot be read."""
 
 _READERS: Final = 8
 """Small objects that are read at a time: what it takes is waiting."""
@@ -143,11 +147,14 @@ class Repository:
         """For reading chunks."""
         return ChunkReader(self.store, self.index, self.protection)
 
-    def snapshots(self) -> list[Snapshot]:
+    def snapshots(self, on_damaged: OnDamaged | None = None) -> list[Snapshot]:
         """All of them, by time.
 
+        Args:
+            on_damaged: told of those that are damaged, which are left out then.
+
         Raises:
-            RepositoryError: if one is damaged.
+            RepositoryError: if one is damaged, and nobody is to be told.
             PassphraseError: if the key that opened the repository may only add.
         """
         if not self.protection.can_read:
@@ -155,7 +162,14 @@ class Repository:
                 "expected a key that may read, found one that may only add", name=self.name
             )
         names = [item.name for item in self.store.list(SNAPSHOTS)]
-        found = [item for item in self._in_parallel(self._read_listed, names) if item is not None]
+        found = []
+        for item in self._in_parallel(self._read_listed, names):
+            if isinstance(item, Snapshot):
+                found.append(item)
+            elif item is not None and on_damaged is None:
+                raise item
+            elif item is not None and on_damaged is not None:
+                on_damaged(item)
         return sorted(found, key=lambda item: (item.manifest.time, item.name))
 
     def snapshot(self, name: str) -> Snapshot:
@@ -171,9 +185,11 @@ class Repository:
             raise RepositoryError("expected the snapshot of its name, found another", name=where)
         return Snapshot(name, Manifest.parse(content, where))
 
-    def select(self, image: str, selector: str | None) -> Snapshot:
+    def select(
+        self, image: str, selector: str | None, on_damaged: OnDamaged | None = None
+    ) -> Snapshot:
         """The snapshot of an image that the user means; see :func:`.snapshots.select`."""
-        return select(self.snapshots(), image, selector, self.name)
+        return select(self.snapshots(on_damaged), image, selector, self.name)
 
     def source(
         self, snapshot: Snapshot, *, on_close: Callable[[], None] | None = None
@@ -257,15 +273,17 @@ class Repository:
                     advice="the same command starts over",
                 )
 
-    def _read_listed(self, where: str) -> Snapshot | None:
+    def _read_listed(self, where: str) -> Snapshot | RepositoryError | None:
         try:
             return self.snapshot(where.removeprefix(SNAPSHOTS))
         except MissingObjectError:
             return None  # forgotten since it was listed
+        except RepositoryError as error:
+            return error
 
     def _in_parallel(
-        self, work: Callable[[str], Snapshot | None], names: list[str]
-    ) -> Iterator[Snapshot | None]:
+        self, work: Callable[[str], Snapshot | RepositoryError | None], names: list[str]
+    ) -> Iterator[Snapshot | RepositoryError | None]:
         if len(names) < _READERS or self.store.latency_s == 0:
             yield from map(work, names)
             return

@@ -201,9 +201,11 @@ class ChunkWriter:
         if not self._durable:
             return
         content = build_index(self._durable)
-        self.stored += put_index(self._store, self._protection, content)
+        name, data = index_object(content, self._protection)
+        self._store.put(name, (data,))
+        self.stored += len(data)
         with self._lock:
-            self._index.add(content)
+            self._index.add(content, name)
             for _, directory in self._durable:
                 names = directory.names
                 for at in range(0, len(names), NAME_BYTES):

@@ -18,11 +18,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from imprint.core.buffers import fill_zero
-from imprint.core.contracts import Encoding, Offloading, Resumable, Salvage, Source, Target
-from imprint.core.errors import TargetTooSmallError
+from imprint.core.contracts import (
+    Documenting,
+    Encoding,
+    Offloading,
+    Resumable,
+    Salvage,
+    Source,
+    Target,
+)
+from imprint.core.errors import ReadError, TargetTooSmallError
 from imprint.core.events import OnEvent, ignore
 from imprint.core.extent import Extent, Kind, cut
 from imprint.core.limits import SPAN_BYTES
+from imprint.transfer.hashing import HashSet
 from imprint.transfer.pace import Pace
 from imprint.transfer.report import Report
 from imprint.transfer.span import HAS_BYTES, BufferPool, Span, batches, split_zeros
@@ -32,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from imprint.core.cancel import CancelToken
-    from imprint.transfer.hashing import HashSet
+    from imprint.transfer.recovery import Recovered, Recovery
 
 CHECKPOINT_INTERVAL_S: Final = 2.0
 """Between checkpoints: what a crash may cost. Each waits for the disk, as the end would anyway."""
@@ -93,6 +102,7 @@ def copy(
     cancel: CancelToken | None = None,
     phase: str = "copy",
     checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S,
+    recovery: Recovery | None = None,
 ) -> Report:
     """Copy all of ``source`` to ``target`` and commit it.
 
@@ -109,6 +119,7 @@ def copy(
         cancel: stops the copy when set.
         phase: what progress calls it.
         checkpoint_interval_s: least time between checkpoints.
+        recovery: asked when the source cannot be read; ``None``: that is the end.
 
     Raises:
         TargetTooSmallError: before anything is written.
@@ -116,6 +127,9 @@ def copy(
         ImagingError: whatever reading or writing raises. In all these cases the target
             is aborted; or, if there is a checkpoint to come back to, suspended.
     """
+    if isinstance(target, Documenting):
+        hashes = HashSet(()) if hashes is None else hashes
+        hashes.add(target.wanted_hashes)
     run = _Run(source, target, hashes=hashes, detect_zeros=detect_zeros, start=start)
     pace = Pace(source.size, phase, on_event)
     checkpoints = _Checkpoints(target, journal, start, checkpoint_interval_s)
@@ -125,15 +139,17 @@ def copy(
             raise TargetTooSmallError(
                 f"has {target.size} bytes, the source has {source.size}", name=target.name
             )
-        with closing(run.windows(workers)) as loaded:
-            for window in loaded:
-                if cancel is not None and cancel.is_cancelled:
-                    checkpoints.keep(window.offset)
-                    cancel.check()
-                run.store(window)
-                pace.tell(window.end, run.report.bytes_read, bad=run.bad_bytes())
-                checkpoints.reached(window.end)
+        try:
+            _move(run, workers, pace, checkpoints, cancel)
+        except ReadError as error:
+            if recovery is None:
+                raise
+            if recovery.is_in_place:
+                checkpoints.hand_over()
+            run = run.after(recovery.recover(run.position, error))
+            _move(run, workers, pace, checkpoints, cancel)
         run.pad()
+        run.document()
         target.commit()
     except BaseException:
         checkpoints.give_up()
@@ -144,6 +160,20 @@ def copy(
     run.report.bad = run.bad_extents()
     pace.tell(source.size, run.report.bytes_read, bad=run.bad_bytes(), force=True)
     return run.report
+
+
+def _move(
+    run: _Run, workers: int, pace: Pace, checkpoints: _Checkpoints, cancel: CancelToken | None
+) -> None:
+    """Load and store all windows of a run."""
+    with closing(run.windows(workers)) as loaded:
+        for window in loaded:
+            if cancel is not None and cancel.is_cancelled:
+                checkpoints.keep(window.offset)
+                cancel.check()
+            run.store(window)
+            pace.tell(window.end, run.report.bytes_read, bad=run.bad_bytes())
+            checkpoints.reached(window.end)
 
 
 class _Checkpoints:
@@ -175,6 +205,11 @@ class _Checkpoints:
             self._journal.record(position)
             self._kept = position
         self._last = time.monotonic()
+
+    def hand_over(self) -> None:
+        """Somebody else keeps account from now on of what is in the target."""
+        self._kept = max(self._kept, 1)
+        self._journal = None
 
     def give_up(self) -> None:
         """The copy failed: keep what can be resumed, remove what cannot."""
@@ -216,12 +251,31 @@ class _Run:
         self._grain = max(512, target.traits.grain)
         self._window = max(SPAN_BYTES, self._grain)
         self._pool = BufferPool(self._window)
+        self._recovered: Recovered | None = None
+        self._bad: list[Extent] = []
+        self.position = 0 if hashes is not None else start
         self.report = Report(source.size, resumed_at=start)
+
+    def after(self, recovered: Recovered) -> _Run:
+        """What goes on where this run has failed."""
+        run = _Run(
+            recovered.source,
+            self._target,
+            hashes=self._hashes,
+            detect_zeros=self._detect_zeros,
+            start=max(self.position, self._start, recovered.start),
+        )
+        if self._hashes is not None:
+            run.position = self.position
+        run.report = self.report
+        run.report.bytes_read += recovered.bytes_read
+        run._recovered = recovered
+        return run
 
     def windows(self, workers: int) -> Generator[Loaded, None, None]:
         """All of the disk that has to be looked at, in order."""
-        first = self._start if self._hashes is None else 0
-        extents = self._source.extents(first, self._source.size - first)
+        first = self.position
+        extents = self._noting_bad(self._source.extents(first, self._source.size - first))
         if self._hashes is not None:
             # A hole has to be hashed too: whole, it could be neither stopped nor watched.
             extents = cut(extents, _HASHED_AT_ONCE_BYTES)
@@ -231,7 +285,8 @@ class _Run:
 
     def store(self, window: Loaded) -> None:
         """Hash a window and hand it to the target."""
-        self.report.bytes_read += window.moved
+        if self._recovered is None:
+            self.report.bytes_read += window.moved
         if self._hashes is not None:
             if window.data is None:
                 self._hashes.update_zeros(window.length)
@@ -241,19 +296,36 @@ class _Run:
             self._write(window)
         if window.buffer is not None:
             self._pool.give_back(window.buffer)
+        self.position = window.end
 
     def pad(self) -> None:
         """A target may be larger than the source: what is behind it reads as zeros."""
         if self._target.size > self._source.size and not self._reads_zero:
             self._target.zero(self._source.size, self._target.size - self._source.size)
 
+    def document(self) -> None:
+        """Tell the target what came of it, if it keeps that."""
+        if isinstance(self._target, Documenting) and self._hashes is not None:
+            bad = [*self._bad, *self.bad_extents()]
+            is_whole = self._target.size == self._source.size
+            self._target.document(self._hashes.digests() if is_whole else {}, bad)
+
     def bad_extents(self) -> list[Extent]:
         """What the source could not read so far."""
-        return [] if self._salvage is None else self._salvage.bad_extents()
+        if self._recovered is not None:
+            return self._recovered.bad
+        return self._bad if self._salvage is None else self._salvage.bad_extents()
 
     def bad_bytes(self) -> int:
         """How much that is."""
         return sum(extent.length for extent in self.bad_extents())
+
+    def _noting_bad(self, extents: Iterator[Extent]) -> Iterator[Extent]:
+        """What an image says to have been unreadable stays so."""
+        for extent in extents:
+            if extent.kind is Kind.BAD:
+                self._bad.append(extent)
+            yield extent
 
     def _write(self, window: Loaded) -> None:
         if window.units is not None:

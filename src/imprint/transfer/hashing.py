@@ -44,6 +44,16 @@ class HashSet:
     def __init__(self, names: Iterable[str]) -> None:
         self._hashers = {name: _new(name) for name in names}
 
+    def add(self, names: Iterable[str]) -> None:
+        """Take further hashes; nothing was taken in before.
+
+        Raises:
+            UsageError: for a hash that is not known.
+        """
+        for name in names:
+            if name not in self._hashers:
+                self._hashers[name] = _new(name)
+
     def update(self, data: memoryview) -> None:
         """Take in the next bytes."""
         for hasher in self._hashers.values():

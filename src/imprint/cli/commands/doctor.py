@@ -30,8 +30,10 @@ _MODULES: Final = (
     ("isal", "isal", "fast zlib: compressed qcow2 images"),
     ("backports.zstd", "backports.zstd", "zstd: compressed qcow2 images"),
     ("blake3", "blake3", "BLAKE3 hashes"),
-    ("cryptography", "cryptography", "encrypted images"),
+    ("cryptography", "cryptography", "encrypted images and repositories"),
     ("google_crc32c", "google-crc32c", "CRC-32C checksums of structures"),
+    ("obstore", "obstore", "repositories in S3 object stores"),
+    ("paramiko", "paramiko", "repositories over SFTP"),
     ("pybde", "libbde-python", "BitLocker volumes"),
 )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.cli import options
 from imprint.cli.console import exact
-from imprint.core.errors import UsageError
+from imprint.core.errors import RepositoryError, UsageError
 from imprint.endpoints.hashing import stored_hashes, verify_disk
 from imprint.endpoints.location import Where, parse
 from imprint.endpoints.open import open_package, open_part, open_source
@@ -119,16 +119,22 @@ def _run_snapshot(
 ) -> int:
     """Verify a disk in a repository: its blocks by their names, and who vouches for it."""
     from imprint.endpoints.repository import open_selected, signatures  # only for repositories
-    from imprint.repository.signing import read_trusted
+    from imprint.repository.signing import Verdict, read_trusted
 
     trusted = [key for path in args.signer for key in read_trusted(path)]
     repository, snapshot = open_selected(location, access)
     disk = repository.source(snapshot, on_close=repository.close)
     with console.stopping(), closing(open_part(disk, location, access)) as source:
-        signed = signatures(repository, snapshot, trusted)
+        try:
+            signed = signatures(repository, snapshot, trusted)
+            problem = ""
+        except RepositoryError as error:
+            signed, problem = Verdict(), f"its signature is damaged: {error.args[0]}"
         stored = {} if location.is_part else snapshot.manifest.hashes
         found = _verify(args, console, source, stored, expected)
-    ok = found.ok and not signed.wrong and (signed.is_trusted or not trusted)
+    if not problem and trusted and not signed.is_trusted:
+        problem = "none of the expected keys has signed it"
+    ok = found.ok and not signed.wrong and not problem
     hashes = dict(found.hashes)
     if not found.damage and not location.is_part:
         hashes["merkle"] = snapshot.manifest.root
@@ -139,8 +145,8 @@ def _run_snapshot(
         console.print(f"signed by {public.hex()}, which nobody has said to trust")
     for public in signed.wrong:
         console.print(f"a signature by {public.hex()} is of something else")
-    if trusted and not signed.is_trusted:
-        console.print("none of the expected keys has signed it")
+    if problem:
+        console.print(problem)
     verdict = _verdict(found) if ok or not found.ok else "not as expected"
     console.print(f"{args.image}: snapshot {snapshot.short}: {verdict}")
     console.result(

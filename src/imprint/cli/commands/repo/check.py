@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from imprint.cli.console import Console
-    from imprint.repository.check import CheckReport
+    from imprint.repository.check_report import CheckReport
     from imprint.repository.damage import SnapshotDamage
     from imprint.repository.repair import RepairReport
     from imprint.repository.repository import Repository
@@ -71,7 +71,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Check; 0 if it is sound, 1 if not, and also after a repair if something is lost."""
-    from imprint.repository.check import CheckOptions, check
+    from imprint.repository.check import check
+    from imprint.repository.check_report import CheckOptions
     from imprint.repository.signing import read_trusted
     from imprint.repository.subsets import Subset
 
@@ -93,12 +94,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
             ),
         )
         repaired = None
-        if args.repair and not report.is_sound:
+        if args.repair and (report.broken_parity or not report.is_sound):
             repaired = _repair(repository, report, args, console)
     _print(report, console)
     if repaired is not None:
         _print_repaired(repaired, console)
-    ok = report.is_sound if repaired is None else not repaired.damage
+    ok = report.is_sound if repaired is None else not (repaired.damage or repaired.unrepaired)
     console.print(f"{args.place}: {_verdict(report, repaired, ok=ok)}")
     console.result(
         ok=ok,

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         report = copy_snapshots(
             source,
             target,
-            repositories.chosen(source, args),
+            repositories.chosen(source, args, console),
             CopyOptions(args.workers, console.on_event, console.cancel),
         )
     repositories.tell_copied(report, console)

@@ -35,6 +35,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """List the ranges that differ; only what differs is read, and only of the trees."""
     from imprint.endpoints.survey import describe
     from imprint.repository.differences import changed_ranges
+    from imprint.repository.snapshots import select
 
     other = repositories.located(args.b)
     if other.base != repositories.located(args.a).base:
@@ -45,7 +46,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         )
     repository, older = repositories.selected(args.a, args, console)
     with repository:
-        newer = repository.select(other.image, other.snapshot)
+        present = repositories.listed(repository, console)
+        newer = select(present, other.image, other.snapshot, repository.name)
         survey = describe(repository.source(newer))
         console.print(f"{'offset':>{_WIDTH}}  {'length':>{_WIDTH}}  in")
         count, total = 0, 0

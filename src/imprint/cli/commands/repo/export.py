@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if args.file == "-":
         console.to_stderr()
     with repositories.opened(args, console) as repository, console.stopping():
-        chosen = repositories.chosen(repository, args)
+        chosen = repositories.chosen(repository, args, console)
         report = export_bundle(
             repository,
             chosen,

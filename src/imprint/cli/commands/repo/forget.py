@@ -12,6 +12,7 @@ from imprint.core.errors import UsageError
 
 if TYPE_CHECKING:
     from imprint.cli.console import Console
+    from imprint.core.errors import RepositoryError
     from imprint.repository.repository import Repository
     from imprint.repository.retention import Verdict
     from imprint.repository.snapshots import Snapshot
@@ -73,26 +74,35 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Forget; what only these snapshots needed is removed by ``repo prune``."""
-    from imprint.repository.forgetting import forget
+    from imprint.repository.forgetting import forget, forget_named
 
+    if args.snapshot and _has_policy(args):
+        raise UsageError("expected snapshots or a policy (--keep-…), found both")
     with repositories.opened(args, console) as repository:
+        damaged: list[str] = []
+        present = repository.snapshots(lambda error: damaged.append(_name_of(error)))
+        lost = [name for name in damaged if f"@{name}" in args.snapshot]
         verdicts: list[Verdict] = []
         if args.snapshot:
-            if _has_policy(args):
-                raise UsageError("expected snapshots or a policy (--keep-…), found both")
-            gone = _named(repository, args.snapshot)
+            wanted = [text for text in args.snapshot if text[1:] not in lost]
+            gone = _named(present, wanted, repository.name)
         else:
-            verdicts = _judged(repository, args)
+            verdicts = _judged(repository, present, args)
             gone = [item.snapshot for item in verdicts if not item.is_kept]
         with console.stopping():
             forget(repository, gone, force=args.force, dry_run=args.dry_run, cancel=console.cancel)
+            for name in () if args.dry_run else lost:
+                forget_named(repository, name)
+    for name in damaged:
+        if name not in lost:
+            console.note(f"snapshot @{name} cannot be read, and stays unless it is named so")
     rows = [
         ("keep" if item.is_kept else "forget", *_cells(item.snapshot), ", ".join(item.reasons))
         for item in verdicts
     ] or [("forget", *_cells(item), "") for item in gone]
     console.table(rows)
     told = "would be forgotten" if args.dry_run else "forgotten"
-    console.print(f"{len(gone)} {told}, {sum(item.is_kept for item in verdicts)} kept")
+    console.print(f"{len(gone) + len(lost)} {told}, {sum(item.is_kept for item in verdicts)} kept")
     console.result(
         forgotten=[repositories.snapshot_json(item) for item in gone],
         kept=[
@@ -100,30 +110,37 @@ def run(args: argparse.Namespace, console: Console) -> int:
             for item in verdicts
             if item.is_kept
         ],
+        damaged=lost,
         dry_run=args.dry_run,
     )
     return 0
 
 
-def _named(repository: Repository, names: list[str]) -> list[Snapshot]:
+def _name_of(error: RepositoryError) -> str:
+    """The name of a damaged snapshot, which is the end of its object's."""
+    return (error.name or "").rpartition("/")[2]
+
+
+def _named(present: list[Snapshot], names: list[str], where: str) -> list[Snapshot]:
     from imprint.repository.snapshots import select
 
-    present = repository.snapshots()
     found: dict[str, Snapshot] = {}
     for text in names:
         image, mark, selector = text.partition("@")
         if not mark or not selector:
             raise UsageError(
                 f"expected IMAGE@SNAPSHOT, found {text!r:.80}",
-                name=repository.name,
+                name=where,
                 advice="imprint repo list shows both",
             )
-        snapshot = select(present, image, selector, repository.name)
+        snapshot = select(present, image, selector, where)
         found[snapshot.name] = snapshot
     return list(found.values())
 
 
-def _judged(repository: Repository, args: argparse.Namespace) -> list[Verdict]:
+def _judged(
+    repository: Repository, present: list[Snapshot], args: argparse.Namespace
+) -> list[Verdict]:
     from imprint.repository.retention import Policy, apply
     from imprint.repository.tags import list_tags
 
@@ -138,14 +155,13 @@ def _judged(repository: Repository, args: argparse.Namespace) -> list[Verdict]:
         tags=frozenset(args.keep_tag),
     )
     policy.check()
-    found = repository.snapshots()
-    known = {item.manifest.image for item in found}
+    known = {item.manifest.image for item in present}
     for image in args.image:
         if image not in known:
             raise UsageError(f"has no image {image!r:.80}", name=repository.name)
     if args.image:
-        found = [item for item in found if item.manifest.image in args.image]
-    return apply(found, list_tags(repository), policy, zone=None)
+        present = [item for item in present if item.manifest.image in args.image]
+    return apply(present, list_tags(repository), policy, zone=None)
 
 
 def _has_policy(args: argparse.Namespace) -> bool:

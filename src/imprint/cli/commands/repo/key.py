@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from imprint.cli import options, repositories
+from imprint.cli.passphrases import passphrase
 from imprint.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _secret(args: argparse.Namespace, console: Console, name: str) -> tuple[byte
         if args.new_passphrase_file is not None:
             raise UsageError("expected --new-key-file or --new-passphrase-file, found both")
         return read_secret_file(args.new_key_file), Origin.FILE
-    ask = options.passphrase(args.new_passphrase_file, console, variable=_NEW, is_new=True)
+    ask = passphrase(args.new_passphrase_file, console, variable=_NEW, is_new=True)
     return ask(name), Origin.PASSPHRASE
 
 

@@ -29,13 +29,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """List, the oldest first."""
+    from imprint.repository.snapshots import select
     from imprint.repository.tags import list_tags
 
     rows = [("image", "snapshot", "time", "size", "stored", "tags")]
     with repositories.opened(args, console) as repository:
-        found = repository.snapshots()
+        found = repositories.listed(repository, console)
         if args.image is not None:
-            repository.select(args.image, None)
+            select(found, args.image, None, repository.name)  # or say that there is none
             found = [item for item in found if item.manifest.image == args.image]
         tags = list_tags(repository)
         for item in found:
