@@ -28,9 +28,10 @@ from imprint.repository.envelope import What, unwrap
 from imprint.repository.forgetting import forget
 from imprint.repository.index_content import IndexContent
 from imprint.repository.index_rewriting import replace_index
-from imprint.repository.live import Survey, list_packs
+from imprint.repository.live import Survey
 from imprint.repository.nodes import Leaf, Piece
 from imprint.repository.pack import PackKind, encode_group, pack_object
+from imprint.repository.pack_contents import list_packs
 from imprint.repository.prune import Options, prune
 from imprint.repository.repository import Repository
 from imprint.repository.sessions import is_process_gone, list_sessions
@@ -128,7 +129,7 @@ def count(repository: Repository, prefix: str) -> int:
 
 
 def size_of(repository: Repository) -> int:
-    return sum(item.size for item in list_packs(repository).values())
+    return sum(item.size for item in list_packs(repository.store).values())
 
 
 def test_what_only_forgotten_snapshots_needed_goes_at_once(repository: Repository) -> None:
@@ -234,7 +235,7 @@ def test_a_condemned_pack_that_is_needed_again_stays(repository: Repository) -> 
     content = disk_content(8, seed=1)
     gone = put_disk(repository, content, minute=1)
     forget(repository, [gone])
-    packs = set(list_packs(repository))
+    packs = set(list_packs(repository.store))
     writing = reopened(repository)
     session = writing.session("capture")
     writer = writing.writer(session)
@@ -246,7 +247,7 @@ def test_a_condemned_pack_that_is_needed_again_stays(repository: Repository) -> 
     session.close()
     report = prune(reopened(repository))
     assert report.removed_packs == 0
-    assert set(list_packs(repository)) == packs
+    assert set(list_packs(repository.store)) == packs
     assert count(repository, "condemned/") == 0
     assert read(repository, again) == content
 
@@ -312,7 +313,7 @@ def test_without_room_for_an_index_packs_go_and_stay_condemned() -> None:
     store.refused = ()
     prune(reopened(repository))
     assert count(repository, "condemned/") == 0
-    existing = set(list_packs(repository))
+    existing = set(list_packs(repository.store))
     for name in objects(repository, "index/"):
         content = unwrap(store.get(name), What.INDEX, repository.protection)
         assert set(IndexContent(content).packs) == existing
@@ -387,6 +388,44 @@ def test_a_snapshot_of_a_session_that_is_ended_for_it_is_withdrawn() -> None:
     session.close()
 
 
+def test_nobody_believes_the_index_of_packs_that_were_pruned() -> None:
+    """Fails if one who was taken for dead, and goes on, makes others lose what they add."""
+    repository = small_repository()
+    content = disk_content(8, seed=1)
+    forget(repository, [put_disk(repository, content, minute=1)])
+    (index,) = objects(repository, "index/")
+    late = repository.store.get(index)
+    prune(reopened(repository))
+    repository.store.put(index, (late,))
+    snapshot = put_disk(reopened(repository), content, minute=2)
+    assert read(repository, snapshot) == content
+    repository.store.put(index, (late,))
+    prune(reopened(repository))
+    assert repository.store.stat(index) is None
+    assert read(repository, snapshot) == content
+
+
+def test_a_chunk_is_read_from_whichever_pack_is_still_there(repository: Repository) -> None:
+    """Fails if a reader gives up when the second pack that the index names is gone as well."""
+    content = disk_content(8, seed=1)
+    copies = []
+    for _ in range(3):
+        before = set(list_packs(repository.store))
+        with repository.session("test") as session:
+            writer = repository.writer(session, without=before)
+            root = add_disk(repository, writer, content)
+            snapshot = commit_root(repository, session, writer, root, len(content))
+        copies.append(set(list_packs(repository.store)) - before)
+    assert [len(packs) for packs in copies] == [2, 2, 2]
+    for kept in range(3):
+        only = small_repository(repository.protection)
+        for item in repository.store.list(""):
+            gone = copies[kept - 1] | copies[kept - 2]
+            if item.name not in map(pack_object, gone):
+                only.store.put(item.name, (repository.store.get(item.name),))
+        assert read(only, snapshot) == content
+
+
 def test_a_process_that_goes_on_adding_knows_what_was_pruned() -> None:
     """Fails if a process believes in packs that it has put itself, and somebody has removed."""
     repository = small_repository()
@@ -416,7 +455,7 @@ def test_packs_without_an_index_go_and_those_of_a_session_stay() -> None:
 def test_what_belongs_to_nothing_goes(repository: Repository) -> None:
     """Fails if signatures, tags and parity of what is gone stay."""
     kept = put_disk(repository, disk_content(9), sign=lambda _: b"[]")
-    pack = next(iter(list_packs(repository)))
+    pack = next(iter(list_packs(repository.store)))
     own = [f"tags/{kept.name}", pack_object(pack).replace("packs/", "parity/")]
     strays = [f"tags/{'0' * 64}", f"signatures/{'0' * 64}", f"parity/00/{'0' * 64}"]
     for name in own + strays:
@@ -447,7 +486,7 @@ def test_nothing_goes_from_a_damaged_repository(repository: Repository) -> None:
     forget(repository, [gone])
     (lost, *_) = (
         pack
-        for pack in list_packs(repository)
+        for pack in list_packs(repository.store)
         if Survey(reopened(repository)).uses[pack].kind == PackKind.DATA
         and Survey(reopened(repository)).used_of(pack)
     )
@@ -569,7 +608,9 @@ def test_a_session_taken_for_dead_fails_if_something_is_not_there(
     if is_gone:
         prune(reopened(repository))
     else:
-        put_condemned(repository.store, repository.protection, list_packs(repository), waits=())
+        put_condemned(
+            repository.store, repository.protection, list_packs(repository.store), waits=()
+        )
     with pytest.raises(RepositoryError, match="taken for dead"):
         commit_disk(repository, session, writer, disk_content(20))
     assert count(repository, "snapshots/") == 0

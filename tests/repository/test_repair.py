@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imprint.core.errors import RefusedError, RepositoryError
+from imprint.core.errors import ReadError, RefusedError, RepositoryError
 from imprint.core.extent import Kind
 from imprint.core.runs import Runs
+from imprint.objects.memory import MemoryStore
 from imprint.repository.check import check
 from imprint.repository.check_report import CheckOptions
 from imprint.repository.envelope import What, unwrap
 from imprint.repository.pack import PackKind, pack_object
+from imprint.repository.pack_contents import groups_of
+from imprint.repository.pack_reading import read_directory
 from imprint.repository.parity import parity_object
 from imprint.repository.repair import RepairOptions, RepairReport, repair
 from imprint.repository.subsets import ALL
@@ -238,3 +241,51 @@ def test_what_no_repair_can_bring_back_is_told() -> None:
     name = f"snapshots/{snapshot.name}"
     flip(repository.store, name, 40)
     assert [finding.where for finding in repaired(repository).unrepaired] == [name]
+
+
+class Rotten(MemoryStore):
+    """A medium of which one sector cannot be read any more."""
+
+    name_of_bad = ""
+    sector = 0
+
+    def get(self, name: str) -> bytes:
+        return self.get_range(name, 0, 1 << 30)
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        if (
+            name == self.name_of_bad
+            and offset < self.sector + 4096
+            and self.sector < offset + length
+        ):
+            raise ReadError("input/output error", name=name)
+        return super().get(name)[offset : offset + length]
+
+
+@pytest.mark.parametrize("parity", [0, 10])
+def test_a_sector_that_cannot_be_read_costs_what_is_in_it(parity: int) -> None:
+    """The most honest damage: the disk says so itself."""
+    store = Rotten()
+    repository = small_repository(parity=parity, store=store)
+    content = disk_content(600)
+    snapshot = put_disk(repository, content)
+    place = repository.index.find(repository.protection.name_of(content[:CHUNK_BYTES]))
+    assert place is not None
+    store.name_of_bad, store.sector = pack_object(place.pack), 40 * 4096
+    groups = [
+        group
+        for group in groups_of(read_directory(store, place.pack, repository.protection))
+        if group.position < 41 * 4096 and group.position + group.stored > 40 * 4096
+    ]
+    lost = sum(len(group.chunks) for group in groups)
+    report = check(reopened(repository), ALL_DATA)
+    assert sum(item.ranges.total for item in report.damage) == lost * CHUNK_BYTES
+    repaired_ = repair(reopened(repository), report, RepairOptions())
+    store.name_of_bad = ""  # the pack that cannot be read was written anew, or is gone
+    assert len(repaired_.mended) == (1 if parity else 0)
+    again = reopened(repository)
+    if parity:
+        assert read_disk(again, snapshot) == content
+    else:
+        assert repaired_.lost == lost
+        assert [item.ranges.total for item in repaired_.damage] == [lost * CHUNK_BYTES]

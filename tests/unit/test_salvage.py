@@ -8,7 +8,6 @@ from imprint.core.extent import Extent, Kind
 from imprint.filters.salvage import Salvaging
 from imprint.storage.memory import MemoryStorage
 from imprint.testing.faults import FaultyStorage
-from imprint.transfer import mapfile
 from imprint.transfer.copy import copy
 
 MIB = 1 << 20
@@ -30,16 +29,4 @@ def test_everything_but_the_bad_sectors_arrives() -> None:
     assert report.bad == [
         Extent(5 * 512, 512, Kind.BAD),
         Extent(MIB - 512, 1536, Kind.BAD),
-    ]
-
-
-def test_the_map_is_in_ddrescue_syntax() -> None:
-    """Fails if ddrescue would not read it: the lines are those of its manual's example form."""
-    text = mapfile.render(4096, [Extent(512, 512, Kind.BAD)])
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
-    assert lines == [
-        "0x00001000     +               1",
-        "0x00000000  0x00000200  +",
-        "0x00000200  0x00000200  -",
-        "0x00000400  0x00000C00  +",
     ]

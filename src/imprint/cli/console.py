@@ -254,7 +254,10 @@ class _Meter:
             if speed > 0 and event.done < event.total:
                 facts.append(f"{format_duration((event.total - event.done) / speed)} left")
         if event.bad:
-            facts.append(f"{format_size(event.bad)} bad")
+            areas = "" if event.bad_areas is None else f" in {event.bad_areas} areas"
+            facts.append(f"{format_size(event.bad)} bad{areas}")
+        if event.since_good_s is not None and event.since_good_s >= 1:
+            facts.append(f"last good read {format_duration(event.since_good_s)} ago")
         return ", ".join(facts)
 
 

@@ -6,9 +6,9 @@ import argparse
 import functools
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from imprint.cli import options
+from imprint.cli import options, rescuing
 from imprint.cli.console import printable
 from imprint.core.errors import UsageError
 from imprint.core.units import format_size
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from imprint.cli.console import Console
     from imprint.endpoints.fitting import Grown
     from imprint.endpoints.target import Confirm
+
+UNREADABLE_EXIT: Final = 6
+"""Done, but for areas that could not be read."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,6 +120,8 @@ def copy(
         hashes=hashes,
         detect_zeros=args.detect_zeros,
         salvage=salvage,
+        rescue=rescuing.request(args),
+        source_map=None if salvage else getattr(args, "map", None),
         prove=getattr(args, "prove", None),
         resume=args.resume,
         on_event=console.on_event,

@@ -189,6 +189,18 @@ def add_key_file(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_signer(parser: argparse.ArgumentParser, what: str) -> None:
+    """``--signer``."""
+    parser.add_argument(
+        "--signer",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help=f"public keys, one of which has to vouch for {what}; repeatable",
+    )
+
+
 def add_place_options(parser: argparse.ArgumentParser) -> None:
     """How repositories are reached that are far away."""
     parser.add_argument(

@@ -266,6 +266,14 @@ class SizeChoosing(Protocol):
 
 
 @runtime_checkable
+class Gapped(Protocol):
+    """A format whose images can be read around parts that are missing."""
+
+    def open_incomplete(self, storage: Storage, opener: Opener) -> Image:
+        """As :meth:`Format.open`; what was in missing files fails when it is read."""
+
+
+@runtime_checkable
 class Resuming(Protocol):
     """A format whose unfinished images can be completed later."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import threading
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -14,16 +13,16 @@ from imprint.codecs.zstd import LEVEL_MAX
 from imprint.core.errors import Cancelled, ImagingError, RepositoryError, UsageError
 from imprint.core.events import Event, Finding, Severity
 from imprint.core.formats import Option, OptionKind, parse_options
-from imprint.core.image import Image
-from imprint.endpoints.changes import chain_of, changed_since, is_sound, written_to
 from imprint.endpoints.copying import Outcome, Plan, tell_left_behind
 from imprint.endpoints.hashing import hash_disk
 from imprint.endpoints.layout import disk_cuts
 from imprint.endpoints.location import FORMAT, Where, parse
-from imprint.endpoints.open import open_inside, open_source
+from imprint.endpoints.open import open_source
 from imprint.endpoints.places import without_secrets
 from imprint.endpoints.proof import prove_disk
 from imprint.endpoints.repository import open_repository, teller
+from imprint.endpoints.rereading import format_of, noted, state_of, to_read
+from imprint.endpoints.rescue_request import RescueRequest
 from imprint.filters.salvage import Salvaging
 from imprint.filters.used import UsedOnly
 from imprint.repository.capture import Options, store_disk
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     from imprint.core.runs import Runs
     from imprint.endpoints.copying import CopyRequest
     from imprint.endpoints.location import Location
-    from imprint.repository.nodes import Tree
     from imprint.repository.repository import Repository
     from imprint.repository.sessions import Session
     from imprint.repository.writing import ChunkWriter
@@ -136,6 +134,10 @@ def run(request: CopyRequest, adding: Adding | None = None) -> Outcome:
         source = open_source(request.source, replace(request.access, on_event=heard))
         try:
             tell_left_behind(request, source)
+            if request.source_map is not None:
+                from imprint.endpoints.maps import mapped  # only for partial copies
+
+                source = mapped(source, request.source_map)
             capture = _Capture(request, adding, repository, location.image, heard.notes)
             added = capture.run(source, repository.format.level if level is None else level)
         finally:
@@ -186,6 +188,7 @@ class _Capture:
         self._image = image
         self._notes = notes
         self._key = None if adding.signer is None else read_key(adding.signer)
+        self._written = None if adding.bitmap is None else noted(request, adding.bitmap)
 
     def run(self, source: Source, level: int) -> Outcome:
         older = self._older()
@@ -202,12 +205,16 @@ class _Capture:
     def _add(self, source: Source, level: int, older: Snapshot | None) -> Outcome:
         request, repository = self._request, self._repository
         used = source.used if isinstance(source, UsedOnly) else None
-        began, chain = self._moment(), self._chain(source)
+        began, state = self._moment(), state_of(source, request)
+        then = None if older is None else repository.source(older)
+        changed = None
+        if then is not None and not self._adding.reread:
+            changed = to_read(source, then, request, state, self._written)
         options = Options(
             workers=request.workers,
             level=level,
-            older=None if older is None else _tree_of(repository, older),
-            changed=None if older is None else self._changed(source, chain, older),
+            older=None if then is None else (then.tree, then.size),
+            changed=changed,
             hashes=HashSet(request.hashes) if request.hashes else None,
             on_event=request.on_event,
             cancel=request.cancel,
@@ -223,7 +230,7 @@ class _Capture:
                     time=began,
                     parent=None if older is None else older.name,
                     stored=writer.stored,
-                    chain=chain,
+                    chain=state,
                 )
                 proved = used is not None and self._prove(manifest, used, report)
                 snapshot = self._commit(manifest, session, writer)
@@ -254,38 +261,12 @@ class _Capture:
         found = [item for item in present if item.manifest.image == self._image]
         return newest_first(found)[0] if found else None
 
-    def _chain(self, source: Source) -> tuple[str, ...]:
-        """The state of the image's files, if it follows from them what the disk is."""
-        access = self._request.access
-        if access.snapshot is not None or access.size_policy is not None:
-            return ()
-        return chain_of(source)
-
-    def _changed(self, source: Source, chain: tuple[str, ...], older: Snapshot) -> Runs | None:
-        """What may not be as in the older snapshot; ``None``: anything."""
-        then, bitmap = older.manifest, self._adding.bitmap
-        if self._adding.reread or self._request.hashes or then.size != source.size:
-            return None
-        changed = None
-        if bitmap is not None:
-            location, access = parse(self._request.source), self._request.access
-            with closing(open_inside(location, access.cancel)) as storage:
-                changed = written_to(storage, access, bitmap)
-        elif then.format == _format_of(source):
-            changed = changed_since(source, chain, then.chain)
-        if changed is None or is_sound(source, self._repository.source(older), changed):
-            return changed
-        self._request.on_event(
-            Finding(
-                Severity.WARNING,
-                self._request.source,
-                "has changed where it seemed not to: all of it is read",
-            )
-        )
-        return None
-
     def _manifest(self, source: Source, root: bytes, report: Report) -> Manifest:
         traits = source.traits
+        notes = list(self._notes)
+        if report.bad:
+            lost = sum(extent.length for extent in report.bad)
+            notes.append(f"{lost} bytes could not be read, in {len(report.bad)} areas")
         return Manifest(
             self._image,
             "",
@@ -299,8 +280,8 @@ class _Capture:
             source=self._address(source),
             host=platform.node(),
             tool=f"imprint {__version__}",
-            format=_format_of(source),
-            notes=tuple(self._notes),
+            format=format_of(source),
+            notes=tuple(notes),
         )
 
     def _address(self, source: Source) -> str:
@@ -348,6 +329,12 @@ def _checked(request: CopyRequest) -> tuple[Location, int | None]:
     check_image_name(location.image)
     if request.target.format is not None:
         raise UsageError("-O makes no sense: a repository keeps disks, not images", name=address)
+    if request.rescue != RescueRequest():
+        raise UsageError(
+            "options of a rescue make no sense with a repository",
+            name=address,
+            advice="rescue into a file, and convert that into the repository with --map",
+        )
     if request.resume:
         raise UsageError(
             "--resume makes no sense: what is there already is always found again", name=address
@@ -358,15 +345,6 @@ def _checked(request: CopyRequest) -> tuple[Location, int | None]:
     if not isinstance(level, int) or not 1 <= level <= LEVEL_MAX:
         raise UsageError(f"option level: expected 1 to {LEVEL_MAX}, found {level}")
     return location, level
-
-
-def _format_of(source: Source) -> str:
-    inner = source.source if isinstance(source, UsedOnly) else source
-    return inner.info().format if isinstance(inner, Image) else ""
-
-
-def _tree_of(repository: Repository, snapshot: Snapshot) -> tuple[Tree, int]:
-    return repository.source(snapshot).tree, snapshot.manifest.size
 
 
 def _keep(writer: ChunkWriter, error: ImagingError) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import (
@@ -17,8 +17,9 @@ from imprint.core.formats import Resuming, Streaming
 from imprint.core.image import Image
 from imprint.endpoints.fitted import FittedSource, untouched_of
 from imprint.endpoints.journal import Job, JournalFile
-from imprint.endpoints.location import Location, Where, parse
+from imprint.endpoints.location import Where, parse
 from imprint.endpoints.open import Access, files_of, open_image, open_source
+from imprint.endpoints.rescue_request import RescueRequest
 from imprint.endpoints.target import (
     TargetRequest,
     check_not_source,
@@ -27,7 +28,7 @@ from imprint.endpoints.target import (
     stored_size,
 )
 from imprint.filters.used import UsedOnly
-from imprint.storage.pending import PendingFile, check_replaceable
+from imprint.storage.pending import check_replaceable
 from imprint.transfer.compare import compare
 from imprint.transfer.copy import CHECKPOINT_INTERVAL_S, copy
 from imprint.transfer.hashing import HashSet
@@ -35,12 +36,15 @@ from imprint.transfer.span import HAS_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from imprint.core.cancel import CancelToken
     from imprint.core.contracts import Source, Target
     from imprint.core.formats import CreateSpec
     from imprint.endpoints.fitting import Grown
+    from imprint.endpoints.rescuing import Rescue
     from imprint.repository.snapshots import Snapshot
+    from imprint.transfer.recovery import Recovery
     from imprint.transfer.report import Report
 
 RESUME_OVERLAP: Final = 4 << 20
@@ -59,6 +63,8 @@ class CopyRequest:
         hashes: names of hashes to take of the content on the way.
         detect_zeros: look for zeros in the data too.
         salvage: go on past what cannot be read, and keep a map of it.
+        rescue: how that is done.
+        source_map: of a source that is a partial copy: what it lacks is bad.
         prove: where only what is used is copied: walk the file systems in the finished target,
             and fail if they reach what was left out. ``None``: if that takes little time.
         reshape: given the disk, gives what is written in its place and owns it; it is called
@@ -77,6 +83,8 @@ class CopyRequest:
     hashes: tuple[str, ...] = ()
     detect_zeros: bool = True
     salvage: bool = False
+    rescue: RescueRequest = field(default_factory=RescueRequest)
+    source_map: Path | None = None
     prove: bool | None = None
     reshape: Callable[[Source], Source] | None = None
     resume: bool | None = None
@@ -169,25 +177,35 @@ def run(request: CopyRequest) -> Outcome:
         tell_left_behind(request, source)
         if request.reshape is not None:
             source = request.reshape(source)
+        if request.source_map is not None:
+            from imprint.endpoints.maps import mapped  # only for partial copies
+
+            source = mapped(source, request.source_map)
         job = _job(request, source)
         used = source.used if isinstance(source, UsedOnly) else None
-        if request.salvage:
-            from imprint.filters.salvage import Salvaging  # only where errors are expected
+        where = request.target.location.where
+        rescue = None
+        if request.salvage and where is not Where.STREAM:
+            from imprint.endpoints.rescuing import Rescue  # only where errors are expected
+
+            rescue = Rescue(request, source)
+            source = rescue.source
+        elif request.salvage:
+            from imprint.filters.salvage import Salvaging  # what is written cannot be amended
 
             source = Salvaging(source)
-        where = request.target.location.where
         if where is Where.STREAM:
             report = _to_stream(request, source)
             stored = source.size
         elif where is Where.DEVICE:
-            report = _to_device(request, source)
+            report = _to_device(request, source, rescue)
             stored = source.size
         else:
             spec = request.target.spec(source.size, request.access, sources=sources)
-            report = _to_file(request, source, job, spec)
+            report = _to_file(request, source, job, spec, rescue)
             stored = stored_size(request.target.location.path, spec)
-        if report.bad:
-            _keep_map(request, report)
+        if rescue is not None:
+            rescue.finish(report)
         if used is None:
             return Outcome(report, stored, format_.name)
         from imprint.endpoints.proof import prove_written  # only where something is left out
@@ -215,32 +233,14 @@ def tell_left_behind(request: CopyRequest, source: Source) -> None:
 def _check_free(request: CopyRequest) -> None:
     """Refuse at once what would be refused in the end."""
     target = request.target
+    if request.salvage:
+        from imprint.endpoints.rescue_left import check_map_free, is_left  # most have no such end
+
+        if is_left(request):
+            return
+        check_map_free(request)
     if target.location.where is Where.FILE:
         check_replaceable(target.location.path, may_replace=target.force)
-    map_path = _map_path(target.location) if request.salvage else None
-    if map_path is not None:
-        check_replaceable(map_path, may_replace=target.force)
-
-
-def _map_path(target: Location) -> Path | None:
-    """Where it is noted what could not be read: beside a file; for a device, in this folder."""
-    if target.where is Where.STREAM:
-        return None
-    place = target.path if target.where is Where.FILE else Path(target.path.name)
-    return place.with_name(place.name + ".map")
-
-
-def _keep_map(request: CopyRequest, report: Report) -> None:
-    """Write beside the target which areas could not be read, as a ddrescue map."""
-    from imprint.transfer import mapfile  # only for damaged media
-
-    path = _map_path(request.target.location)
-    if path is None:
-        return
-    storage = PendingFile.create(path, may_replace=request.target.force)
-    storage.write(memoryview(mapfile.render(report.size, report.bad).encode()), 0)
-    storage.commit()
-    request.on_event(Finding(Severity.WARNING, str(path), "lists the areas that were not read"))
 
 
 def copy_to(
@@ -251,6 +251,7 @@ def copy_to(
     start: int = 0,
     journal: JournalFile | None = None,
     phase: str = "copy",
+    recovery: Recovery | None = None,
 ) -> Report:
     """Copy a disk as the request says, and commit the target.
 
@@ -269,16 +270,24 @@ def copy_to(
         cancel=request.cancel,
         phase=phase,
         checkpoint_interval_s=request.checkpoint_interval_s,
+        recovery=recovery,
     )
 
 
-def _to_file(request: CopyRequest, source: Source, job: Job, spec: CreateSpec) -> Report:
+def _to_file(
+    request: CopyRequest, source: Source, job: Job, spec: CreateSpec, rescue: Rescue | None
+) -> Report:
+    if rescue is not None:
+        report = rescue.run_at_once(spec, partial(copy_to, request))
+        if report is not None:
+            return report
     path = request.target.location.path
     format_ = request.target.chosen_format()
     if not isinstance(format_, Resuming):
         target = create_target(request.target, spec)
         _tell_padding(request, source, target)
-        return copy_to(request, source, target)
+        recovery = None if rescue is None else rescue.for_target(target, None, 0)
+        return copy_to(request, source, target, recovery=recovery)
     journal = JournalFile(path, job)
     start = _resume_at(request, source, spec, journal)
     if start:
@@ -291,7 +300,8 @@ def _to_file(request: CopyRequest, source: Source, job: Job, spec: CreateSpec) -
         journal.discard()
         _tell_padding(request, source, target)
     try:
-        return copy_to(request, source, target, start=start, journal=journal)
+        recovery = None if rescue is None else rescue.for_target(target, journal, start)
+        return copy_to(request, source, target, start=start, journal=journal, recovery=recovery)
     except ImagingError as error:
         if journal.exists and error.advice is None:
             error.advice = "what was copied is kept: the same command goes on from there"
@@ -387,8 +397,9 @@ def _to_stream(request: CopyRequest, source: Source) -> Report:
     return copy_to(request, source, format_.create(storage, spec))
 
 
-def _to_device(request: CopyRequest, source: Source) -> Report:
+def _to_device(request: CopyRequest, source: Source, rescue: Rescue | None) -> Report:
     from imprint.endpoints.device import open_device_target  # only for devices
 
     target = open_device_target(request.target, source.size, untouched=untouched_of(source))
-    return copy_to(request, source, target)
+    recovery = None if rescue is None else rescue.for_target(target, None, 0)
+    return copy_to(request, source, target, recovery=recovery)

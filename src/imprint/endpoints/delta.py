@@ -80,6 +80,10 @@ class DeltaTarget:
         # A bytearray compares by memcmp, two memoryviews byte by byte.
         present = bytearray(len(data))
         self._target.readinto(memoryview(present), offset)
+        self.update(present, data, offset)
+
+    def update(self, present: bytearray, data: memoryview, offset: int) -> None:
+        """The same where it was read already that the target holds ``present``."""
         if present == data:
             return
         differs = [

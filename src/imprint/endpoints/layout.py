@@ -23,7 +23,7 @@ from imprint.endpoints.used import VolumeTree
 from imprint.filesystems.files import Locating
 from imprint.filesystems.table import allocator
 from imprint.repository.cutting import Cuts
-from imprint.repository.pack import CHUNK_MAX
+from imprint.repository.pack import CHUNK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,10 +98,10 @@ def _files(volume: Volume, limit: int) -> Cuts:
             starts[offset // _PART_BYTES].append(offset)
             ends[end // _PART_BYTES].append(end)
             count += 2
-            rest = position % CHUNK_MAX
-            if rest and length > CHUNK_MAX - rest:
+            rest = position % CHUNK_BYTES
+            if rest and length > CHUNK_BYTES - rest:
                 # A file that is in pieces here and in one there has the same chunks then.
-                place = offset - rest + CHUNK_MAX
+                place = offset - rest + CHUNK_BYTES
                 inside[place // _PART_BYTES].append(place)
                 count += 1
             if count > limit:

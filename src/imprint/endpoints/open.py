@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from imprint import formats
 from imprint.core.errors import ReadError, RefusedError, UnsupportedFeatureError, UsageError
 from imprint.core.events import Finding, OnEvent, Severity, ignore
-from imprint.core.formats import SnapshotKeeping
+from imprint.core.formats import Gapped, SnapshotKeeping
 from imprint.core.image import Image
 from imprint.endpoints.gate import FolderGate
 from imprint.endpoints.location import Location, Where, parse
@@ -51,6 +51,8 @@ class Access:
             format decides. Holds for the parents too.
         used: read only what file systems use, and what may be left out; ``None``: all of it.
         lenient: open the image even if its parent cannot be, for looking at it.
+        incomplete: open the image even if files of it are missing: what was in them fails when
+            it is read.
         on_event: told what is noteworthy.
         cancel: stops what takes long already at opening: a pipe has to be read to its end.
     """
@@ -64,6 +66,7 @@ class Access:
     size_policy: SizePolicy | None = None
     used: Policy | None = None
     lenient: bool = False
+    incomplete: bool = False
     on_event: OnEvent = ignore
     cancel: CancelToken | None = None
 
@@ -255,7 +258,10 @@ def open_with_storage(location: Location, access: Access) -> tuple[Image, Storag
     try:
         format_ = access.driver(access.format or formats.detect(storage))
         if access.snapshot is None:
-            image = format_.open(storage, access.gate())
+            if access.incomplete and isinstance(format_, Gapped):
+                image = format_.open_incomplete(storage, access.gate())
+            else:
+                image = format_.open(storage, access.gate())
             access.tell(image)
             return image, storage
         if not isinstance(format_, SnapshotKeeping):

@@ -67,8 +67,8 @@ def sparsify(
     in_use = users_of(location)
     if in_use is not None:
         raise RefusedError(f"is in use: {in_use}", name=address, advice="unmount it first")
-    before = stored_size(path)
     with closing(open_editable(address, access)) as image:
+        before = stored_size(path)
         passphrase = access.gate().passphrase
         used = disk_use(image, policy, passphrase=passphrase, on_event=access.on_event)
         if prove:

@@ -147,7 +147,7 @@ class TargetGate:
     @property
     def made(self) -> list[Path]:
         """The files that the image has besides its own, when it is finished."""
-        return [path for path in self._made if path.is_file()]
+        return [path for path in dict.fromkeys(self._made) if path.is_file()]
 
     def parent(self, reference: Reference, beside: Storage) -> Source:
         """As for reading."""

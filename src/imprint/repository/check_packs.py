@@ -18,6 +18,7 @@ from imprint.repository.pack_contents import (
     inspect,
     missing_pack,
     pack_of,
+    read_pack,
 )
 from imprint.repository.pack_reading import read_directory
 from imprint.repository.parity import check_parity, parity_object
@@ -211,7 +212,4 @@ class PackCheck:
     def _get_pack(self, pack: bytes) -> bytes:
         if self._sizes[pack] > _PACK_BYTES_MAX:
             raise RepositoryError(f"expected a pack, found {self._sizes[pack]} bytes")
-        try:
-            return self._store.get(pack_object(pack))
-        except ReadError as failure:
-            raise RepositoryError(str(failure.args[0])) from failure
+        return read_pack(self._store, pack)

@@ -179,14 +179,17 @@ class ChunkReader:
         groups = self._index.groups
         pack = groups.packs[groups.pack[group]]
         self._index.reload()
-        found = self._index.without((pack,)).locate(name)
-        if found is None:
-            raise RepositoryError(
-                "a pack that is needed is missing",
-                name=f"{self._store.name}/{pack_object(pack)}",
-                advice="check the repository",
-            )
-        return found
+        gone = {pack}
+        while (found := self._index.without(gone).locate(name)) is not None:
+            other = groups.packs[groups.pack[found[0]]]
+            if self._store.stat(pack_object(other)) is not None:
+                return found
+            gone.add(other)
+        raise RepositoryError(
+            "a pack that is needed is missing",
+            name=f"{self._store.name}/{pack_object(pack)}",
+            advice="check the repository",
+        )
 
     def _chunk(self, group: int, offset: int, length: int, name: bytes) -> memoryview:
         cached = self._group(group)

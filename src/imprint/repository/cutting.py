@@ -4,7 +4,7 @@ A disk with the same files, at other places and in another order, is cut into th
 is known of a disk is an ascending row of *borders*: where a file, a piece of one, or the room
 between two of them begins. What lies between two borders is large or small:
 
-* around what is large, chunks are cut, and inside of it every 1 MiB from its beginning on;
+* around what is large, chunks are cut, and inside of it every 256 KiB from its beginning on;
 * neighbours that are small share a chunk, or there would be very many. Where such a chunk begins is
   told by the content: before every eighth of them, on average, whatever comes before. So two
   disks whose small files differ here and there have most of these chunks in common.
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.runs import Runs
 from imprint.core.units import KIB, div_up
-from imprint.repository.pack import CHUNK_MAX
+from imprint.repository.pack import CHUNK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -68,7 +68,7 @@ class Cutting:
     """Cuts one disk. It is never changed, so that threads may share it."""
 
     def __init__(self, cuts: Cuts | None = None) -> None:
-        """Without ``cuts``, it is cut every 1 MiB."""
+        """Without ``cuts``, it is cut every 256 KiB."""
         cuts = Cuts() if cuts is None else cuts
         self._borders = cuts.borders
         self._unknown = cuts.unknown
@@ -77,23 +77,23 @@ class Cutting:
         """The first place at or behind ``offset`` where chunks end, whatever the disk holds.
 
         In a long row of what is small there is none. It is a border then that chunks may end at;
-        where files are not known, every 1 MiB is.
+        where files are not known, every 256 KiB is.
         """
         borders = self._borders
         first = bisect_left(borders, offset)
         start = borders[first - 1] if first else 0
-        inside = start + div_up(offset - start, CHUNK_MAX) * CHUNK_MAX
+        inside = start + div_up(offset - start, CHUNK_BYTES) * CHUNK_BYTES
         if first == len(borders) or inside < borders[first]:
             return inside
         index = first
-        while index < len(borders) and borders[index] - offset <= CHUNK_MAX:
+        while index < len(borders) and borders[index] - offset <= CHUNK_BYTES:
             if not self._is_small(index):
                 return borders[index]
             index += 1
         return borders[first]
 
     def lengths(self, offset: int, data: memoryview) -> Sequence[int]:
-        """The chunks of a stretch of the disk: their lengths, each at most 1 MiB.
+        """The chunks of a stretch of the disk: their lengths, each at most 256 KiB.
 
         Args:
             offset: of the stretch; a chunk begins there.
@@ -105,15 +105,15 @@ class Cutting:
         cuts, before = [offset], offset
         for index in range(first, last + 1):
             border = borders[index] if index < last else end
-            if border - cuts[-1] > CHUNK_MAX and before > cuts[-1]:
+            if border - cuts[-1] > CHUNK_BYTES and before > cuts[-1]:
                 cuts.append(before)
             if border - start >= LARGE_BYTES and self._unknown.covers(start, 1):
                 first_block = div_up(max(cuts[-1] - start, 1), BLOCK_BYTES)
                 blocks = range(start + first_block * BLOCK_BYTES, border, BLOCK_BYTES)
                 _add_blocks(cuts, blocks, offset, data)
             else:
-                inside = max(0, cuts[-1] - start) // CHUNK_MAX + 1
-                cuts.extend(range(start + inside * CHUNK_MAX, border, CHUNK_MAX))
+                inside = max(0, cuts[-1] - start) // CHUNK_BYTES + 1
+                cuts.extend(range(start + inside * CHUNK_BYTES, border, CHUNK_BYTES))
             if index < last and (
                 not self._is_small(index) or _is_chosen(data[border - offset :], _SMALL_MASK)
             ):
@@ -137,7 +137,7 @@ class Cutting:
 def _add_blocks(cuts: list[int], blocks: Iterable[int], offset: int, data: memoryview) -> None:
     """Add those blocks to ``cuts`` that chunks begin with."""
     for block in blocks:
-        if block - cuts[-1] > CHUNK_MAX - BLOCK_BYTES or (
+        if block - cuts[-1] > CHUNK_BYTES - BLOCK_BYTES or (
             block > cuts[-1] and _is_chosen(data[block - offset :], _BLOCK_MASK)
         ):
             cuts.append(block)

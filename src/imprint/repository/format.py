@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from imprint.codecs.zstd import LEVEL_DEFAULT, LEVEL_MAX
 from imprint.core.errors import RepositoryError, UnsupportedFeatureError
 from imprint.repository.keys import Encryption
-from imprint.repository.pack import CHUNK_MAX, GROUP_BYTES
+from imprint.repository.pack import CHUNK_BYTES, GROUP_BYTES
 from imprint.repository.snapshots import canonical
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class RepositoryFormat:
         encryption = None if self.encryption is None else self.encryption.encode()
         return canonical(
             {
-                "chunks": {"group": GROUP_BYTES, "maximum": CHUNK_MAX},
+                "chunks": {"group": GROUP_BYTES, "maximum": CHUNK_BYTES},
                 "created": self.created,
                 "encryption": encryption,
                 "id": self.id,

@@ -17,19 +17,17 @@ from imprint.core.units import MIB
 from imprint.repository.chunks import ChunkReader
 from imprint.repository.condemning import condemned_packs
 from imprint.repository.nodes import NAME_BYTES, Leaf, parse
-from imprint.repository.pack import CHUNK_MAX, pack_object
+from imprint.repository.pack import CHUNK_MAX
+from imprint.repository.pack_contents import list_packs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from imprint.core.cancel import CancelToken
-    from imprint.objects.contract import ObjectInfo
     from imprint.repository.index_table import RecordTable
     from imprint.repository.nodes import Branch
     from imprint.repository.repository import Repository
     from imprint.repository.snapshots import Snapshot
-
-PACKS: Final = "packs/"
 
 _DATA: Final = 1
 _NODE: Final = 2
@@ -252,6 +250,7 @@ class Survey:
         existing: all packs that there are.
         condemned: those that somebody means to remove.
         indexed: those that the index knows.
+        missing: those of these that are not there.
         uses: how much is needed of each of these.
         live: what snapshots need.
 
@@ -274,7 +273,8 @@ class Survey:
         self.condemned = condemned_packs(repository.store, repository.protection)
         repository.index.reload()
         self.indexed = frozenset(repository.index.packs())
-        self.existing = list_packs(repository)
+        self.existing = list_packs(repository.store)
+        self.missing = self.indexed - self.existing.keys()
         self.live = Live(repository, self.existing, self.condemned)
         self.live.add_all(snapshots, on_event=on_event, cancel=cancel)
         self.live.check_complete()
@@ -283,16 +283,3 @@ class Survey:
     def used_of(self, pack: bytes) -> int:
         """How many bytes of a pack are needed, about; 0 only if none is."""
         return self.uses[pack].used if pack in self.indexed else 0
-
-
-def list_packs(repository: Repository) -> dict[bytes, ObjectInfo]:
-    """All packs that there are, by name."""
-    found = {}
-    for item in repository.store.list(PACKS):
-        try:
-            pack = bytes.fromhex(item.name.rpartition("/")[2])
-        except ValueError:
-            continue
-        if pack_object(pack) == item.name:
-            found[pack] = item
-    return found

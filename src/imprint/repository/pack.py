@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.codecs import zstd
 from imprint.core.errors import RepositoryError
-from imprint.core.units import MIB
+from imprint.core.units import KIB, MIB
 from imprint.repository import envelope
 from imprint.repository.columns import Columns, little
 from imprint.repository.envelope import What
@@ -29,10 +29,15 @@ if TYPE_CHECKING:
     from imprint.repository.protection import Protection
 
 CHUNK_MAX: Final = 1 * MIB
-"""Length of a chunk, at most."""
+"""Length of a chunk, at most: a reader refuses longer ones."""
 
-GROUP_BYTES: Final = CHUNK_MAX
-"""Chunks are put into a group until it has so many bytes."""
+CHUNK_BYTES: Final = 256 * KIB
+"""What large files are cut into. Who reads 4 KiB has to prove a whole chunk: with 1 MiB that takes
+twice as long, while three disks that resemble each other take up the same."""
+
+GROUP_BYTES: Final = 1536 * KIB
+"""Chunks are put into a group until it has so many bytes: three disks take 1 % less than with 1 MiB,
+and 1 % more than with 4 MiB, of which a reader has to decode half."""
 
 GROUP_BYTES_MAX: Final = 16 * MIB
 """What a reader takes: as much as it has to hold in memory for the sake of one chunk."""

@@ -9,7 +9,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.codecs import zstd
-from imprint.core.errors import CorruptImageError, ImagingError, RepositoryError
+from imprint.core.errors import CorruptImageError, ImagingError, ReadError, RepositoryError
+from imprint.core.units import MIB
 from imprint.repository.index_table import RECORD_BYTES
 from imprint.repository.pack import HEAD, PLAIN, nonce, pack_object
 from imprint.repository.pack_reading import directory_of, parse_head
@@ -18,6 +19,7 @@ from imprint.repository.protection import KEY_BYTES, decrypt
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+    from imprint.objects.contract import ObjectInfo, ObjectStore
     from imprint.repository.index import ChunkIndex
     from imprint.repository.pack import Directory
     from imprint.repository.protection import Aead, Protection
@@ -26,6 +28,8 @@ PACKS: Final = "packs/"
 
 _RECORD: Final = struct.Struct("<32sIII")
 _BLOCK_RECORDS: Final = 64 << 10
+_PIECE_BYTES: Final = 1 * MIB
+_SECTOR_BYTES: Final = 4096
 
 
 class ChunkAt(NamedTuple):
@@ -275,6 +279,43 @@ def missing_pack(pack: bytes, known: Sequence[GroupAt], reason: str) -> Inspecti
     return Inspection(pack, 0, (reason,), damaged, sum(len(group.chunks) for group in known))
 
 
+def read_pack(store: ObjectStore, pack: bytes) -> bytes:
+    """All of a pack; zeros for what the medium that it is on does not give.
+
+    Raises:
+        MissingObjectError: if there is none.
+        NetworkError: if the store does not answer.
+    """
+    name = pack_object(pack)
+    try:
+        return store.get(name)
+    except ReadError:
+        info = store.stat(name)
+    size = 0 if info is None else info.size
+    pieces: list[bytes] = []
+    for start in range(0, size, _PIECE_BYTES):
+        length = min(_PIECE_BYTES, size - start)
+        try:
+            pieces.append(_exactly(store.get_range(name, start, length), length))
+        except ReadError:
+            pieces += _sectors(store, name, start, length)
+    return b"".join(pieces)
+
+
+def _sectors(store: ObjectStore, name: str, start: int, length: int) -> Iterator[bytes]:
+    for at in range(start, start + length, _SECTOR_BYTES):
+        wanted = min(_SECTOR_BYTES, start + length - at)
+        try:
+            found = store.get_range(name, at, wanted)
+        except ReadError:
+            found = b""
+        yield _exactly(found, wanted)
+
+
+def _exactly(data: bytes, length: int) -> bytes:
+    return data[:length].ljust(length, b"\0")
+
+
 def pack_of(object_name: str) -> bytes | None:
     """The name of the pack that an object holds; ``None`` if it cannot be one."""
     try:
@@ -282,6 +323,12 @@ def pack_of(object_name: str) -> bytes | None:
     except ValueError:
         return None
     return pack if pack_object(pack) == object_name else None
+
+
+def list_packs(store: ObjectStore) -> dict[bytes, ObjectInfo]:
+    """All packs that there are, by name."""
+    listed = ((pack_of(item.name), item) for item in store.list(PACKS))
+    return {pack: item for pack, item in listed if pack is not None}
 
 
 def opened(group: GroupAt, stored: bytes | memoryview, protection: Protection) -> OpenGroup:

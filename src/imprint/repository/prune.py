@@ -23,8 +23,9 @@ from imprint.repository.condemning import (
     put_condemned,
 )
 from imprint.repository.index_rewriting import replace_index
-from imprint.repository.live import Survey, list_packs
+from imprint.repository.live import Survey
 from imprint.repository.pack import pack_object
+from imprint.repository.pack_contents import list_packs
 from imprint.repository.repacking import copy_needed, find_wasteful
 from imprint.repository.repository import SIGNATURES, SNAPSHOTS, TAGS
 from imprint.repository.sessions import EXPIRY_S, list_sessions, remover
@@ -146,6 +147,9 @@ class _Prune:
     def run(self) -> Report:
         """Do it all."""
         survey = self._look()
+        if survey.missing:
+            # Who was taken for dead, and went on, has put an index of what was pruned meanwhile.
+            self._forget_in_index(survey.missing)
         self._condemn([pack for pack in survey.existing if self._is_garbage(survey, pack)])
         survey = self._finish(survey)
         self._repack(survey)
@@ -318,12 +322,9 @@ class _Prune:
 
     def _writer(self, wasteful: Collection[bytes]) -> ChunkWriter:
         """To which nothing is there but what stays."""
-        repository = self._repository
-        repository.index.reload()
-        condemned = condemned_packs(self._store, self._protection)
-        missing = repository.index.packs().keys() - list_packs(repository).keys()
         assert self._session is not None
-        return repository.writer(self._session, without=(*wasteful, *condemned, *missing))
+        condemned = condemned_packs(self._store, self._protection)
+        return self._repository.writer(self._session, without=condemned.union(wasteful))
 
     def _copied(self, size: int) -> None:
         self._check()
@@ -339,7 +340,7 @@ class _Prune:
         if self._others():
             return
         names = {item.name.removeprefix(SNAPSHOTS) for item in self._store.list(SNAPSHOTS)}
-        names.update(pack.hex() for pack in list_packs(self._repository))
+        names.update(pack.hex() for pack in list_packs(self._store))
         for name in (name for listed in found.values() for name in listed):
             if name.rpartition("/")[2] not in names:
                 self._check()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from imprint.core.extent import Kind, coalesce
 from imprint.core.units import MIB
-from imprint.repository.pack import CHUNK_MAX
+from imprint.repository.pack import CHUNK_BYTES
 from imprint.transfer.span import HAS_BYTES
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _EXTENTS_MAX: Final = 2048
 COUNTS: Final = HAS_BYTES | {Kind.ZERO}
 """Kinds of extents of a region that are cut into chunks, as opposed to those that are skipped."""
 
-_SKIPPED_MIN: Final = 4 * CHUNK_MAX
+_SKIPPED_MIN: Final = 4 * CHUNK_BYTES
 """A hole that is not longer than this is never skipped."""
 
 
@@ -71,7 +71,7 @@ def with_edges(extents: Iterable[Extent]) -> Iterator[Extent]:
     """Extents of a disk in which only the middle of long holes is one.
 
     An image may leave out zeros or not, and the disk's chunks have to be the same. A chunk that
-    reaches into a hole ends within the first or last 1 MiB of it: that much counts as data.
+    reaches into a hole ends within the first or last 256 KiB of it: that much counts as data.
     """
     for extent in coalesce(map(_as_hole, extents)):
         if extent.kind is not Kind.HOLE:
@@ -79,7 +79,7 @@ def with_edges(extents: Iterable[Extent]) -> Iterator[Extent]:
         elif extent.length <= _SKIPPED_MIN:
             yield extent._replace(kind=Kind.ZERO)
         else:
-            first, last = extent.offset + CHUNK_MAX, extent.end - CHUNK_MAX
+            first, last = extent.offset + CHUNK_BYTES, extent.end - CHUNK_BYTES
             yield extent.clip(extent.offset, first)._replace(kind=Kind.ZERO)
             yield extent.clip(first, last)
             yield extent.clip(last, extent.end)._replace(kind=Kind.ZERO)
@@ -101,7 +101,7 @@ def fresh_regions(extents: Iterable[Extent], cutting: Cutting) -> Iterator[Regio
             if rest.kind in COUNTS:
                 if stop is None and wanted + rest.length >= REGION_BYTES:
                     full = rest.offset + REGION_BYTES - wanted
-                    stop = min(cutting.border_after(full), full + CHUNK_MAX)
+                    stop = min(cutting.border_after(full), full + CHUNK_BYTES)
                 wanted += rest.length
             is_over = stop is not None and (rest.kind not in COUNTS or rest.end >= stop)
             if is_over and group and rest.kind not in COUNTS:

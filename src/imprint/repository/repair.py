@@ -21,7 +21,7 @@ from imprint.repository.index_rewriting import replace_index
 from imprint.repository.keyring import FOLDER as KEYS
 from imprint.repository.nodes import NAME_BYTES, Branch, Leaf, Piece, TreeBuilder
 from imprint.repository.pack import Group, PackKind, encode_group, pack_object
-from imprint.repository.pack_contents import PackOpener, groups_of, indexed_groups
+from imprint.repository.pack_contents import PackOpener, groups_of, indexed_groups, read_pack
 from imprint.repository.pack_reading import directory_of
 from imprint.repository.parity import Mended, encode_parity, mend, parity_object
 from imprint.repository.rebuild import rebuild_in, refuse_beside_others
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from imprint.repository.snapshots import Manifest, Snapshot
     from imprint.repository.writing import ChunkWriter
 
-_SECTOR_BYTES: Final = 4096
 _NEVER_REPAIRED: Final = (KEYS, SIGNATURES, SNAPSHOTS, TAGS)
 
 _Stretches = tuple[tuple[int, int, bytes], ...]
@@ -184,25 +183,10 @@ class _Repair:
 
     def _get(self, pack: bytes) -> bytes:
         """What can be read of a pack."""
-        name = pack_object(pack)
         try:
-            return self._store.get(name)
+            return read_pack(self._store, pack)
         except MissingObjectError:
             return b""
-        except ReadError:
-            return self._get_by_pieces(name)
-
-    def _get_by_pieces(self, name: str) -> bytes:
-        """Of an object on a medium that cannot be read everywhere; zeros for the rest."""
-        info = self._store.stat(name)
-        pieces = []
-        for start in range(0, 0 if info is None else info.size, _SECTOR_BYTES):
-            try:
-                piece = self._store.get_range(name, start, _SECTOR_BYTES)
-            except (ReadError, MissingObjectError):
-                piece = b""
-            pieces.append(piece.ljust(_SECTOR_BYTES, b"\0"))
-        return b"".join(pieces)[: 0 if info is None else info.size]
 
     def _with_parity(self, pack: bytes, data: bytes) -> Mended:
         from blake3 import blake3

@@ -25,6 +25,7 @@ from imprint.repository.key_objects import Origin, Rights
 from imprint.repository.keyring import read_keys
 from imprint.repository.keys import new_secrets, unlock, wrap_key
 from imprint.repository.pack import pack_object
+from imprint.repository.pack_contents import list_packs
 from imprint.repository.protection import Plain
 from imprint.repository.sessions import Session
 from imprint.repository.snapshots import Manifest, Snapshot, select
@@ -204,9 +205,12 @@ class Repository:
 
     def writer(self, session: Session, *, without: Iterable[bytes] = ()) -> ChunkWriter:
         """For adding chunks in a session; what is only in the packs ``without`` counts as new."""
-        # What the index said before the session began may have been pruned since.
+        # What the index said before the session began may have been pruned since. And who was
+        # taken for dead, and went on, may have put an index of what was pruned meanwhile.
         self.index.reload()
-        ignored = session.condemned.union(without)
+        there = list_packs(self.store)
+        missing = self.index.packs().keys() - there.keys()
+        ignored = session.condemned.union(without, missing)
         return ChunkWriter(
             self.store,
             self.protection,
@@ -214,6 +218,7 @@ class Repository:
             level=self.format.level,
             parity=self.format.parity,
             condemned=ignored,
+            there=frozenset(there),
         )
 
     def commit(
@@ -233,11 +238,12 @@ class Repository:
             sign: given the name of a snapshot, the content of its signature.
 
         Raises:
-            RepositoryError: if the session was taken for dead, and packs are gone.
+            RepositoryError: if something that the snapshot needs is gone.
         """
         content = manifest.encode()
         name = self.protection.name_of(content)
         snapshot = Snapshot(name.hex(), manifest)
+        self._check_late(writer)
         if not session.is_alive:
             session.revive()
             self._check_survived(session, writer)
@@ -259,6 +265,16 @@ class Repository:
     def close(self) -> None:
         """Close the store."""
         self.store.close()
+
+    def _check_late(self, writer: ChunkWriter) -> None:
+        """Make sure of packs that were found by an index from after the session's beginning."""
+        for pack in writer.used_packs() - writer.packs - writer.there:
+            if self.store.stat(pack_object(pack)) is None:
+                raise RepositoryError(
+                    "a pack that the index speaks of is missing",
+                    name=f"{self.name}/{pack_object(pack)}",
+                    advice="the same command starts over",
+                )
 
     def _check_survived(self, session: Session, writer: ChunkWriter) -> None:
         """Somebody took the session for dead: make sure that all is there that it has found."""

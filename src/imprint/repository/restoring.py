@@ -31,6 +31,9 @@ class ReadableTarget(Target, Protocol):
     def readinto(self, buffer: memoryview, offset: int) -> None:
         """As of a source."""
 
+    def update(self, present: bytearray, data: memoryview, offset: int) -> None:
+        """Write what of ``data`` is not in ``present``, which the target is known to hold."""
+
 
 @dataclass
 class _Difference:
@@ -38,12 +41,12 @@ class _Difference:
 
     Attributes:
         end: of the leaf, in bytes of the disk.
-        data: what to write, by its offset.
+        data: offset, what the target holds there, and what it shall hold.
         zeros: offset and length of what has to read as zeros.
     """
 
     end: int
-    data: list[tuple[int, memoryview]] = field(default_factory=list)
+    data: list[tuple[int, bytearray, memoryview]] = field(default_factory=list)
     zeros: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -61,7 +64,7 @@ def restore_differences(
 
     Args:
         source: the snapshot.
-        target: a disk that exists; ``write`` and ``zero`` may leave out what is there already.
+        target: a disk that exists; ``zero`` may leave out what is there already.
         workers: threads that read and compare.
         on_event: told of progress.
         cancel: stops it; the disk is a mixture then, which the same call completes.
@@ -90,8 +93,8 @@ def restore_differences(
             for difference in differences:
                 if cancel is not None:
                     cancel.check()
-                for offset, data in difference.data:
-                    target.write(data, offset)
+                for offset, present, data in difference.data:
+                    target.update(present, data, offset)
                     report.bytes_read += len(data)
                 for offset, length in difference.zeros:
                     target.zero(offset, length)
@@ -114,12 +117,13 @@ def _compare(source: SnapshotSource, target: ReadableTarget, leaf: Leaf) -> _Dif
         if not has_bytes:
             difference.zeros.append((offset, length))
             continue
-        present = memoryview(bytearray(length))
-        target.readinto(present, offset)
-        for start, size in source.differing(leaf, offset, present):
+        present = bytearray(length)
+        target.readinto(memoryview(present), offset)
+        for start, size in source.differing(leaf, offset, memoryview(present)):
             data = memoryview(bytearray(size))
             source.readinto(data, start)
-            difference.data.append((start, data))
+            place = start - offset
+            difference.data.append((start, present[place : place + size], data))
     return difference
 
 

@@ -181,7 +181,8 @@ def list_sessions(store: ObjectStore, protection: Protection) -> list[SessionInf
             SessionInfo(
                 item.name,
                 item.modified,
-                float(began) if isinstance(began, int) else item.modified,
+                # What is not a time by the store's clock up to now says nothing.
+                began if isinstance(began, int) and 0 <= began <= item.modified else item.modified,
                 str(says.get("verb", "")),
                 str(says.get("host", "")),
                 pid if isinstance(pid, int) else 0,

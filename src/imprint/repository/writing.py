@@ -60,6 +60,7 @@ class ChunkWriter:
         parity: int = 0,
         uploads: int = _UPLOADS,
         condemned: frozenset[bytes] = frozenset(),
+        there: frozenset[bytes] = frozenset(),
     ) -> None:
         """See :meth:`.Repository.writer`.
 
@@ -71,6 +72,7 @@ class ChunkWriter:
             parity: percentage of redundancy that packs get.
             uploads: packs on their way at a time.
             condemned: packs that somebody means to remove, and no new pack may be one of.
+            there: packs that there were when the session began, and that stay until it ends.
         """
         self._store = store
         self._protection = protection
@@ -78,6 +80,7 @@ class ChunkWriter:
         self._level = level
         self._parity = parity
         self._condemned = condemned
+        self.there = there
         self._lock = threading.Lock()
         self._claimed: set[bytes] = set()
         self._builders: dict[PackKind, PackBuilder] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from imprint.cli import copying, options
+from imprint.cli import copying, options, rescuing
 from imprint.cli.console import exact
 from imprint.core.errors import UsageError
 from imprint.endpoints.location import Where, parse
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   imprint capture /dev/sdb laptop.qcow2 --verify
   imprint capture /dev/sdb laptop.raw --hash md5,sha1,sha256
+  imprint capture /dev/sdb old.E01 --rescue-order metadata --retries 3
   imprint capture /dev/sdb repo:/srv/images::laptop --used
   ssh host 'cat /dev/sda' | imprint capture - host.qcow2 -o compression=zstd
 """
 
 _DIFFERS_EXIT: Final = 1
-_UNREADABLE_EXIT: Final = 6
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     copying.add_arguments(parser)
     options.add_used(parser, prove=True)
+    rescuing.add_arguments(parser)
     copying.add_snapshot_arguments(parser)
 
 
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     )
     if wrong:
         return _DIFFERS_EXIT
-    return _UNREADABLE_EXIT if report.bad else 0
+    return copying.UNREADABLE_EXIT if report.bad else 0
 
 
 def _read_back(args: argparse.Namespace, console: Console, outcome: Outcome) -> dict[str, str]:

@@ -6,7 +6,8 @@ import importlib
 from functools import partial
 from typing import TYPE_CHECKING
 
-from imprint.cli import copying, options
+from imprint.cli import copying, options, rescuing
+from imprint.cli.console import exact
 from imprint.core.errors import UsageError
 from imprint.endpoints.appliance import kinds
 from imprint.endpoints.target import TargetRequest
@@ -35,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="image or device to write, or - for standard output")
     copying.add_arguments(parser)
     options.add_used(parser, prove=True)
+    rescuing.add_map(parser)
     copying.add_snapshot_arguments(parser)
 
 
@@ -64,4 +66,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if outcome is not None:
         copying.describe(console, args, outcome)
         console.result(**copying.facts(outcome))
+        if outcome.report.bad:
+            lost = sum(extent.length for extent in outcome.report.bad)
+            console.note(f"{args.target}: {exact(lost)} of it could not be read from the medium")
+            return copying.UNREADABLE_EXIT
     return 0

@@ -67,6 +67,7 @@ def _json(found: Description) -> dict[str, object]:
         "encryption": info.encryption,
         "uuid": info.uuid,
         "hashes": dict(info.hashes),
+        "case": dict(info.case),
         "options": dict(info.options),
         "features": list(info.features),
         "snapshots": [snapshot_json(item) for item in info.snapshots],
@@ -128,6 +129,7 @@ def _print(address: str, found: Description, console: Console) -> None:
             *[(name, format_value(value)) for name, value in info.options.items()],
             ("features", ", ".join(info.features)),
             *info.hashes.items(),
+            *((name.replace("_", " "), value) for name, value in info.case.items()),
         ]
     )
     if found.problem is not None:

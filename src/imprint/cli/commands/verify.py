@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Final
 
 from imprint.cli import options
@@ -46,14 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="what a hash has to be: sha256=…; repeatable",
     )
-    parser.add_argument(
-        "--signer",
-        metavar="FILE",
-        type=Path,
-        action="append",
-        default=[],
-        help="public keys, one of which has to vouch for the snapshot of a repository; repeatable",
-    )
+    options.add_signer(parser, "the snapshot of a repository")
     options.add_access(parser)
     options.add_workers(parser)
     options.add_place_options(parser)
@@ -66,7 +58,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for name, digest in args.expect:
         if expected.setdefault(name, digest) != digest:
             raise UsageError(f"expected one value for {name}, found two")
-    access = options.access(args, console)
+    access = replace(options.access(args, console), incomplete=True)
     location = parse(args.image)
     if location.where is Where.REPOSITORY:
         return _run_snapshot(args, console, access, location, expected)

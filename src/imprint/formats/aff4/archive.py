@@ -139,7 +139,7 @@ class Archive:
         """
         header = read_range(self.storage, member.offset, LOCAL.size, f"member {member.name!r}")
         fields = LOCAL.unpack(header)
-        start = member.offset + LOCAL.size + fields[9] + fields[10]
+        start: int = member.offset + LOCAL.size + fields[9] + fields[10]
         if fields[0] != LOCAL_MAGIC:
             raise self._error(
                 f"member {member.name!r}: expected a header at 0x{member.offset:x}, found none"
@@ -165,7 +165,6 @@ class Archive:
         if member.method == STORED:
             content = bytes(stored)
         else:
-            # One byte more than it may be: what is longer is seen, and never made.
             content = deflate.decompress(stored, member.size)
         if zlib.crc32(content) != member.crc:
             raise self._error(f"member {name!r}: expected the CRC-32 0x{member.crc:08x}")
@@ -192,7 +191,7 @@ class Archive:
             at = after
         return places
 
-    def _widened(self, values: list[int], extra: memoryview | bytes, name: str) -> list[int]:
+    def _widened(self, values: list[int], extra: bytearray, name: str) -> list[int]:
         """Values of 64 bits from the extra field, for those that did not fit into 32."""
         at = 0
         while at + 4 <= len(extra):

@@ -127,19 +127,19 @@ class _Parser:
         self._count = 0
         self._blank = 0
         self._depth = 0
-        self._kind, self._token = next(self._tokens)
+        self._kind, self._current = next(self._tokens)
 
     def run(self) -> dict[str, dict[str, list[Term]]]:
         """Read all of it."""
         while self._kind != "end":
             if self._kind == "prefix" or (
-                self._kind == "word" and self._token.upper() in ("PREFIX", "BASE")
+                self._kind == "word" and self._current.upper() in ("PREFIX", "BASE")
             ):
                 self._directive()
                 continue
-            if self._token == "[":
+            if self._current == "[":
                 subject = self._node().value
-                if self._token != ".":
+                if self._current != ".":
                     self._predicates(subject)
             else:
                 subject = self._node().value
@@ -159,20 +159,20 @@ class _Parser:
         yield "end", "the end"
 
     def _next(self) -> str:
-        token = self._token
-        self._kind, self._token = next(self._tokens)
+        token = self._current
+        self._kind, self._current = next(self._tokens)
         return token
 
     def _expect(self, mark: str) -> None:
-        if self._kind != "mark" or self._token != mark:
-            raise self._error(self._token, f"{mark!r} in the description")
-        self._next() if self._kind != "end" else None
+        if self._kind != "mark" or self._current != mark:
+            raise self._error(self._current, f"{mark!r} in the description")
+        self._next()
 
     def _directive(self) -> None:
         word = self._next()
         if word.lstrip("@").lower() == "prefix":
-            if self._kind != "name" or not self._token.endswith(":"):
-                raise self._error(self._token)
+            if self._kind != "name" or not self._current.endswith(":"):
+                raise self._error(self._current)
             prefix = self._next()[:-1]
             self._prefixes[prefix] = self._iri()
         else:
@@ -182,28 +182,28 @@ class _Parser:
 
     def _iri(self) -> str:
         if self._kind != "iri":
-            raise self._error(self._token)
+            raise self._error(self._current)
         iri = _unescaped(self._next()[1:-1])
         return iri if ":" in iri else self._base + iri
 
     def _predicates(self, subject: str) -> None:
         """A list of predicates with their objects, up to what ends it."""
         while True:
-            if self._kind == "word" and self._token == "a":
+            if self._kind == "word" and self._current == "a":
                 self._next()
                 predicate = _TYPE
             else:
                 predicate = self._node().value
             while True:
                 self._add(subject, folded(predicate), self._node())
-                if self._token != "," or self._kind != "mark":
+                if self._current != "," or self._kind != "mark":
                     break
                 self._next()
-            if self._kind != "mark" or self._token != ";":
+            if self._kind != "mark" or self._current != ";":
                 return
-            while self._kind == "mark" and self._token == ";":
+            while self._kind == "mark" and self._current == ";":
                 self._next()
-            if self._kind == "mark" and self._token in ".]":
+            if self._kind == "mark" and self._current in ".]":
                 return
 
     def _add(self, subject: str, predicate: str, term: Term) -> None:
@@ -226,9 +226,9 @@ class _Parser:
         if kind == "word":
             word = self._next()
             return Term(word, "boolean" if word in ("true", "false") else "decimal")
-        if kind == "mark" and self._token in "[(":
+        if kind == "mark" and self._current in "[(":
             return self._nested()
-        raise self._error(self._token)
+        raise self._error(self._current)
 
     def _nested(self) -> Term:
         """A blank node with its own statements, or a collection, whose members are dropped."""
@@ -240,11 +240,11 @@ class _Parser:
         self._blank += 1
         name = f"_:nested{self._blank}"
         if self._next() == "[":
-            if self._token != "]":
+            if self._current != "]":
                 self._predicates(name)
             self._expect("]")
         else:
-            while self._kind != "mark" or self._token != ")":
+            while self._kind != "mark" or self._current != ")":
                 self._node()
             self._next()
         self._depth -= 1

@@ -36,7 +36,6 @@ TAGS: Final = {
     "l": "device_label",
     "pid": "process_id",
     "p": "password_hash",
-    "r": "compression",
     "ext": "extents",
 }
 """Columns of the table in a header, and what they are called here."""
@@ -145,6 +144,14 @@ def build_header(case: Mapping[str, str], columns: Iterable[str], newline: str) 
 def clean(value: str) -> str:
     """A value without the characters that end it."""
     return re.sub(r"[\t\r\n]+", " ", value)[:VALUE_CHARS_MAX]
+
+
+def unescape(value: str) -> str:
+    """A value of version 2 with its line ends and tabs.
+
+    Source: libewf's document on EWF2, "Serialized (file) object data".
+    """
+    return value.translate({1: "\n", 2: "\r", 3: "\t"})
 
 
 def _named(found: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:

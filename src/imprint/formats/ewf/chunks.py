@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from imprint.formats.ewf.layout import (
 from imprint.formats.ewf.sections import read_bytes
 
 if TYPE_CHECKING:
+    from array import array
+
     from imprint.core.contracts import Storage
 
 ENTRIES_MAX: Final = 1 << 22

@@ -11,8 +11,8 @@ from isal import isal_zlib
 from imprint.core.errors import CorruptImageError
 from imprint.formats.ewf.layout import CHECKSUM_BYTES, adler32
 
-FAST_LEVEL: Final = 1
-"""ISA-L's: 550 MB/s at the size of zlib's level 1; its levels 2 and 3 win less than 1 %."""
+FAST_LEVEL: Final = 2
+"""ISA-L's: five times as fast as level 1 of zlib, and no larger; its level 3 wins less than 1 %."""
 
 BEST_LEVEL: Final = 9
 _ISAL_LEVEL_MAX: Final = 3
@@ -22,8 +22,8 @@ _BZIP2_BLOCK: Final = b"1AY&SY"
 
 
 def packed_bytes_max(size: int) -> int:
-    """What a packed chunk of ``size`` bytes can take up: stored blocks, header and checksum."""
-    return size + (size >> 8) + 128
+    """What a packed chunk of ``size`` bytes can take up: bzip2 needs more than zlib for noise."""
+    return size + (size >> 6) + 1024
 
 
 def unpack(stored: bytes, size: int) -> bytes:
@@ -104,7 +104,9 @@ def _inflated(stored: bytes, size: int) -> bytes:
     except isal_zlib.error as failure:  # type: ignore[misc]
         raise CorruptImageError(f"expected a zlib stream: {failure}") from failure
     if more or not decoder.eof or len(data) != size:
-        raise CorruptImageError(f"expected a zlib stream of {size} bytes, found {len(data)} or more")
+        raise CorruptImageError(
+            f"expected a zlib stream of {size} bytes, found {len(data)} or more"
+        )
     return data
 
 
@@ -118,7 +120,7 @@ def _with_lengths_mended(stored: bytes) -> bytes | None:
     position, is_mended = 2, False
     while position + _STORED_HEADER_BYTES <= len(mended) and mended[position] & 0b110 == 0:
         length = int.from_bytes(mended[position + 1 : position + 3], "little")
-        if mended[position + 3 : position + 5] == b"\0\0" and length != 0xFFFF:  # noqa: PLR2004
+        if mended[position + 3 : position + 5] == b"\0\0" and length != 0xFFFF:
             mended[position + 3 : position + 5] = (length ^ 0xFFFF).to_bytes(2, "little")
             is_mended = True
         if mended[position] & 1:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.buffers import is_zero
 from imprint.core.contracts import FileMaking, Order, Reference, Traits
-from imprint.core.errors import RefusedError, TargetError
+from imprint.core.errors import TargetError
 from imprint.core.formats import Measure
 from imprint.core.runs import Runs
 from imprint.core.tables import stored
@@ -85,7 +85,8 @@ def old_segments(storage: Storage, opener: Opener) -> list[str]:
     """Names of the further segments of the image whose place ``storage`` will take.
 
     Raises:
-        RefusedError: if there are some, and no image that may be replaced.
+        RefusedError: if there are some that may not be replaced: they would be taken for a
+            part of the new image.
     """
     names = Names(storage.name)
     if not names.is_first or not isinstance(opener, FileMaking):
@@ -96,13 +97,8 @@ def old_segments(storage: Storage, opener: Opener) -> list[str]:
         if not _is_there(name, names.suffix(number), storage, opener):
             break
         found.append(name)
-    if found:
-        replaced = opener.replaced(storage)
-        if replaced is None:
-            raise RefusedError(
-                "exists already, and would be taken for a part of the new image", name=found[0]
-            )
-        replaced.close()
+    if found:  # refused before the copy, and not after an hour
+        opener.make_file(found[0], storage, is_extra=False).abort()
     return found
 
 
@@ -143,7 +139,7 @@ class E01Target:
         self._partial: bytearray | None = None
         self._partial_offset = 0
         self._hashes: Mapping[str, str] = {}
-        self._bad = Runs.of(())
+        self._bad: list[tuple[int, int]] = []
         self._append(FileHeader(signature=MAGIC_E01, segment=1).pack())
         self._append(headers.head(made, marks, self._position))
         self._begin_group()
@@ -169,9 +165,13 @@ class E01Target:
         )
 
     def document(self, hashes: Mapping[str, str], bad: Iterable[Extent]) -> None:
-        """Keep hashes and bad areas of the disk, to be written in the end."""
+        """Keep hashes and bad areas of the disk, to be written in the end.
+
+        Raises:
+            TargetError: if an area lies where the format cannot name it.
+        """
         self._hashes = hashes
-        self._bad = Runs.of((extent.offset, extent.length) for extent in bad)
+        self._bad = self._sectors(Runs.of((extent.offset, extent.length) for extent in bad))
 
     def encode(self, data: memoryview, offset: int) -> list[bytes]:
         """Pack chunks; an empty one stands for zeros."""
@@ -337,28 +337,23 @@ class E01Target:
 
     def _finish_set(self) -> None:
         """The sections that only the last segment has."""
-        errors = self._bad_sectors()
-        needed = 8 * len(errors) + 32 * len(self._made.tracks) + _TAIL_BYTES
+        needed = 8 * len(self._bad) + 32 * len(self._made.tracks) + _TAIL_BYTES
         if self._position + needed > self._made.segment_size:
             self._next_segment()
         if len(self._files) == 1:
             self._append(headers.volume(b"data", self._made, self._marks, self._position))
         if self._made.tracks:
             self._append(headers.sessions(self._made.tracks, self._position))
-        if errors:
-            self._append(headers.errors(errors, self._position))
+        if self._bad:
+            self._append(headers.errors(self._bad, self._position))
         self._append(headers.hashes(self._made, self._hashes, self._position))
         self._append(describe(b"done", self._position, 0, is_last=True))
 
-    def _bad_sectors(self) -> list[tuple[int, int]]:
-        """Bad areas as sectors and their number.
-
-        Raises:
-            TargetError: if one lies where 32 bits do not reach.
-        """
+    def _sectors(self, bad: Runs) -> list[tuple[int, int]]:
+        """Areas of the disk as sectors and their number."""
         sector = self._made.sector_size
         found = []
-        for start, length in self._bad.widened(sector):
+        for start, length in bad.widened(sector):
             first, count = start // sector, min(length, self.size - start) // sector
             if first > _ERROR_MAX or count > _ERROR_MAX:
                 raise TargetError(

@@ -37,19 +37,11 @@ _FIRST_TRACK: Final = 16
 """What is written for the first track, which begins at sector 0."""
 
 _HEADER_TAGS: Final = ("c", "n", "a", "e", "t", "av", "ov", "m", "u", "p")
-_HEADER2_TAGS: Final = {
-    "encase5": ("a", "c", "n", "e", "t", "av", "ov", "m", "u", "p", "dc"),
-    "encase6": ("a", "c", "n", "e", "t", "md", "sn", "av", "ov", "m", "u", "p", "dc"),
-    "encase7": (
-        *("a", "c", "n", "e", "t", "md", "sn", "l", "av", "ov", "m", "u", "p"),
-        *("pid", "dc", "ext"),
-    ),
-}
-_SOURCE_TAGS: Final = {
-    "encase5": ("p", "n", "id", "ev", "tb", "lo", "po", "ah", "gu", "aq"),
-    "encase6": ("p", "n", "id", "ev", "tb", "lo", "po", "ah", "sh", "gu", "aq"),
-    "encase7": ("p", "n", "id", "ev", "tb", "lo", "po", "ah", "sh", "gu", "pgu", "aq"),
-}
+_HEADER2_TAGS_5: Final = ("a", "c", "n", "e", "t", "av", "ov", "m", "u", "p", "dc")
+_HEADER2_TAGS: Final = ("a", "c", "n", "e", "t", "md", "sn", "av", "ov", "m", "u", "p", "dc")
+"""Since EnCase 6. Later ones have further columns, which readers can do without."""
+
+_SOURCE_TAGS: Final = ("p", "n", "id", "ev", "tb", "lo", "po", "ah", "gu", "aq")
 _SUBJECT_TAGS: Final = ("p", "n", "id", "nu", "co", "gu")
 _SOURCE_VALUES: Final = {"lo": "-1", "po": "-1"}
 _SUBJECT_VALUES: Final = {"nu": "1"}
@@ -82,7 +74,6 @@ def marks(made: Plan, spec: CreateSpec) -> Marks:
         "software_version": f"imprint {__version__}"[: casedata.VERSION_CHARS_MAX],
         "operating_system": platform.system()[: casedata.PLATFORM_CHARS_MAX],
         "password_hash": "0",
-        "compression": "n" if made.level is None else "f",
     }
     given = spec.options.get("uuid")
     try:
@@ -96,16 +87,17 @@ def head(made: Plan, marks: Marks, position: int) -> bytes:
     """The sections between file header and first chunk of the first segment."""
     texts: list[tuple[bytes, bytes]] = []
     if made.flavour == "ftk":
-        text = casedata.build_header(marks.case, (*_HEADER_TAGS, "r"), "\n")
+        text = casedata.build_header(marks.case, _HEADER_TAGS, "\n")
         texts = [(b"header", text)] * 2
     else:
         sources = "\n".join(
             (
-                _category("srce", _SOURCE_TAGS[made.flavour], _SOURCE_VALUES),
+                _category("srce", _SOURCE_TAGS, _SOURCE_VALUES),
                 _category("sub", _SUBJECT_TAGS, _SUBJECT_VALUES),
             )
         )
-        second = casedata.build_header2(marks.case, _HEADER2_TAGS[made.flavour], sources)
+        tags = _HEADER2_TAGS_5 if made.flavour == "encase5" else _HEADER2_TAGS
+        second = casedata.build_header2(marks.case, tags, sources)
         first = casedata.build_header(marks.case, _HEADER_TAGS, "\r\n")
         texts = [(b"header2", second), (b"header2", second), (b"header", first)]
     parts = []
@@ -137,9 +129,7 @@ def volume(kind: bytes, made: Plan, marks: Marks, position: int) -> bytes:
 def sessions(tracks: tuple[tuple[int, bool], ...], position: int) -> bytes:
     """The section ``session``."""
     entries = b"".join(
-        SessionEntry(
-            start=start or _FIRST_TRACK, flags=SESSION_IS_AUDIO if is_audio else 0
-        ).pack()
+        SessionEntry(start=start or _FIRST_TRACK, flags=SESSION_IS_AUDIO if is_audio else 0).pack()
         for start, is_audio in tracks
     )
     data = sealed(SessionHeader(entries=len(tracks))) + with_checksum(entries)

@@ -174,13 +174,14 @@ class EwfLayer:
         with self._lock:
             data = self._blank.get(unit.offset)
         if data is None:
-            data = bytearray(unit.length)
+            buffer = bytearray(unit.length)
             try:
-                self.decode(unit, memoryview(data))
+                self.decode(unit, memoryview(buffer))
             except ReadError:
                 return False
+            data = bytes(buffer)
             with self._lock:
-                self._blank = {unit.offset: bytes(data)}
+                self._blank = {unit.offset: data}
         return is_zero(memoryview(data)[start - unit.offset : end - unit.offset])
 
     def _why_missing(self) -> str:

@@ -64,10 +64,9 @@ class Names:
         pair = _LETTERS[low // len(_LETTERS)] + _LETTERS[low % len(_LETTERS)]
         moving = self._middle if self._is_second else self._letter
         moved = _LETTERS[_LETTERS.index(moving.upper()) + high]
-        tail = moved + pair
-        if moving.islower():
-            tail = tail.lower()
-        return f".{self._letter}{tail}" if self._is_second else f".{tail}"
+        moved = moved.lower() if moving.islower() else moved
+        pair = pair.lower() if self._letter.islower() else pair
+        return f".{self._letter if self._is_second else ''}{moved}{pair}"
 
     def name(self, number: int) -> str:
         """The file name of a segment, without a folder.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from imprint.core.contracts import Reference
 from imprint.core.errors import (
@@ -11,9 +11,12 @@ from imprint.core.errors import (
     ReferenceRefusedError,
     UnsupportedFeatureError,
 )
-from imprint.formats.ewf.layout import MAGIC_ENCRYPTED, MAGIC_E01, FileHeader
+from imprint.formats.ewf import second
+from imprint.formats.ewf.layout import MAGIC_E01, MAGIC_ENCRYPTED, FileHeader
+from imprint.formats.ewf.layout2 import MAGIC_EX01, FileHeader2
 from imprint.formats.ewf.naming import Names
 from imprint.formats.ewf.reading import SetReader
+from imprint.formats.ewf.second import SetReader2
 from imprint.formats.ewf.sections import Segment, read_bytes, walk
 
 if TYPE_CHECKING:
@@ -29,13 +32,13 @@ _ADVICE: Final = "imprint verify reads what there is, and says what is missing"
 def gather(
     storage: Storage, opener: Opener, *, is_incomplete: bool = False, magic: bytes = MAGIC_E01
 ) -> Evidence:
-    """Read the structure of a set of version 1.
+    """Read the structure of a set.
 
     Args:
         storage: its first segment; stays the caller's if this fails.
         opener: for the others.
         is_incomplete: go on without segments that are missing.
-        magic: that all segments begin with.
+        magic: that all segments begin with; says also which version it is.
 
     Raises:
         ReferenceRefusedError: if a segment is missing.
@@ -65,8 +68,10 @@ class _Finder:
         self.others: list[Storage] = []
 
     def gather(self) -> Evidence:
-        reader = SetReader(self._first.name)
         segment = self._read(self._first, 1)
+        reader: Reader = SetReader(self._first.name)
+        if self._magic == MAGIC_EX01:
+            reader = SetReader2(self._first.name, FileHeader2.unpack(self._head(self._first)))
         reader.add(segment)
         while not segment.is_last:
             found = self._next(segment, reader)
@@ -76,11 +81,11 @@ class _Finder:
             reader.add(segment)
         return reader.finish()
 
-    def _next(self, before: Segment, reader: SetReader) -> Segment | None:
+    def _next(self, before: Segment, reader: Reader) -> Segment | None:
         """The next segment that is there; those between are told to ``reader``."""
         if not self._names.is_first:
             if before.is_whole:
-                self._miss(before.number + 1, f"{self._names.first} does not end in .E01")
+                self._miss(before.number + 1, f"{self._names.first} is no name of a first segment")
                 reader.add_missing(before.number + 1)
             return None
         last = min(before.number + GAP_MAX, self._names.count_max)
@@ -126,10 +131,11 @@ class _Finder:
             )
 
     def _read(self, storage: Storage, number: int) -> Segment:
-        data = read_bytes(storage, 0, FileHeader.SIZE)
+        data = self._head(storage)
         if data.startswith(MAGIC_ENCRYPTED):
             raise UnsupportedFeatureError("is encrypted by AD encryption", name=storage.name)
-        header = FileHeader.unpack(data, where=storage.name)
+        is_second = self._magic == MAGIC_EX01
+        header = (FileHeader2 if is_second else FileHeader).unpack(data, where=storage.name)
         if header.signature != self._magic:
             raise CorruptImageError("expected the mark of an EWF segment", name=storage.name)
         if header.segment != number:
@@ -139,5 +145,25 @@ class _Finder:
                 advice="name the first segment" if number == 1 else None,
             )
         segment = Segment(storage, number)
-        walk(segment, FileHeader.SIZE)
+        if is_second:
+            second.walk(segment)
+        else:
+            walk(segment, FileHeader.SIZE)
         return segment
+
+    @staticmethod
+    def _head(storage: Storage) -> bytes:
+        return read_bytes(storage, 0, FileHeader2.SIZE)
+
+
+class Reader(Protocol):
+    """Takes in segments in order."""
+
+    def add(self, segment: Segment) -> None:
+        """A segment that is there."""
+
+    def add_missing(self, number: int) -> None:
+        """One that is not."""
+
+    def finish(self) -> Evidence:
+        """What they hold."""

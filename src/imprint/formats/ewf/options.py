@@ -34,17 +34,26 @@ SEGMENT_BYTES_MAX_OLD: Final = 2000 * MIB
 SECTORS_MAX_OLD: Final = 0xFFFF_FFFF
 CHUNKS_MAX: Final = 0xFFFF_FFFF
 CHUNK_SECTORS: Final = tuple(1 << shift for shift in range(4, 16))
+_CHUNK_SECTORS_7: Final = range(64, 1025)
 
 OPTIONS: Final = (
     Option("flavour", "whose dialect to write", default="encase6", choices=FLAVOURS),
-    Option("compression", "of chunks; empty-block: only zeros", default="fast", choices=COMPRESSIONS),
+    Option(
+        "compression",
+        "of chunks; empty-block: of zeros only",
+        default="fast",
+        choices=COMPRESSIONS,
+    ),
     Option("level", "0 to 9, for compression=zlib", OptionKind.NUMBER, choices=tuple(range(10))),
     Option("segment_size", "largest size of one file", OptionKind.SIZE, SEGMENT_BYTES),
     Option("chunk_sectors", "sectors in a chunk", OptionKind.NUMBER, 64, CHUNK_SECTORS),
     Option("sector_size", "of the disk, in bytes", OptionKind.NUMBER, 512, (512, 2048, 4096)),
     Option("media_type", "what the disk is", default="fixed", choices=tuple(MEDIA)),
-    Option("media", "a whole disk or a volume", default="physical", choices=("physical", "logical")),
+    Option(
+        "media", "a whole disk or a volume", default="physical", choices=("physical", "logical")
+    ),
     Option("granularity", "sectors given up together", OptionKind.NUMBER),
+    Option("uuid", "of the set of segments; by default a random one"),
     Option("tracks", "of an optical disc: first sectors, audio with an a: 0,1200a"),
     *(Option(name, doc) for name, doc in CASE_FIELDS),
 )
@@ -156,6 +165,8 @@ def _check_limits(made: Plan) -> None:
         raise UsageError(f"flavour {made.flavour} has at most {SECTORS_MAX_OLD} sectors")
     if made.chunks > CHUNKS_MAX:
         raise UsageError(f"e01: expected at most {CHUNKS_MAX} chunks: give larger chunk_sectors")
+    if made.flavour == "encase7" and made.sectors_per_chunk not in _CHUNK_SECTORS_7:
+        raise UsageError("option chunk_sectors: EnCase 7 has 64 to 1024")
     if not 0 < made.granularity <= CHUNKS_MAX:
         raise UsageError("option granularity: expected a number of sectors")
 

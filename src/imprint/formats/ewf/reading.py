@@ -256,9 +256,7 @@ class SetReader:
         if not is_sound(data) or count > count_max or end > section.end:
             self._fault(segment, f"{section.kind}: wrong header")
             return b""
-        entries = read_bytes(
-            segment.storage, section.start + header.SIZE, length + CHECKSUM_BYTES
-        )
+        entries = read_bytes(segment.storage, section.start + header.SIZE, length + CHECKSUM_BYTES)
         if count and not is_sound(entries):
             self._fault(segment, f"{section.kind}: its checksum is wrong")
         return entries[:length]

@@ -80,9 +80,7 @@ def walk(segment: Segment, position: int) -> None:
     storage, faults = segment.storage, segment.faults
     while True:
         if len(segment.sections) == SECTIONS_MAX:
-            raise CorruptImageError(
-                f"expected at most {SECTIONS_MAX} sections", name=storage.name
-            )
+            raise CorruptImageError(f"expected at most {SECTIONS_MAX} sections", name=storage.name)
         data = read_bytes(storage, position, Descriptor.SIZE)
         if len(data) < Descriptor.SIZE:
             faults.append(f"ends at 0x{storage.size:x}, where a section was expected")

@@ -9,12 +9,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from imprint.testing.fuzzing import (
+    aff_images,
     allocation_maps,
     apfs_volumes,
     btrfs_volumes,
     container_members,
     contents,
     encrypted,
+    evidence_images,
     ext_volumes,
     labels,
     ntfs_volumes,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from imprint.testing.fuzzing.target import Target
 
 _MODULES: Final[tuple[Callable[[], Iterator[Target]], ...]] = (
+    aff_images.targets,
     allocation_maps.targets,
     apfs_volumes.targets,
     btrfs_volumes.targets,
@@ -40,6 +43,7 @@ _MODULES: Final[tuple[Callable[[], Iterator[Target]], ...]] = (
     container_members.targets,
     contents.targets,
     encrypted.targets,
+    evidence_images.targets,
     ext_volumes.targets,
     labels.targets,
     ntfs_volumes.targets,

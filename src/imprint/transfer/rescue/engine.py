@@ -170,10 +170,10 @@ class Engine:
             for part in parts:
                 self._trim(part)
             for part in parts:
-                self._enter("scrape", "/", 1)
+                self.enter("scrape", "/", 1)
                 self._each_sector(State.UNSCRAPED, part, forward=True)
             for number in range(1, self._settings.retries + 1):
-                self._enter(f"retry {number}", "-", number)
+                self.enter(f"retry {number}", "-", number)
                 forward = (number % 2 == 1) is not self._settings.reverse
                 for part in parts:
                     self._each_sector(State.BAD, part, forward=forward)
@@ -200,6 +200,11 @@ class Engine:
         """Save the map now."""
         self._keeper.save(self.areas, self._progress)
         self._last_save = time.monotonic()
+
+    def enter(self, phase: str, status: str, number: int) -> None:
+        """Begin a phase: what progress and the map call it, and which pass of it."""
+        self._phase = phase
+        self._progress = Progress(self._progress.position, status, number)
 
     def attempt(self, start: int, end: int, failed: State) -> Outcome:
         """Read ``[start, end)`` and store it; where that fails, it is ``failed`` from now on.
@@ -244,7 +249,7 @@ class Engine:
     ) -> None:
         """One pass over what was not tried yet; skips ahead where it is told to."""
         size = self.areas.size
-        self._enter(f"rescue {number}", "?", number)
+        self.enter(f"rescue {number}", "?", number)
         first = align_up(max(CLUSTER_BYTES, size // _SKIP_SHARE), self._sector)
         longest = max(first, align_up(size // _SKIP_SHARE_MAX, self._sector))
         position, skip, clusters = 0 if forward else size, 0, 1
@@ -265,7 +270,7 @@ class Engine:
 
     def _trim(self, part: Runs) -> None:
         """Look for the edges of what failed."""
-        self._enter("trim", "*", 1)
+        self.enter("trim", "*", 1)
         position = 0
         while True:
             found = find(self.areas, State.UNTRIMMED, part, position, forward=True)
@@ -333,10 +338,6 @@ class Engine:
         for start, end, state in reversed(self._unsure):
             self.areas.set(start, end, state)
         self._unsure.clear()
-
-    def _enter(self, phase: str, status: str, number: int) -> None:
-        self._phase = phase
-        self._progress = Progress(self._progress.position, status, number)
 
     def _tick(self, position: int) -> None:
         """Between two reads: whatever has to be done now and then."""

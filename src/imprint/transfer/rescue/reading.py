@@ -163,6 +163,4 @@ class _Lane:
 def is_gone(error: ReadError) -> bool:
     """Whether the system says that the medium is not there any more."""
     cause = error.__cause__
-    return isinstance(error, VanishedError) or (
-        isinstance(cause, OSError) and cause.errno in _GONE
-    )
+    return isinstance(error, VanishedError) or (isinstance(cause, OSError) and cause.errno in _GONE)

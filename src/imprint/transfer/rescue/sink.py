@@ -101,4 +101,3 @@ def random_access(target: Target) -> Random | None:
     if target.traits.order is not Order.ANY or isinstance(target, Encoding):
         return None
     return target if isinstance(target, Random) else None
-

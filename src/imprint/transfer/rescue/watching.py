@@ -28,6 +28,7 @@ class Watching(OverSource):
 
     Attributes:
         failed: ``(offset, length)`` of reads that failed.
+        closing: what else is to be closed with it.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Watching(OverSource):
         """``timeout_s`` is how long to wait for a read; ``None``: as long as the system does."""
         super().__init__(source)
         self.failed: list[tuple[int, int]] = []
+        self.closing: list[Source] = []
         self._timeout_s = timeout_s
         self._cancel = cancel
         self._idle: list[TimedReader] = []
@@ -79,7 +81,9 @@ class Watching(OverSource):
             yield extent._replace(kind=Kind.ENCODED) if extent.kind is Kind.DATA else extent
 
     def close(self) -> None:
-        """Close the source."""
+        """Close the source, and what depends on it."""
+        for item in self.closing:
+            item.close()
         for reader in self._idle:
             reader.close()
         self._source.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from imprint.cli import options, repositories
@@ -56,14 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="with --repair: of each snapshot that is damaged, make one in which what is lost "
         "counts as unreadable",
     )
-    parser.add_argument(
-        "--signer",
-        metavar="FILE",
-        type=Path,
-        action="append",
-        default=[],
-        help="public keys that every snapshot has to be signed by; repeatable",
-    )
+    options.add_signer(parser, "every snapshot")
     options.add_workers(parser)
     repositories.add_access(parser)
     options.add_output(parser)

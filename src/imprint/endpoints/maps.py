@@ -1,0 +1,99 @@
+"""Map files of rescues, as files: read, kept while a rescue goes on, and laid over a copy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imprint.core.errors import CorruptImageError, ReadError
+from imprint.core.system import reason_of
+from imprint.endpoints.location import Location, Where
+from imprint.filters.mapped import Mapped
+from imprint.storage.pending import PendingFile
+from imprint.transfer.rescue import mapfile
+from imprint.transfer.rescue.states import Areas, State
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from imprint.core.contracts import Source
+    from imprint.core.runs import Runs
+    from imprint.transfer.rescue.sink import TargetSink
+
+_LACKING = tuple(state for state in State if state is not State.GOOD)
+
+
+def map_path(target: Location) -> Path | None:
+    """Where a map is kept: beside a file; for a device, in this folder."""
+    if target.where is Where.STREAM:
+        return None
+    place = target.path if target.where is Where.FILE else type(target.path)(target.path.name)
+    return place.with_name(place.name + ".map")
+
+
+def read_map(path: Path, size: int | None = None) -> tuple[Areas, mapfile.Progress]:
+    """Read a map file; see :func:`~imprint.transfer.rescue.mapfile.parse`.
+
+    Raises:
+        ReadError: if there is none.
+        CorruptImageError: if it is no map, or one of a larger medium.
+    """
+    try:
+        if path.stat().st_size > mapfile.BYTES_MAX:
+            raise CorruptImageError(
+                f"expected a map of at most {mapfile.BYTES_MAX} bytes", name=str(path)
+            )
+        text = path.read_text(encoding="ascii", errors="replace")
+    except OSError as failure:
+        raise ReadError(reason_of(failure), name=str(path)) from failure
+    return mapfile.parse(text, name=str(path), size=size)
+
+
+def write_map(path: Path, areas: Areas, progress: mapfile.Progress) -> None:
+    """Replace a map file by a new one, which is durable then."""
+    storage = PendingFile.create(path, may_replace=True)
+    try:
+        storage.write(memoryview(mapfile.render(areas, progress).encode()), 0)
+        storage.commit()
+    finally:
+        storage.abort()
+
+
+def is_map(path: Path) -> bool:
+    """Whether a file begins as map files do."""
+    try:
+        with path.open("rb") as file:
+            return file.read(32).startswith(mapfile.MARKS)
+    except OSError:
+        return False
+
+
+def mapped(source: Source, path: Path) -> Mapped:
+    """A copy with its map, which owns the copy.
+
+    Raises:
+        ImagingError: of the kind that says what is wrong with the map.
+    """
+    areas, _ = read_map(path, source.size)
+    return Mapped(source, areas.runs(*_LACKING), untried=areas.runs(State.UNTRIED))
+
+
+class MapKeeper:
+    """Saves a map when all that it speaks of is durable; see ``Keeper`` of the engine."""
+
+    def __init__(self, path: Path, sink: TargetSink, fleeting: Runs) -> None:
+        """``fleeting`` is what would be lost if the program was killed: not read, for the map."""
+        self._path = path
+        self._sink = sink
+        self._fleeting = fleeting
+
+    def save(self, areas: Areas, progress: mapfile.Progress) -> None:
+        """Make what is stored durable, and then the map."""
+        self._sink.checkpoint()
+        if len(self._fleeting):
+            kept = Areas(areas.size)
+            for start, length, state in areas:
+                kept.set(start, start + length, state)
+            for start, length in self._fleeting & areas.runs(State.GOOD):
+                kept.set(start, start + length, State.UNTRIED)
+            areas = kept
+        write_map(self._path, areas, progress)
