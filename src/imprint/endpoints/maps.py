@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from imprint.core.buffers import fill_zero
+from imprint.core.contracts import Traits
 from imprint.core.errors import CorruptImageError, ReadError
 from imprint.core.system import reason_of
-from imprint.endpoints.location import Location, Where
+from imprint.endpoints.location import Location, Where, parse
+from imprint.endpoints.open import Access, open_source
 from imprint.filters.mapped import Mapped
+from imprint.filters.readonly import ReadOnlyStorage
 from imprint.storage.pending import PendingFile
 from imprint.transfer.rescue import mapfile
 from imprint.transfer.rescue.states import Areas, State
@@ -75,6 +79,43 @@ def mapped(source: Source, path: Path) -> Mapped:
     """
     areas, _ = read_map(path, source.size)
     return Mapped(source, areas.runs(*_LACKING), untried=areas.runs(State.UNTRIED))
+
+
+def open_with_map(address: str, access: Access, path: Path | None) -> Source:
+    """A disk with the map of what of it was read; a map alone stands for its medium.
+
+    Raises:
+        ImagingError: of the kind that says what is wrong.
+    """
+    if path is not None:
+        source = open_source(address, access)
+        try:
+            return mapped(source, path)
+        except BaseException:
+            source.close()
+            raise
+    location = parse(address)
+    if location.where is Where.FILE and not location.is_part and access.format is None:
+        if is_map(location.path):
+            size = read_map(location.path)[0].size
+            return mapped(_Unseen(address, size), location.path)
+    return open_source(address, access)
+
+
+class _Unseen(ReadOnlyStorage):
+    """A medium of which only the map is here: all zeros."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name = name
+        self.size = size
+        self.traits = Traits()
+
+    def readinto(self, buffer: memoryview, offset: int) -> None:
+        """Nobody knows what is there."""
+        fill_zero(buffer)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class MapKeeper:

@@ -8,10 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from imprint.cli import options
+from imprint.cli import options, rescuing
 from imprint.core.errors import ReadError, RefusedError
 from imprint.endpoints.mapping import Run, runs
-from imprint.endpoints.open import open_source
+from imprint.endpoints.maps import open_with_map
 
 if TYPE_CHECKING:
     import argparse
@@ -24,6 +24,7 @@ EXAMPLES = """\
   imprint map disk.qcow2#p2 --json      one line of JSON for each run
   imprint map disk.qcow2 --picture
   imprint map disk.qcow2 --used --svg disk.svg
+  imprint map old.raw.map --picture       what a rescue has read so far
 """
 
 _SVG_HEAD_BYTES: Final = 1024
@@ -32,7 +33,7 @@ _OFFSET_WIDTH: Final = 18  # 0x and the 16 digits of the largest offset
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; ``docs/reference/map.md`` lists them too."""
-    parser.add_argument("image", help="image, device or URL")
+    parser.add_argument("image", help="image, device or URL, or a map of ddrescue")
     parser.add_argument(
         "--picture", action="store_true", help="draw the disk: partitions, and where data is"
     )
@@ -47,12 +48,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     options.add_access(parser)
     options.add_used(parser)
+    rescuing.add_map(parser)
     options.add_output(parser, lines=True)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Map: each run as soon as it is known."""
-    with closing(open_source(args.image, options.access(args, console))) as source:
+    access = options.access(args, console)
+    with closing(open_with_map(args.image, access, args.map)) as source:
         if args.svg is not None:
             _write_svg(source, args.image, args.svg, may_replace=args.force)
         if args.picture and not console.is_json:

@@ -93,6 +93,6 @@ def _name(key: memoryview) -> bytes:
     """The name in a key so that it compares as the tree is sorted."""
     if len(key) < FileName.SIZE:
         return b""
-    length = 2 * FileName.unpack(key).name_length
+    length = min(2 * FileName.unpack(key).name_length, (len(key) - FileName.SIZE) & ~1)
     text = bytes(key[FileName.SIZE : FileName.SIZE + length]).decode("utf-16-le", "surrogatepass")
     return text.translate(_CAPITALS).encode("utf-16-be", "surrogatepass")

@@ -126,7 +126,7 @@ def walk(storage: Storage, contents: Contents) -> None:
         data_at = position + Head.SIZE + head.name_size
         end = data_at + head.data_size + Tail.SIZE
         tail = _bytes(storage, end - Tail.SIZE, Tail.SIZE)
-        if tail != Tail(magic=TAIL_MAGIC, size=end - position).pack():
+        if tail != TAIL_MAGIC + (end - position).to_bytes(8, "big")[4:]:
             contents.faults.append(f"expected the end of a segment at 0x{end - Tail.SIZE:x}")
             return
         count += 1

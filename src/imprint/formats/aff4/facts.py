@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import FormatError
@@ -46,6 +47,7 @@ MEDIUM: Final = {
 TIMES: Final = {"starttime": "started", "endtime": "ended"}
 _VERSION_BYTES_MAX: Final = 4096
 _VALUE_CHARACTERS_MAX: Final = 3000
+_HEXADECIMAL: Final = frozenset(string.hexdigits)
 _NOTES_MAX: Final = 100
 
 
@@ -103,15 +105,20 @@ def digests(terms: list[Term]) -> Iterator[tuple[str, str]]:
     """Names and hexadecimal digests, as far as they can be taken here."""
     for term in terms:
         name = term.datatype or ""
-        if name in codec.HASHES and len(term.value) == 2 * codec.DIGEST_BYTES[name]:
+        if name in codec.HASHES and is_digest(term.value, name):
             yield name, term.value.lower()
+
+
+def is_digest(text: str, name: str) -> bool:
+    """Whether it is a hexadecimal digest of that kind."""
+    return len(text) == 2 * codec.DIGEST_BYTES[name] and _HEXADECIMAL.issuperset(text)
 
 
 def block_map_hashes(graph: Graph, image: str) -> Iterator[tuple[str, str]]:
     """The hash that covers all others, by what it is made with."""
     for term in graph.terms(image, "hash"):
         name = (term.datatype or "").removeprefix("blockmaphash")
-        if name in codec.HASHES and name != term.datatype:
+        if name in codec.HASHES and name != term.datatype and is_digest(term.value, name):
             yield name, term.value.lower()
 
 
