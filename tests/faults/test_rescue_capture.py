@@ -237,11 +237,9 @@ def test_partial_copies_are_merged(
     other_map = tmp_path / "other.map"
     other_map.write_text(bad_map(SIZE, other_bad))
     target = tmp_path / f"disk.{suffix}"
-    real = copying.open_source
     outcome, medium = _run(
         monkeypatch, source, target, Faults(bad=BAD), rescue={"merge": ((str(other), other_map),)}
     )
-    assert real is not copying.open_source
     assert _content(target) == _expected((BAD[2],))
     assert [(extent.offset, extent.length) for extent in outcome.report.bad] == [BAD[2]]
     assert sum(read.length for read in medium.log if read.is_good) <= MIB

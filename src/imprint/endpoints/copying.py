@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from imprint.core.errors import (
     ImagingError,
-    RefusedError,
     UnsupportedFeatureError,
     UsageError,
 )
@@ -18,8 +17,9 @@ from imprint.core.image import Image
 from imprint.endpoints.fitted import FittedSource, untouched_of
 from imprint.endpoints.journal import Job, JournalFile
 from imprint.endpoints.location import Where, parse
-from imprint.endpoints.open import Access, files_of, open_image, open_source
+from imprint.endpoints.open import Access, files_of, open_source
 from imprint.endpoints.rescue_request import RescueRequest
+from imprint.endpoints.resuming import resume_at
 from imprint.endpoints.target import (
     TargetRequest,
     check_not_source,
@@ -29,7 +29,6 @@ from imprint.endpoints.target import (
 )
 from imprint.filters.used import UsedOnly
 from imprint.storage.pending import check_replaceable
-from imprint.transfer.compare import compare
 from imprint.transfer.copy import CHECKPOINT_INTERVAL_S, copy
 from imprint.transfer.hashing import HashSet
 from imprint.transfer.span import HAS_BYTES
@@ -46,9 +45,6 @@ if TYPE_CHECKING:
     from imprint.repository.snapshots import Snapshot
     from imprint.transfer.recovery import Recovery
     from imprint.transfer.report import Report
-
-RESUME_OVERLAP: Final = 4 << 20
-"""Bytes before the checkpoint that have to be the same in the source still."""
 
 
 @dataclass(frozen=True)
@@ -289,7 +285,7 @@ def _to_file(
         recovery = None if rescue is None else rescue.for_target(target, None, 0)
         return copy_to(request, source, target, recovery=recovery)
     journal = JournalFile(path, job)
-    start = _resume_at(request, source, spec, journal)
+    start = resume_at(request, source, spec, journal)
     if start:
         request.on_event(
             Finding(Severity.INFO, str(path), f"an interrupted copy goes on at byte {start}")
@@ -313,52 +309,6 @@ def _tell_padding(request: CopyRequest, source: Source, target: Target) -> None:
     if target.size > source.size:
         what = f"the disk of {source.size} bytes is padded with zeros to {target.size}"
         request.on_event(Finding(Severity.WARNING, request.target.address, what))
-
-
-def _resume_at(request: CopyRequest, source: Source, spec: CreateSpec, journal: JournalFile) -> int:
-    """Where an interrupted copy is to be taken up; 0: it starts at the beginning."""
-    if request.resume is False or not journal.exists:
-        return 0
-    position = journal.position()
-    why = "is left of another copy"
-    if position is not None:
-        if _is_same_so_far(request, source, spec, position):
-            return position
-        why = "does not hold what the source holds now"
-    path = request.target.location.path
-    if request.resume:
-        raise RefusedError(
-            f"the unfinished file {why}", name=str(path), advice="--no-resume starts over"
-        )
-    request.on_event(
-        Finding(Severity.WARNING, str(path), f"the unfinished file {why}: the copy starts over")
-    )
-    return 0
-
-
-def _is_same_so_far(request: CopyRequest, source: Source, spec: CreateSpec, position: int) -> bool:
-    """Whether the last bytes before the checkpoint are what the source has there today."""
-    from imprint.filters.window import Window  # only when a copy is resumed
-    from imprint.storage.pending import partial_path
-
-    partial = str(partial_path(request.target.location.path))
-    access = Access(
-        format=request.target.chosen_format().name, passphrase=request.access.passphrase
-    )
-    start = max(0, position - RESUME_OVERLAP)
-    try:
-        unfinished = open_image(partial, access)
-    except ImagingError:
-        return False
-    try:
-        if unfinished.size < spec.size:
-            return False
-        length = position - start
-        return compare(Window(unfinished, start, length), Window(source, start, length)).equal
-    except ImagingError:
-        return False
-    finally:
-        unfinished.close()
 
 
 def _job(request: CopyRequest, source: Source) -> Job:

@@ -95,20 +95,31 @@ def open_with_map(address: str, access: Access, path: Path | None) -> Source:
             source.close()
             raise
     location = parse(address)
-    if location.where is Where.FILE and not location.is_part and access.format is None:
-        if is_map(location.path):
-            size = read_map(location.path)[0].size
-            return mapped(_Unseen(address, size), location.path)
+    is_plain = location.where is Where.FILE and not location.is_part and access.format is None
+    if is_plain and is_map(location.path):
+        size = read_map(location.path)[0].size
+        return mapped(_Unseen(address, size), location.path)
     return open_source(address, access)
 
 
 class _Unseen(ReadOnlyStorage):
     """A medium of which only the map is here: all zeros."""
 
+    traits = Traits()
+
     def __init__(self, name: str, size: int) -> None:
-        self.name = name
-        self.size = size
-        self.traits = Traits()
+        self._name = name
+        self._size = size
+
+    @property
+    def name(self) -> str:
+        """Of the map."""
+        return self._name
+
+    @property
+    def size(self) -> int:
+        """Of the medium."""
+        return self._size
 
     def readinto(self, buffer: memoryview, offset: int) -> None:
         """Nobody knows what is there."""

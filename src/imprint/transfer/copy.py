@@ -15,14 +15,14 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from imprint.core.buffers import fill_zero
 from imprint.core.contracts import (
     Documenting,
     Encoding,
     Offloading,
-    Resumable,
     Salvage,
     Source,
     Target,
@@ -31,6 +31,7 @@ from imprint.core.errors import ReadError, TargetTooSmallError
 from imprint.core.events import OnEvent, ignore
 from imprint.core.extent import Extent, Kind, cut
 from imprint.core.limits import SPAN_BYTES
+from imprint.transfer.checkpoints import Checkpoints
 from imprint.transfer.hashing import HashSet
 from imprint.transfer.pace import Pace
 from imprint.transfer.report import Report
@@ -41,22 +42,13 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from imprint.core.cancel import CancelToken
+    from imprint.transfer.checkpoints import Journal
     from imprint.transfer.recovery import Recovered, Recovery
 
 CHECKPOINT_INTERVAL_S: Final = 2.0
 """Between checkpoints: what a crash may cost. Each waits for the disk, as the end would anyway."""
 
 _HASHED_AT_ONCE_BYTES: Final = 64 << 20
-
-
-class Journal(Protocol):
-    """Remembers outside the target how far a copy has come."""
-
-    def record(self, position: int) -> None:
-        """All bytes below ``position`` are durable in the target. Atomic."""
-
-    def discard(self) -> None:
-        """The copy is over: nothing is left to resume."""
 
 
 @dataclass(frozen=True)
@@ -132,22 +124,21 @@ def copy(
         hashes.add(target.wanted_hashes)
     run = _Run(source, target, hashes=hashes, detect_zeros=detect_zeros, start=start)
     pace = Pace(source.size, phase, on_event)
-    checkpoints = _Checkpoints(target, journal, start, checkpoint_interval_s)
+    checkpoints = Checkpoints(target, journal, start, checkpoint_interval_s)
     began = time.monotonic()
     try:
         if target.size < source.size:
             raise TargetTooSmallError(
                 f"has {target.size} bytes, the source has {source.size}", name=target.name
             )
+        move = partial(_move, workers=workers, pace=pace, checkpoints=checkpoints, cancel=cancel)
         try:
-            _move(run, workers, pace, checkpoints, cancel)
+            move(run)
         except ReadError as error:
             if recovery is None:
                 raise
-            if recovery.is_in_place:
-                checkpoints.hand_over()
-            run = run.after(recovery.recover(run.position, error))
-            _move(run, workers, pace, checkpoints, cancel)
+            run = run.after(_recovered(recovery, checkpoints, run.position, error))
+            move(run)
         run.pad()
         run.document()
         target.commit()
@@ -162,8 +153,17 @@ def copy(
     return run.report
 
 
+def _recovered(
+    recovery: Recovery, checkpoints: Checkpoints, position: int, error: ReadError
+) -> Recovered:
+    """What can be had of the rest."""
+    if recovery.is_in_place:
+        checkpoints.hand_over()
+    return recovery.recover(position, error)
+
+
 def _move(
-    run: _Run, workers: int, pace: Pace, checkpoints: _Checkpoints, cancel: CancelToken | None
+    run: _Run, *, workers: int, pace: Pace, checkpoints: Checkpoints, cancel: CancelToken | None
 ) -> None:
     """Load and store all windows of a run."""
     with closing(run.windows(workers)) as loaded:
@@ -174,55 +174,6 @@ def _move(
             run.store(window)
             pace.tell(window.end, run.report.bytes_read, bad=run.bad_bytes())
             checkpoints.reached(window.end)
-
-
-class _Checkpoints:
-    """Makes the target durable now and then, and decides what is left of a failure."""
-
-    def __init__(
-        self, target: Target, journal: Journal | None, start: int, interval_s: float
-    ) -> None:
-        self._target = target
-        self._resumable = target if isinstance(target, Resumable) else None
-        self._journal = journal
-        self._interval_s = interval_s
-        self._start = start
-        self._kept = start
-        self._last = time.monotonic()
-
-    def reached(self, position: int) -> None:
-        """Everything below ``position`` was handed to the target: keep it, if it is time to."""
-        if time.monotonic() - self._last >= self._interval_s:
-            self.keep(position)
-
-    def keep(self, position: int) -> None:
-        """Make everything below ``position`` durable, if the target can be resumed there."""
-        if self._journal is None or self._resumable is None:
-            return
-        position = max(position, self._start)
-        if position > self._kept:
-            self._resumable.checkpoint()
-            self._journal.record(position)
-            self._kept = position
-        self._last = time.monotonic()
-
-    def hand_over(self) -> None:
-        """Somebody else keeps account from now on of what is in the target."""
-        self._kept = max(self._kept, 1)
-        self._journal = None
-
-    def give_up(self) -> None:
-        """The copy failed: keep what can be resumed, remove what cannot."""
-        if self._kept and self._resumable is not None:
-            self._resumable.suspend()
-            return
-        self._target.abort()
-        self.finish()
-
-    def finish(self) -> None:
-        """Nothing is left to resume."""
-        if self._journal is not None:
-            self._journal.discard()
 
 
 class _Run:

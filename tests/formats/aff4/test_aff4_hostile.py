@@ -56,7 +56,7 @@ def test_a_bomb_is_refused_before_it_bursts() -> None:
         "<aff4://a> a aff4:Map ; aff4:size 512 ."
     )
     with pytest.raises(UnsupportedFeatureError):
-        opened(volume(said, a__map=bomb, a__idx=b"x\n"))
+        opened(volume(said, a__map=bomb, a__idx=b"http://aff4.org/Schema#Zero\n"))
     with pytest.raises(UnsupportedFeatureError):
         opened(volume("#" + " " * (8 << 20)))
 
