@@ -9,6 +9,7 @@ ratios that count: how many times as fast as the peer, and how much larger.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -107,7 +108,7 @@ def _compare(pair: Pair, source: Path, folder: Path, runs: int) -> None:
 
 def _run(command: list[str]) -> tuple[float, float]:
     """Wall and processor seconds."""
-    measured = run_measured(command)
+    measured = run_measured(command, os.sync)
     return measured.wall_s, measured.cpu_s
 
 

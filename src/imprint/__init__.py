@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from imprint.core.version import VERSION
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from imprint.core.image import Image as Image
     from imprint.core.info import ImageInfo as ImageInfo
 
-__version__: Final = "0.1.0"
+__version__: Final = VERSION
 
 __all__ = ["Extent", "Image", "ImageInfo", "ImagingError", "Kind", "__version__", "open"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from typing import TYPE_CHECKING, Final
 
@@ -227,3 +228,28 @@ def test_options_that_need_used_say_so(
     done = program("capture", machine.path, tmp_path / "x.qcow2", *arguments)
     assert done.exit_code == 2
     assert "--used" in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--used", "-o", "compression=zstd"), 2 * MIB),
+        (("--used", "-o", "compression=zstd", "-o", "cluster_size=64K"), 65536),
+        (("--used", "-o", "compression=none"), 65536),
+        (("--used",), 65536),
+        (("-o", "compression=zstd"), 65536),
+    ],
+)
+@pytest.mark.oracle("qemu-img", "mkfs.ext4")
+def test_archives_have_large_clusters(
+    program: Program, tmp_path: Path, options: tuple[str, ...], expected: int
+) -> None:
+    """Fails if an archive takes up more than a stream, or a machine's disk has slow clusters."""
+    disk, image = tmp_path / "disk.raw", tmp_path / "disk.qcow2"
+    with disk.open("wb") as file:
+        file.truncate(16 * MIB)
+    run("mkfs.ext4", "-q", disk)
+    done = program("capture", disk, image, *options)
+    assert done.exit_code == 0, done.err
+    found = json.loads(run("qemu-img", "info", "--output=json", image).stdout)
+    assert found["cluster-size"] == expected

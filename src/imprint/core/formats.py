@@ -52,6 +52,8 @@ class Option:
         kind: how its text is read.
         default: used when it is not given; ``None``: the format decides.
         choices: what is allowed; empty: anything of the kind.
+        archive: takes the default's place where an image is made to be kept: compressed, and of
+            what file systems use only; ``None``: the default does.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Option:
     kind: OptionKind = OptionKind.TEXT
     default: OptionValue | None = None
     choices: tuple[OptionValue, ...] = ()
+    archive: OptionValue | None = None
 
     def parse(self, text: str) -> OptionValue:
         """The value that ``text`` stands for.
@@ -90,9 +93,19 @@ class Option:
 
 
 def parse_options(
-    format_name: str, options: Iterable[Option], given: Mapping[str, str]
+    format_name: str,
+    options: Iterable[Option],
+    given: Mapping[str, str],
+    *,
+    used_only: bool = False,
 ) -> dict[str, OptionValue]:
     """Values for what was given, and the defaults of the rest that have one.
+
+    Args:
+        format_name: for errors.
+        options: that the format has.
+        given: by name, as text.
+        used_only: the image will have only what file systems use.
 
     Raises:
         UsageError: for an unknown option, or a value that its option does not allow.
@@ -102,10 +115,13 @@ def parse_options(
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"
             raise UsageError(f"format {format_name} has no option {name!r}; it has: {listed}")
+    is_archive = used_only and given.get("compression", "none") != "none"
     values: dict[str, OptionValue] = {}
     for name, option in known.items():
         if name in given:
             values[name] = option.parse(given[name])
+        elif is_archive and option.archive is not None:
+            values[name] = option.archive
         elif option.default is not None:
             values[name] = option.default
     return values

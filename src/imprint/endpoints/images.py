@@ -240,7 +240,8 @@ def measure(
     check_size(size)
     disk = _Empty(size) if source is None else open_source(source, access)
     with closing(disk):
-        values = parse_options(format_.name, format_.options, options)
+        is_used = source is not None and access.used is not None
+        values = parse_options(format_.name, format_.options, options, used_only=is_used)
         spec = CreateSpec(disk.size, access.gate(), values)
         return disk.size, format_.measure(disk, spec)
 

@@ -112,7 +112,9 @@ class TargetRequest:
         return CreateSpec(
             size,
             TargetGate(access, self.location, may_replace=self.force, sources=sources),
-            parse_options(format_.name, format_.options, options),
+            parse_options(
+                format_.name, format_.options, options, used_only=access.used is not None
+            ),
             parent,
             parent_source,
             self.time_s,

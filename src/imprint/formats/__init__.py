@@ -91,7 +91,7 @@ TABLE: Final = (
     Entry("s01", "ewf.s01", (".s01",), ((0, b"EVF\x09\r\n\xff\0"),)),
     Entry("aff", "aff", (".aff", ".afm"), ((0, b"AFF10\r\n\0"),)),
     Entry("aff4", "aff4", (".aff4", ".af4"), ((0, b"PK\3\4"),)),
-    Entry("raw", "raw", (".raw", ".img", ".dd", ".bin", ".ima"), ()),
+    Entry("raw", "raw", (".raw", ".img", ".dd", ".bin", ".ima", ".001"), ()),
 )
 
 # Containers that are known by their marks and not read. Taken for raw, they would be copied

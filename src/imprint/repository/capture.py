@@ -6,7 +6,8 @@
                workers                      one thread: leaves        workers
 
 A region whose chunks are all those of the older snapshot costs reading and hashing, nothing more:
-its leaf is used again. Only what differs is cut anew.
+its leaf is used again. Only what differs is cut anew, and what cannot be read of the older
+snapshot: it may be damaged, or forgotten and pruned while the disk is read.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from array import array
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from imprint.core.buffers import is_zero
 from imprint.core.contracts import Salvage
-from imprint.core.events import OnEvent, ignore
+from imprint.core.errors import ReadError, RepositoryError
+from imprint.core.events import Finding, OnEvent, Severity, ignore
 from imprint.core.extent import Extent, Kind
+from imprint.objects.contract import MissingObjectError
 from imprint.repository.leaves import UNREAD, make_leaf
 from imprint.repository.nodes import NAME_BYTES, Leaf, Piece, TreeBuilder
 from imprint.repository.pack import GROUP_BYTES, Group, encode_group
@@ -44,6 +47,10 @@ if TYPE_CHECKING:
     from imprint.transfer.hashing import HashSet
 
 
+_UNREADABLE: Final = (RepositoryError, MissingObjectError, ReadError)
+"""What is raised where a repository is damaged, or something of it was removed."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How a disk is added.
@@ -51,10 +58,11 @@ class Options:
     Attributes:
         workers: threads that read, and as many that compress.
         level: of Zstandard.
-        older: tree and size of a snapshot of the same disk, which much is the same as.
+        older: tree and size of a snapshot of the same disk, which much is the same as. What of it
+            cannot be read counts as new.
         changed: what may differ from it; ``None``: anything.
         hashes: to take of the whole disk; then all of it is read, whatever is known.
-        on_event: told of progress.
+        on_event: told of progress, and of what could not be read of the older snapshot.
         cancel: stops it.
     """
 
@@ -136,6 +144,7 @@ class _Run:
         self._tree = TreeBuilder(writer.add_node)
         self._pace = Pace(source.size, "capture", options.on_event)
         self._end = 0
+        self._lost: list[Exception] = []
         self.report = Report(source.size)
 
     def encode(self, pieces: list[tuple[bytes, bytes]]) -> tuple[list[bytes], Group]:
@@ -166,6 +175,10 @@ class _Run:
     def finish(self) -> bytes:
         """Keep what is left of the tree; the root."""
         self._pace.tell(self._source.size, self.report.bytes_read, force=True)
+        if self._lost:
+            first = self._lost[0]
+            what = f"counts as new where the last snapshot cannot be read: {first.args[0]}"
+            self._options.on_event(Finding(Severity.WARNING, self._source.name, what))
         assert self._end == self._source.size, "regions have to cover the disk"
         if not self._source.size:
             self._tree.add(0, 0, self._writer.add_node(Leaf(0, b"", array("Q"), b"").encode()))
@@ -181,7 +194,27 @@ class _Run:
             return fresh_regions(extents, self._cutting)
         tree, size = self._options.older
         changed = self._options.changed if self._options.hashes is None else None
-        return known_regions(self._source, tree, size, self._cutting, changed)
+        leaves = self._leaves(tree, size)
+        return known_regions(self._source, leaves, self._cutting, changed)
+
+    def _leaves(self, older: Tree, size: int) -> Iterator[tuple[int, int, bytes]]:
+        """Those of the older snapshot, up to where it cannot be read."""
+        try:
+            yield from older.leaves(0, min(size, self._source.size))
+        except _UNREADABLE as failure:
+            self._lost.append(failure)
+
+    def _older_leaf(self, region: Region) -> Leaf | None:
+        """What the older snapshot has of a region, if all of that can be used again."""
+        if region.leaf is None:
+            return None
+        assert self._options.older is not None
+        try:
+            leaf = self._options.older[0].leaf(region.leaf, region.start, region.end)
+        except _UNREADABLE as failure:
+            self._lost.append(failure)
+            return None
+        return leaf if self._writer.has_all([region.leaf, *_chunks_of(leaf)]) else None
 
     def _keep(self, read: _Read) -> None:
         region = read.region
@@ -203,14 +236,10 @@ class _Run:
 
     def _read(self, region: Region) -> _Read:
         """Read a region, and find out what of it is new; runs in a worker."""
-        older = None
-        if region.leaf is not None:
-            assert self._options.older is not None
-            older = self._options.older[0].leaf(region.leaf, region.start, region.end)
-            if not self._writer.has_all([region.leaf, *_chunks_of(older)]):
-                older = None
-            elif region.is_known and self._is_same_outside(older, region.extents):
-                return _Read(region)
+        older = self._older_leaf(region)
+        is_known = older is not None and region.is_known
+        if is_known and self._is_same_outside(older, region.extents):
+            return _Read(region)
         runs = self._runs(region.extents)
         moved = sum(extent.length for extent in region.extents if extent.kind in HAS_BYTES)
         kept = runs if self._options.hashes is not None else []

@@ -36,8 +36,8 @@ CHUNK_BYTES: Final = 256 * KIB
 twice as long, while three disks that resemble each other take up the same."""
 
 GROUP_BYTES: Final = 1536 * KIB
-"""Chunks are put into a group until it has so many bytes: three disks take 1 % less than with 1 MiB,
-and 1 % more than with 4 MiB, of which a reader has to decode half."""
+"""Chunks are put into a group until it has so many bytes: disks take 1 % less than with 1 MiB, and
+1 % more than with 4 MiB, of which a reader has to decode half."""
 
 GROUP_BYTES_MAX: Final = 16 * MIB
 """What a reader takes: as much as it has to hold in memory for the sake of one chunk."""

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from imprint.core.contracts import Source
     from imprint.core.extent import Extent
     from imprint.core.runs import Runs
-    from imprint.repository.nodes import Tree
 
 REGION_BYTES: Final = 4 * MIB
 """To be read of a region: enough that names of leaves are few, little enough that one change of the
@@ -129,19 +128,22 @@ def _split(extent: Extent, border: int | None) -> tuple[Extent, Extent | None]:
 
 
 def known_regions(
-    source: Source, older: Tree, older_size: int, cutting: Cutting, changed: Runs | None
+    source: Source,
+    leaves: Iterable[tuple[int, int, bytes]],
+    cutting: Cutting,
+    changed: Runs | None,
 ) -> Iterator[Region]:
     """Regions of a disk of which there is an older snapshot: the leaves of that.
 
     Args:
         source: the disk.
-        older: the snapshot's tree.
-        older_size: of the disk then.
+        leaves: ``(start, end, name)`` of the snapshot's, from the disk's beginning on; where they
+            end, all is new.
         cutting: for what has to be cut anew.
         changed: what may differ from the snapshot; ``None``: anything.
     """
     cursor = _Cursor(with_edges(source.extents(0, source.size)))
-    for start, end, name in older.leaves(0, min(older_size, source.size)):
+    for start, end, name in leaves:
         if end > source.size:
             break
         is_known = changed is not None and not changed.clip(start, end)

@@ -19,20 +19,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.buffers import fill_zero
-from imprint.core.contracts import (
-    Documenting,
-    Encoding,
-    Offloading,
-    Salvage,
-    Source,
-    Target,
-)
+from imprint.core.contracts import Encoding, Offloading, Salvage, Source, Target
 from imprint.core.errors import ReadError, TargetTooSmallError
 from imprint.core.events import OnEvent, ignore
 from imprint.core.extent import Extent, Kind, cut
 from imprint.core.limits import SPAN_BYTES
 from imprint.transfer.checkpoints import Checkpoints
-from imprint.transfer.hashing import HashSet
+from imprint.transfer.documenting import document, hashes_for
 from imprint.transfer.pace import Pace
 from imprint.transfer.report import Report
 from imprint.transfer.span import HAS_BYTES, BufferPool, Span, batches, split_zeros
@@ -43,6 +36,7 @@ if TYPE_CHECKING:
 
     from imprint.core.cancel import CancelToken
     from imprint.transfer.checkpoints import Journal
+    from imprint.transfer.hashing import HashSet
     from imprint.transfer.recovery import Recovered, Recovery
 
 CHECKPOINT_INTERVAL_S: Final = 2.0
@@ -119,9 +113,7 @@ def copy(
         ImagingError: whatever reading or writing raises. In all these cases the target
             is aborted; or, if there is a checkpoint to come back to, suspended.
     """
-    if isinstance(target, Documenting):
-        hashes = HashSet(()) if hashes is None else hashes
-        hashes.add(target.wanted_hashes)
+    hashes = hashes_for(target, hashes)
     run = _Run(source, target, hashes=hashes, detect_zeros=detect_zeros, start=start)
     pace = Pace(source.size, phase, on_event)
     checkpoints = Checkpoints(target, journal, start, checkpoint_interval_s)
@@ -140,7 +132,7 @@ def copy(
             run = run.after(_recovered(recovery, checkpoints, run.position, error))
             move(run)
         run.pad()
-        run.document()
+        document(target, source, hashes, run.all_bad())
         target.commit()
     except BaseException:
         checkpoints.give_up()
@@ -254,18 +246,15 @@ class _Run:
         if self._target.size > self._source.size and not self._reads_zero:
             self._target.zero(self._source.size, self._target.size - self._source.size)
 
-    def document(self) -> None:
-        """Tell the target what came of it, if it keeps that."""
-        if isinstance(self._target, Documenting) and self._hashes is not None:
-            bad = [*self._bad, *self.bad_extents()]
-            is_whole = self._target.size == self._source.size
-            self._target.document(self._hashes.digests() if is_whole else {}, bad)
-
     def bad_extents(self) -> list[Extent]:
         """What the source could not read so far."""
         if self._recovered is not None:
             return self._recovered.bad
         return self._bad if self._salvage is None else self._salvage.bad_extents()
+
+    def all_bad(self) -> list[Extent]:
+        """The same, and what the source knew without reading."""
+        return [*self._bad, *self.bad_extents()]
 
     def bad_bytes(self) -> int:
         """How much that is."""

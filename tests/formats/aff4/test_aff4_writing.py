@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from imprint import formats
-from imprint.core.contracts import Encoding
+from imprint.core.contracts import Documenting, Encoding
 from imprint.core.errors import TargetError, UsageError
-from imprint.core.extent import Kind
+from imprint.core.extent import Extent, Kind
 from imprint.core.formats import CreateSpec, parse_options
 from imprint.core.units import KIB
 from imprint.storage.memory import MemoryStorage
@@ -43,8 +43,8 @@ def made(disk: bytes = DISK, bad: tuple[tuple[int, int], ...] = (), **options: s
         storage, CreateSpec(len(disk), DictOpener(), parsed, time_s=TIME_S)
     )
     fill(target, disk, step=16 * KIB)
-    for offset, length in bad:
-        target.mark_bad(offset, length)
+    hashes = {name: hashlib.new(name, disk).hexdigest() for name in target.wanted_hashes}
+    target.document(hashes, [Extent(offset, length, Kind.BAD) for offset, length in bad])
     target.commit()
     return bytes(storage.content)
 
@@ -155,9 +155,11 @@ def test_the_same_disk_gives_the_same_file() -> None:
     parsed = parse_options("aff4", format_.options, {"chunk_size": "4K", "uuid": UUID})
     target = format_.create(storage, CreateSpec(len(DISK), DictOpener(), parsed, time_s=TIME_S))
     assert isinstance(target, Encoding)
+    assert isinstance(target, Documenting)
     for start in range(0, len(DISK), 8192):
         piece = memoryview(DISK)[start : start + 8192]
         target.write_encoded(target.encode(piece, start), start)
+    target.document({name: hashlib.new(name, DISK).hexdigest() for name in ("sha1", "sha256")}, [])
     target.commit()
     assert bytes(storage.content) == content
 
@@ -197,7 +199,14 @@ def test_descending_writes_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"level": "3"}, {"hash": "crc32"}, {"chunk_size": "5K"}, {"uuid": "x"}, {"notes": "n" * 9999}],
+    [
+        {"level": "3"},
+        {"hash": "blake2b"},
+        {"block_hash": "crc32"},
+        {"chunk_size": "5K"},
+        {"uuid": "x"},
+        {"notes": "n" * 9999},
+    ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, str]) -> None:
     """Fails if a typing error is taken for something else."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from contextlib import closing
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from imprint.cli.console import Console
     from imprint.core.contracts import Source
+    from imprint.endpoints.open import Access
 
 EXAMPLES = """\
   imprint map disk.qcow2
@@ -25,6 +27,7 @@ EXAMPLES = """\
   imprint map disk.qcow2 --picture
   imprint map disk.qcow2 --used --svg disk.svg
   imprint map old.raw.map --picture       what a rescue has read so far
+  imprint map old.raw --map old.raw.map --files
 """
 
 _SVG_HEAD_BYTES: Final = 1024
@@ -46,6 +49,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="with --svg: replace an SVG file that exists"
     )
+    parser.add_argument(
+        "--files",
+        action="store_true",
+        help="list files, and the ranges in them, that lie on what could not be read",
+    )
     options.add_access(parser)
     options.add_used(parser)
     rescuing.add_map(parser)
@@ -56,6 +64,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Map: each run as soon as it is known."""
     access = options.access(args, console)
     with closing(open_with_map(args.image, access, args.map)) as source:
+        if args.files:
+            _list_files(source, console, access)
+            return 0
         if args.svg is not None:
             _write_svg(source, args.image, args.svg, may_replace=args.force)
         if args.picture and not console.is_json:
@@ -73,6 +84,20 @@ def _list(source: Source, console: Console) -> None:
         return
     for item in items:
         _show(console, item)
+
+
+def _list_files(source: Source, console: Console, access: Access) -> None:
+    from imprint.endpoints.damaged import damaged_files, lacking  # only for damaged disks
+
+    passphrase = access.gate().passphrase
+    console.print(f"{'position':>{_OFFSET_WIDTH}}  {'length':>{_OFFSET_WIDTH}}  file")
+    for item in damaged_files(source, lacking(source), passphrase=passphrase):
+        console.json_lines([f"{json.dumps(item._asdict())}\n"])
+        path = "a file, its name is not known" if item.path is None else item.path
+        console.print(
+            f"{item.position:>#{_OFFSET_WIDTH}x}  {item.length:>#{_OFFSET_WIDTH}x}  "
+            f"{item.where}: {path}"
+        )
 
 
 def _show(console: Console, item: Run) -> None:

@@ -37,12 +37,12 @@ OPTIONS: Final = (
     ),
     Option(
         "hash",
-        "of the whole disk, kept in the image: md5, sha1, sha256, sha512, blake2b or none",
+        "of the whole disk, kept in the image: md5, sha1, sha256, sha512 or none",
         default="sha1,sha256",
     ),
     Option(
         "block_hash",
-        "of each chunk, kept in the image: likewise",
+        "of each chunk, kept in the image: likewise, and blake2b",
         default="sha256",
     ),
     Option("case_number", "of the case"),
@@ -67,6 +67,9 @@ CHUNKS_PER_BEVY: Final = 2048
 _FAST_LEVEL: Final = 1
 _TEXT_MAX: Final = 3000
 _NAMES: Final = ("md5", "sha1", "sha256", "sha512", "blake2b")
+LINEAR_HASHES: Final = _NAMES[:4]
+"""Those that are taken while a disk is copied."""
+
 _DIGEST_BYTES: Final = dict(zip(_NAMES, (16, 20, 32, 64, 64), strict=True))
 _OVERHEAD_BYTES: Final = 64 * KIB
 """Description, version, directory and ends of an archive, all texts included."""
@@ -145,8 +148,8 @@ def plan(spec: CreateSpec) -> Plan:
         method=method,
         level=_FAST_LEVEL if level is None else int(level),
         chunk_size=chunk,
-        linear=_hashes("hash", str(options.get("hash", "sha1,sha256"))),
-        block=_hashes("block_hash", str(options.get("block_hash", "sha256"))),
+        linear=_hashes("hash", str(options.get("hash", "sha1,sha256")), LINEAR_HASHES),
+        block=_hashes("block_hash", str(options.get("block_hash", "sha256")), _NAMES),
         case=case,
         uuid=image,
         time_s=int(time.time()) if spec.time_s is None else spec.time_s,
@@ -176,13 +179,13 @@ def _bytes(made: Plan, chunks: int, runs: int) -> int:
     return stored + members * _MEMBER_BYTES + map_bytes + _OVERHEAD_BYTES + texts
 
 
-def _hashes(option: str, text: str) -> tuple[str, ...]:
+def _hashes(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
     """Names in the order of the standard."""
     if text == "none":
         return ()
     given = {name.strip().lower() for name in text.split(",")}
-    unknown = given.difference(_NAMES)
+    unknown = given.difference(known)
     if unknown:
-        listed = ", ".join(_NAMES)
+        listed = ", ".join(known)
         raise UsageError(f"option {option}: expected some of {listed}, found {text!r}")
     return tuple(name for name in _NAMES if name in given)

@@ -8,7 +8,7 @@ from array import array
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.buffers import ZEROS, is_zero
+from imprint.core.buffers import is_zero
 from imprint.core.contracts import Order, Traits
 from imprint.core.errors import TargetError
 from imprint.core.runs import Runs
@@ -16,12 +16,13 @@ from imprint.core.units import align_down
 from imprint.formats.aff4 import codec, describing
 from imprint.formats.aff4.archive_writer import ArchiveWriter
 from imprint.formats.aff4.maps import ENTRIES_MAX, ENTRY
-from imprint.formats.aff4.plan import CHUNKS_PER_BEVY
+from imprint.formats.aff4.plan import CHUNKS_PER_BEVY, LINEAR_HASHES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from imprint.core.contracts import Storage
+    from imprint.core.extent import Extent
     from imprint.formats.aff4.plan import Plan
 
 _SCHEMA: Final = "http://aff4.org/Schema#"
@@ -33,7 +34,7 @@ _INDEX: Final = struct.Struct("<QI")
 
 
 class Aff4Target:
-    """A new volume; see :class:`~imprint.core.contracts.Target` and ``Encoding``."""
+    """A new volume; also ``Encoding`` and ``Documenting`` of :mod:`imprint.core.contracts`."""
 
     def __init__(self, storage: Storage, made: Plan) -> None:
         """Writes what stands before the chunks."""
@@ -41,7 +42,7 @@ class Aff4Target:
         self._made = made
         self._chunk = made.chunk_size
         self._pack = codec.compressor(made.method, made.level)
-        self._linear = {name: hashlib.new(name) for name in made.linear}
+        self._linear: dict[str, str] = {}
         self._tree = {name: hashlib.new(describing.TREE_HASH) for name in made.block}
         self._bevy = _Bevy(made.block)
         self._chunks = 0
@@ -71,9 +72,9 @@ class Aff4Target:
         return Traits(grain=self._chunk, order=Order.ASCENDING, reads_zero=True)
 
     def encode(self, data: memoryview, offset: int) -> list[bytes]:
-        """Pack chunks; each is led by its digests, and followed by its bytes if these count.
+        """Pack chunks and hash them.
 
-        A unit is: u32 length of the packed chunk, packed chunk, digests, bytes of the disk.
+        A unit is: u32 length of the packed chunk, packed chunk, digests.
         """
         assert offset % self._chunk == 0
         return [
@@ -113,31 +114,34 @@ class Aff4Target:
             if first < stop:
                 self._partial[first:stop] = bytes(stop - first)
 
-    def mark_bad(self, offset: int, length: int) -> None:
-        """Say of a range, which reads as zeros, that its source could not be read.
+    @property
+    def wanted_hashes(self) -> tuple[str, ...]:
+        """Of the whole disk; see :class:`~imprint.core.contracts.Documenting`."""
+        return self._made.linear
 
-        It may come at any time before ``commit``, in any order. The image has no hash of the
-        whole disk then: the standard counts a text in these places, and readers zeros.
+    def document(self, hashes: Mapping[str, str], bad: Iterable[Extent]) -> None:
+        """Keep digests of the disk, and what of it could not be read.
+
+        The image has no hash of the whole disk if there is any of that: the standard counts
+        a text in these places, and the digests zeros.
         """
-        if length:
-            self._bad.append((offset, length))
+        self._linear = {name: hashes[name] for name in LINEAR_HASHES if name in hashes}
+        self._bad += [(extent.offset, extent.length) for extent in bad]
 
     def commit(self) -> None:
         """Write the map, the description and the directory, and let the file take its name."""
         self._finish_partial()
-        self._skip(self.size)
         self._finish_bevy()
         points = self._points()
         idx = "".join(
             f"{name}\n"
             for name in (self._made.urn("stream"), f"{_SCHEMA}Zero", f"{_SCHEMA}UnreadableData")
         ).encode()
-        linear = {} if self._bad else {n: h.hexdigest() for n, h in self._linear.items()}
         written = describing.Written(
             self._chunks * self._chunk,
             points,
             idx,
-            linear=linear,
+            linear={} if self._bad else self._linear,
             block={name: tree.digest() for name, tree in self._tree.items()},
         )
         prefix = self._made.urn("map").replace("aff4://", "aff4%3A%2F%2F")
@@ -160,11 +164,10 @@ class Aff4Target:
         if len(packed) >= self._chunk:
             packed = bytes(whole)
         digests = [hashlib.new(name, whole).digest() for name in self._made.block]
-        raw = data if self._linear else b""
-        return b"".join((_LENGTHS.pack(len(packed)), packed, *digests, raw))
+        return b"".join((_LENGTHS.pack(len(packed)), packed, *digests))
 
     def _store(self, units: list[bytes], offset: int) -> None:
-        """Append chunks to the bevy, and hash what they stand for in the order of the disk."""
+        """Append chunks to the bevy; chunks of zeros are left out."""
         if units and offset < self._position:
             raise self._not_ascending(offset)
         pieces: list[memoryview] = []
@@ -172,7 +175,6 @@ class Aff4Target:
             if not unit:
                 continue
             start = offset + number * self._chunk
-            self._skip(start)
             view = memoryview(unit)
             packed_end = _LENGTHS.size + _LENGTHS.unpack_from(unit)[0]
             if self._bevy.count == CHUNKS_PER_BEVY:
@@ -182,10 +184,7 @@ class Aff4Target:
             if not self._bevy.count:
                 self._archive.begin(f"{self._stream}/{self._bevy.number:08d}")
             pieces.append(view[_LENGTHS.size : packed_end])
-            digests_end = packed_end + self._made.digest_bytes
-            self._bevy.add(packed_end - _LENGTHS.size, view[packed_end:digests_end])
-            for digest in self._linear.values():
-                digest.update(view[digests_end:])
+            self._bevy.add(packed_end - _LENGTHS.size, view[packed_end:])
             self._link(start, min(start + self._chunk, self.size))
         if pieces:
             self._archive.append(pieces)
@@ -205,14 +204,6 @@ class Aff4Target:
         self._chunks += 1
         self._position = end
 
-    def _skip(self, to: int) -> None:
-        """Hash the zeros up to ``to``."""
-        for start in range(self._position, to, len(ZEROS)) if self._linear else ():
-            piece = memoryview(ZEROS)[: to - start]
-            for digest in self._linear.values():
-                digest.update(piece)
-        self._position = max(self._position, to)
-
     def _extend_partial(self, data: memoryview, offset: int) -> None:
         start = align_down(offset, self._chunk)
         if self._partial is not None and start != self._position:
@@ -220,7 +211,7 @@ class Aff4Target:
         if self._partial is None:
             if start < self._position:
                 raise self._not_ascending(offset)
-            self._skip(start)
+            self._position = start
             self._partial = bytearray(min(self._chunk, self.size - start))
         self._partial[offset - start : offset - start + len(data)] = data
 

@@ -9,8 +9,8 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from imprint import __version__
 from imprint.core.errors import UsageError
+from imprint.core.version import VERSION
 from imprint.formats.ewf import casedata
 from imprint.formats.ewf.layout import (
     MEDIA_IS_IMAGE,
@@ -71,7 +71,7 @@ def marks(made: Plan, spec: CreateSpec) -> Marks:
         **made.case,
         "acquisition_date": now,
         "system_date": now,
-        "software_version": f"imprint {__version__}"[: casedata.VERSION_CHARS_MAX],
+        "software_version": f"imprint {VERSION}"[: casedata.VERSION_CHARS_MAX],
         "operating_system": platform.system()[: casedata.PLATFORM_CHARS_MAX],
         "password_hash": "0",
     }

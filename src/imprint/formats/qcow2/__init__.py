@@ -41,9 +41,10 @@ OPTIONS: Final = (
     ),
     Option(
         "cluster_size",
-        "unit of allocation, 512 to 2M",
+        "unit of allocation, 512 to 2M; 2M where --used and compression make an archive",
         kind=OptionKind.SIZE,
         default=65536,
+        archive=2 << 20,
     ),
     Option(
         "refcount_bits",

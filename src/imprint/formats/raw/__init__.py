@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.buffers import ZEROS
-from imprint.core.errors import UsageError
+from imprint.core.errors import UnsupportedFeatureError, UsageError
 from imprint.core.extent import Extent, Kind
-from imprint.core.formats import Match, Measure, Option, Support
+from imprint.core.formats import Match, Measure, Option, OptionKind, Support
 from imprint.core.image import Image, WritableImage
 from imprint.core.info import ImageInfo
 from imprint.core.units import align_up
+from imprint.formats.raw import pieces
 
 if TYPE_CHECKING:
-    from imprint.core.contracts import Opener, Source, Storage, Traits
+    from imprint.core.contracts import Opener, Source, Storage, Target, Traits
     from imprint.core.formats import CreateSpec
 
 PREALLOCATION: Final = Option(
@@ -25,6 +26,12 @@ PREALLOCATION: Final = Option(
     "off: sparse; full: every byte is written when it is created",
     default="off",
     choices=("off", "full"),
+)
+
+SPLIT: Final = Option(
+    "split",
+    "size of the pieces that the image is cut into: disk.001, disk.002 …",
+    kind=OptionKind.SIZE,
 )
 
 
@@ -92,7 +99,7 @@ class RawFormat:
     name = "raw"
     title = "raw image"
     support = Support(write=True, stream=True, edit=True)
-    options = (PREALLOCATION,)
+    options = (PREALLOCATION, SPLIT)
 
     def probe(self, storage: Storage) -> Match:
         """Anything could be raw."""
@@ -100,8 +107,10 @@ class RawFormat:
         return Match.WEAK
 
     def open(self, storage: Storage, opener: Opener) -> Image:
-        """Every content is valid."""
-        del opener
+        """Every content is valid; ``disk.001`` is read with the pieces beside it."""
+        found = pieces.others(storage, opener)
+        if found:
+            return Image(pieces.PiecesLayer([storage, *found]), name=storage.name)
         return Image(RawLayer(storage), name=storage.name)
 
     def edit(self, storage: Storage, opener: Opener) -> WritableImage:
@@ -109,10 +118,15 @@ class RawFormat:
         del opener
         return WritableImage(RawLayer(storage), storage, name=storage.name)
 
-    def create(self, storage: Storage, spec: CreateSpec) -> WritableImage:
-        """A hole as long as the disk."""
+    def create(self, storage: Storage, spec: CreateSpec) -> Target:
+        """A hole as long as the disk, or several."""
         if spec.parent is not None:
             raise UsageError("a raw image cannot have a parent")
+        piece_size = spec.options.get("split")
+        if piece_size is not None:
+            if spec.options.get("preallocation") == "full":
+                raise UsageError("option split: expected no preallocation, found full")
+            return pieces.PiecesTarget(storage, spec, int(piece_size))
         storage.resize(spec.size)
         if spec.options.get("preallocation") == "full":
             for start in range(0, spec.size, len(ZEROS)):
@@ -121,6 +135,8 @@ class RawFormat:
 
     def resume(self, storage: Storage, spec: CreateSpec) -> WritableImage:
         """The same file, of which nothing is known behind the checkpoint."""
+        if "split" in spec.options:
+            raise UnsupportedFeatureError("a raw image in pieces cannot be resumed")
         storage.resize(spec.size)
         return WritableImage(RawLayer(storage), storage, name=storage.name)
 
