@@ -44,14 +44,16 @@ def open(  # noqa: A001 - ``imprint.open`` is what it should be called
     allow_parents: tuple[Path, ...] = (),
     passphrase: bytes | None = None,
 ) -> Image:
-    """Open a disk image, a device or a URL for reading.
+    """Open a disk image, a device, a URL or a disk in a repository for reading.
 
     Args:
-        address: as on the command line: ``disk.vmdk``, ``/dev/sdb``, ``https://…``.
+        address: as on the command line: ``disk.vmdk``, ``/dev/sdb``, ``https://…``,
+            ``repo:/srv/images::laptop``.
         format: its format; ``None``: found by content.
-        snapshot: name or id of an internal snapshot to read instead of the present state.
+        snapshot: name or id of an internal snapshot to read instead of the present state; of a
+            disk in a repository, which one, as after ``@``.
         allow_parents: folders where backing files may live, besides the image's own.
-        passphrase: unlocks an encrypted image.
+        passphrase: unlocks an encrypted image or repository.
 
     Returns:
         The disk: thread-safe ``read_at``, ``readinto``, ``extents`` and ``info``; close
@@ -60,7 +62,7 @@ def open(  # noqa: A001 - ``imprint.open`` is what it should be called
     Raises:
         ImagingError: of the kind that says what is wrong; see :mod:`imprint.core.errors`.
     """
-    from imprint.endpoints.open import Access, open_image
+    from imprint.endpoints.open import Access, open_whole
 
     def answer(name: str) -> bytes:
         del name
@@ -73,7 +75,7 @@ def open(  # noqa: A001 - ``imprint.open`` is what it should be called
         allowed=allow_parents,
         passphrase=None if passphrase is None else answer,
     )
-    return open_image(str(address), access)
+    return open_whole(str(address), access)
 
 
 def __getattr__(name: str) -> object:

@@ -53,3 +53,11 @@ class TestEx01WithBzip2(ReadingContract):
 
     def build(self, disk: bytes) -> bytes:
         return ewf_image.ex01(disk, is_bzip2=True, tables=1)
+
+
+class TestL01(FormatContract):
+    format_name = "l01"
+    frees_zeros = False
+
+    def build(self, disk: bytes) -> bytes:
+        return ewf_image.l01({"first": disk[:70_000], "second": disk[70_000:]})

@@ -87,6 +87,17 @@ def test_capture_hashes_with_sha256_and_blake3_by_default(program: Program, disk
     assert set(found["hashes"]) == {"sha256", "blake3"}
 
 
+def test_capture_takes_no_hashes_if_none_is_said(program: Program, disk: Path) -> None:
+    """Fails if hashes cannot be done without, or nothing is compared and called the same."""
+    found = program.ok("capture", disk.name, "out.raw", "--hash", "none", "--json").json
+    assert found["hashes"] == {}
+    assert (program.folder / "out.raw").read_bytes() == disk.read_bytes()
+    program.refuses(2, "capture", disk.name, "2.raw", "--hash", "none", "--verify")
+    program.refuses(2, "capture", disk.name, "2.raw", "--hash", "none,md5")
+    program.refuses(2, "hash", disk.name, "--hash", "none")
+    assert not (program.folder / "2.raw").exists()
+
+
 def test_capture_reads_its_target_back(program: Program, disk: Path) -> None:
     """Fails if --verify does not look, or cannot."""
     found = program.ok("capture", disk.name, "out.qcow2", "--verify", "--json").json

@@ -13,7 +13,8 @@ import random
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,12 +28,11 @@ from imprint.storage.memory import MemoryStorage
 from imprint.storage.pending import partial_path
 from imprint.testing.bad_medium import BadMedium, Faults, bad_map
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 MIB = 1 << 20
 SIZE = 6 * MIB
 CONTENT = random.Random(4).randbytes(SIZE - MIB) + bytes(MIB)
+CODES = (errno.ENODEV, errno.EIO)
+"""What the system says of a medium that is gone."""
 BAD = ((2 * MIB + 512, 512), (4 * MIB + 3584, 9 * 512), (SIZE - 512, 512))
 
 KILLED = """
@@ -171,9 +171,17 @@ def test_a_killed_rescue_goes_on_where_it_was(
 
 
 @pytest.mark.parametrize("suffix", ["raw", "E01"])
-@pytest.mark.parametrize("gone_after", [0, 3, 6, 30])
+@pytest.mark.parametrize(
+    "gone",
+    # Of a medium that says EIO from the very first read on, all is bad.
+    [(0, errno.ENODEV), *((after, code) for after in (3, 6, 30) for code in CODES)],
+)
 def test_a_medium_that_vanishes_can_be_plugged_in_again(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: Path, suffix: str, gone_after: int
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    source: Path,
+    suffix: str,
+    gone: tuple[int, int],
 ) -> None:
     """Fails if a pulled cable makes bad sectors, or the next attempt starts over."""
     target = tmp_path / f"disk.{suffix}"
@@ -182,7 +190,7 @@ def test_a_medium_that_vanishes_can_be_plugged_in_again(
             monkeypatch,
             source,
             target,
-            Faults(bad=BAD, gone_after=gone_after, code=errno.ENODEV),
+            Faults(bad=BAD, gone_after=gone[0], code=gone[1]),
             workers=1,
         )
     assert caught.value.advice is not None
@@ -243,3 +251,26 @@ def test_partial_copies_are_merged(
     assert _content(target) == _expected((BAD[2],))
     assert [(extent.offset, extent.length) for extent in outcome.report.bad] == [BAD[2]]
     assert sum(read.length for read in medium.log if read.is_good) <= MIB
+
+
+@pytest.mark.root
+@pytest.mark.oracle("losetup", "blockdev")
+def test_a_device_is_rescued_into(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: Path
+) -> None:
+    """AO-11, AM-10: fails if a clone of a bad disk lacks more than the bad sectors."""
+    backing = tmp_path / "backing"
+    backing.write_bytes(b"\xff" * SIZE)
+    monkeypatch.chdir(tmp_path)
+    device = subprocess.run(
+        ["losetup", "--find", "--show", backing], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    try:
+        # A loop device remembers from its last user that it may not be written.
+        subprocess.run(["blockdev", "--setrw", device], check=True)
+        outcome, _ = _run(monkeypatch, source, Path(device), Faults(bad=BAD), force=True)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+    assert backing.read_bytes() == _expected(BAD)
+    assert outcome.report.hashes["sha256"] == hashlib.sha256(_expected(BAD)).hexdigest()
+    assert (tmp_path / f"{Path(device).name}.map").exists()

@@ -104,7 +104,7 @@ def test_a_lasting_fault_is_one_error_in_bounded_time(moto: str, fault: Fault) -
     port = urllib.parse.urlsplit(moto).port
     assert port is not None
     with FaultyProxy(port) as proxy:
-        line = Line(moto, proxy, attempts=2, timeout_s=0.3)
+        line = Line(moto, proxy, attempts=2, timeout_s=0.1 if fault is Fault.SILENT else 0.3)
         line.direct.put("packs/aa/1", [DATA])
         proxy.plan(lasting=fault)
         # The answer to a put has no body that could be cut.

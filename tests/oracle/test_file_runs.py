@@ -182,8 +182,10 @@ def written(folder: Path, copies: int = 20) -> list[bytes]:
     dice = random.Random(8)
     found = [dice.randbytes(dice.choice((5000, 9000, 70_000, 600_000))) for _ in range(copies)]
     for number, content in enumerate(found):
-        (folder / f"file{number}").write_bytes(content)
-        os.sync()
+        with (folder / f"file{number}").open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # or files that are written later may come before
     return found
 
 

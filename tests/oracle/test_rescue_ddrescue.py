@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imprint.core.runs import Runs
+from imprint.endpoints import copying
+from imprint.endpoints.copying import CopyRequest
+from imprint.endpoints.target import TargetRequest
 from imprint.storage.memory import MemoryStorage
 from imprint.testing.bad_medium import SECTOR, BadMedium, Faults, bad_map
 from imprint.testing.program import Program
@@ -68,6 +71,18 @@ def _ddrescue(*words: str | Path) -> None:
     )
 
 
+def _failing_in_ddrescue(folder: Path, bad: list[tuple[int, int]]) -> tuple[Areas, int]:
+    """The map that ddrescue comes to, and how many of its reads fail; the copy is ``copy``."""
+    image, theirs, log = (folder / part for part in ("medium", "map", "log"))
+    image.write_bytes(CONTENT)
+    faults = folder / "faults"
+    faults.write_text(bad_map(SIZE, bad))
+    _ddrescue("-H", faults, f"--log-reads={log}", image, folder / "copy", theirs)
+    rows = [line.split() for line in log.read_text().splitlines() if line.startswith("0x")]
+    areas, _ = mapfile.parse(theirs.read_text(), name="theirs")
+    return areas, sum(1 for row in rows if int(row[-1]))
+
+
 @pytest.mark.oracle("ddrescue")
 @pytest.mark.parametrize("name", PATTERNS)
 def test_no_more_reads_fail_than_those_of_ddrescue(name: str, tmp_path: Path) -> None:
@@ -76,23 +91,31 @@ def test_no_more_reads_fail_than_those_of_ddrescue(name: str, tmp_path: Path) ->
     Both find the same bad sectors; the reads that fail are counted, as those that cost time.
     """
     bad = PATTERNS[name]
-    image, theirs, log = (tmp_path / part for part in ("medium", "map", "log"))
-    image.write_bytes(CONTENT)
-    faults = tmp_path / "faults"
-    faults.write_text(bad_map(SIZE, bad))
-    _ddrescue("-H", faults, f"--log-reads={log}", image, tmp_path / "copy", theirs)
-    rows = [line.split() for line in log.read_text().splitlines() if line.startswith("0x")]
-    failing = sum(1 for row in rows if int(row[-1]))
-
+    found, failing = _failing_in_ddrescue(tmp_path, bad)
     medium = BadMedium(MemoryStorage(CONTENT), Faults(bad=tuple(bad)))
     target, areas = MemoryStorage(bytes(SIZE)), Areas(SIZE)
     sink = TargetSink(target, is_clear=True)
     Engine(medium, sink, areas, Runs.whole(SIZE), keeper=_NoKeeper()).run()
 
-    found, _ = mapfile.parse(theirs.read_text(), name="theirs")
     assert found.runs(State.BAD) == areas.runs(State.BAD) == Runs.of(bad)
     assert bytes(target.content) == (tmp_path / "copy").read_bytes()
     assert failing >= len(PATTERNS[name])
+    assert len(medium.failing) <= failing
+
+
+@pytest.mark.oracle("ddrescue")
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_whole_capture_makes_no_more_reads_fail(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AM-06, AM-08: fails if reading ahead at full speed costs a dying disk more than ddrescue."""
+    bad = PATTERNS[name]
+    _, failing = _failing_in_ddrescue(tmp_path, bad)
+    medium = BadMedium(MemoryStorage(CONTENT), Faults(bad=tuple(bad)))
+    monkeypatch.setattr(copying, "open_source", lambda *_: medium)
+    target = TargetRequest(str(tmp_path / "disk.raw"))
+    copying.run(CopyRequest(str(tmp_path / "medium"), target, salvage=True))
+    assert (tmp_path / "disk.raw").read_bytes() == (tmp_path / "copy").read_bytes()
     assert len(medium.failing) <= failing
 
 

@@ -30,7 +30,7 @@ from imprint.repository.nodes import Leaf, Piece, TreeBuilder
 from imprint.repository.pack import encode_group
 from imprint.repository.prune import Options, prune
 from imprint.repository.repository import Repository
-from imprint.repository.sessions import EXPIRY_S, list_sessions
+from imprint.repository.sessions import EXPIRY_MIN_S, EXPIRY_S, list_sessions
 from imprint.repository.snapshots import Manifest
 from imprint.testing.small_packs import encrypted
 
@@ -460,7 +460,11 @@ class Machine(RuleBasedStateMachine):
         view.plan = plan
         others = list_sessions(self.store, self.protection)
         is_first = not list(self.store.list("condemned/"))
-        options = Options(waste_max=(0.0, 0.3, 1.0)[number % 3], small_max=(4, 1000)[number % 2])
+        options = Options(
+            waste_max=(0.0, 0.3, 1.0)[number % 3],
+            small_max=(4, 1000)[number % 2],
+            expiry_s=(EXPIRY_S, EXPIRY_MIN_S)[number // 3],
+        )
         try:
             report = prune(repository, options)
         except (Death, TargetError):

@@ -6,23 +6,29 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imprint.core.contracts import Traits
+from imprint.core.errors import RepositoryError
+from imprint.core.events import Event, Finding
 from imprint.core.extent import Extent, Kind
 from imprint.core.runs import Runs
 from imprint.core.units import KIB, MIB
 from imprint.objects.memory import MemoryStore
 from imprint.repository.capture import Options, store_disk
+from imprint.repository.chunks import ChunkReader
+from imprint.repository.condemning import put_condemned
 from imprint.repository.cutting import Cutting
-from imprint.repository.nodes import Piece
+from imprint.repository.nodes import Piece, Tree
+from imprint.repository.pack_contents import list_packs
 from imprint.repository.repository import Repository
 from imprint.repository.snapshots import Manifest
 from imprint.transfer.hashing import HashSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from imprint.repository.source import SnapshotSource
     from imprint.transfer.report import Report
@@ -270,3 +276,76 @@ def test_zeros_are_no_chunks() -> None:
         for kind in source.tree.leaf(name, start, end).kinds
     }
     assert kinds == {Piece.ZERO}
+
+
+class Losing(Disk):
+    """A disk during whose first read something happens to the repository."""
+
+    def __init__(self, content: bytes, happens: Callable[[], None]) -> None:
+        super().__init__(content)
+        self.happens = happens
+
+    def readinto(self, buffer: memoryview, offset: int) -> None:
+        if not self.reads:
+            self.happens()
+        super().readinto(buffer, offset)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_parent_that_is_pruned_meanwhile_is_no_reason_to_fail(workers: int) -> None:
+    """Fails if a capture needs a snapshot that somebody may forget at any moment."""
+    repository = Repository.create(MemoryStore())
+    content = random.Random(1).randbytes(20 * MIB)
+    older, _, _ = capture(repository, Disk(content))
+    old = {item.name for item in repository.store.list("packs/")}
+
+    def prune() -> None:
+        for name in old:
+            repository.store.delete(name)
+
+    # Of a prune that began before the capture: what it condemned counts as absent already.
+    put_condemned(repository.store, repository.protection, list_packs(repository.store))
+    fresh = Repository(repository.store, repository.format, repository.protection)
+
+    def load(name: bytes) -> bytes:
+        reader = ChunkReader(fresh.store, fresh.index, fresh.protection)  # which remembers nothing
+        return bytes(reader.read(name))
+
+    tree = Tree(bytes.fromhex(older.snapshot.manifest.root), older.size, load)
+    told: list[Event] = []
+    options = Options(workers, older=(tree, older.size), on_event=told.append)
+    disk = Losing(content, prune)
+    made, report, _ = capture(fresh, disk, options)
+    assert not old & {item.name for item in repository.store.list("packs/")}
+    assert report.bytes_read == len(content)
+    again = Repository(repository.store, repository.format, repository.protection)
+    assert read(again.source(made.snapshot)) == content
+    (found,) = (event for event in told if isinstance(event, Finding))
+    assert "the last snapshot cannot be read" in found.what
+
+
+def test_what_is_lost_of_the_older_tree_counts_as_new() -> None:
+    """Fails if a damaged leaf costs the comparison with all others, or the capture."""
+    store = MemoryStore()
+    repository = Repository.create(store)
+    content = random.Random(2).randbytes(20 * MIB)
+    older, _, _ = capture(repository, Disk(content))
+    leaves = list(older.tree.leaves(0, older.size))
+    lost = leaves[2]
+
+    def load(name: bytes) -> bytes:
+        if name == lost[2]:
+            raise RepositoryError("is gone")
+        return bytes(repository.chunks.read(name))
+
+    tree = Tree(bytes.fromhex(older.snapshot.manifest.root), older.size, load)
+    told: list[Event] = []
+    options = Options(older=(tree, older.size), changed=Runs.of([]), on_event=told.append)
+    disk = Disk(content)
+    made, report, stored = capture(repository, disk, options)
+    assert report.bytes_read == lost[1] - lost[0]
+    assert made.snapshot.manifest.root == older.snapshot.manifest.root
+    assert stored == 0
+    assert [event.what for event in told if isinstance(event, Finding)] == [
+        "counts as new where the last snapshot cannot be read: is gone"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,7 @@ from imprint.repository.pack_contents import groups_of
 from imprint.repository.pack_reading import read_directory
 from imprint.repository.parity import parity_object
 from imprint.repository.repair import RepairOptions, RepairReport, repair
+from imprint.repository.sessions import EXPIRY_S
 from imprint.repository.subsets import ALL
 from imprint.repository.writing import put_index
 from imprint.testing.small_packs import encrypted, protections
@@ -231,6 +233,20 @@ def test_a_damaged_object_that_condemns_is_removed() -> None:
     with pytest.raises(RepositoryError):
         put_disk(repository, disk_content(8, seed=1))
     repaired(repository)
+    put_disk(repository, disk_content(8, seed=1))
+
+
+def test_a_damaged_object_that_condemns_and_a_dead_session_do_not_block_each_other() -> None:
+    """Fails if neither can be removed while the other is there: nobody could add ever again."""
+    repository = small_repository()
+    put_disk(repository, disk_content(8))
+    store = repository.store
+    assert isinstance(store, MemoryStore)
+    for name, age_s in (("sessions/" + "1" * 32, EXPIRY_S + 1), ("condemned/" + "0" * 32, 0)):
+        store.put(name, (b"rotten",))
+        store._objects[name] = (b"rotten", time.time() - age_s)
+    repaired(repository)
+    assert objects(repository, "condemned/") == objects(repository, "sessions/") == []
     put_disk(repository, disk_content(8, seed=1))
 
 

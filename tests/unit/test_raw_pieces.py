@@ -25,14 +25,23 @@ def pieces(tmp_path: Path, size: int = 128 * KIB, first: int = 1) -> Path:
     return tmp_path / f"disk.{first:03d}"
 
 
-@pytest.mark.parametrize("first", [0, 1])
-def test_pieces_are_one_disk(tmp_path: Path, first: int) -> None:
+def test_pieces_are_one_disk(tmp_path: Path) -> None:
     """Fails if a piece is left out, or a border is off by one."""
-    with open_image(str(pieces(tmp_path, first=first))) as image:
+    with open_image(str(pieces(tmp_path))) as image:
         assert image.read_at(0, image.size) == DISK
         assert image.read_at(128 * KIB - 3, 7) == DISK[128 * KIB - 3 :][:7]
         assert image.info().options["pieces"] == 4
         assert "as one disk" in image.info().warnings[0]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_is_counted_from_0_is_read_file_by_file(tmp_path: Path, number: int) -> None:
+    """Fails if a file of another meaning is joined with others, or nobody is told of them."""
+    first = pieces(tmp_path, first=0)
+    with open_image(str(tmp_path / f"disk.00{number}")) as image:
+        assert image.read_at(0, image.size) == DISK[128 * KIB * number :][: 128 * KIB]
+    with open_image(str(first)) as image:
+        assert "disk.001" in image.info().warnings[0]
 
 
 def test_a_single_file_of_that_name_is_a_disk(tmp_path: Path) -> None:

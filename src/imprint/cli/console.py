@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from imprint.core.errors import ImagingError
+    from imprint.core.events import OnEvent
 
 _BAR_WIDTH: Final = 24
 _PLAIN_INTERVAL_S: Final = 2.0
@@ -40,6 +41,7 @@ class Console:
     Attributes:
         cancel: stops what is going on; set by Ctrl-C while :meth:`stopping` is entered.
         is_json: whether the result is JSON.
+        watchers: are told of every event too.
     """
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
@@ -53,6 +55,7 @@ class Console:
         self._last_plain = 0.0
         self._finished = ""
         self.is_json = False
+        self.watchers: list[OnEvent] = []
 
     @property
     def encoding(self) -> str:
@@ -109,6 +112,8 @@ class Console:
 
     def on_event(self, event: Event) -> None:
         """Show an event; the callback of every operation."""
+        for watch in self.watchers:
+            watch(event)
         if isinstance(event, Progress):
             self._progress(event)
         else:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from imprint.cli import options, rescuing
+from imprint.cli import options, pieces, rescuing
 from imprint.cli.console import printable
 from imprint.core.errors import UsageError
 from imprint.core.units import format_size
@@ -118,6 +118,7 @@ def copy(
         access=options.access(args, console),
         workers=args.workers,
         hashes=hashes,
+        piece=pieces.wanted(args, hashes),
         detect_zeros=args.detect_zeros,
         salvage=salvage,
         rescue=rescuing.request(args),
@@ -139,6 +140,10 @@ def copy(
         f"would copy {format_size(intent.data)} of data, {format_size(intent.size)} in all, "
         f"from {args.source} to {args.target} as {intent.format}"
     )
+    left_out = {}
+    if intent.left_out is not None:
+        left_out = {"left_out": intent.left_out}
+        console.print(f"would leave out {format_size(intent.left_out)}: no file system uses it")
     if intent.grown is not None:
         console.print(f"would grow {describe_grown(intent.grown)}")
     console.result(
@@ -146,6 +151,7 @@ def copy(
         size=intent.size,
         data=intent.data,
         format=intent.format,
+        **left_out,
         **grown_facts(intent.grown),
     )
     return None

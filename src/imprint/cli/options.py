@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
+import re
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -44,14 +47,22 @@ def key_value(text: str) -> tuple[str, str]:
     return key, value
 
 
-def hashes(text: str) -> tuple[str, ...]:
+def hashes(text: str, *, may_be_none: bool = False) -> tuple[str, ...]:
     """Names of hashes, as an argument."""
     from imprint.transfer.hashing import parse_names  # only for verbs that hash
 
     try:
-        return parse_names(text)
+        return parse_names(text, may_be_none=may_be_none)
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def duration(text: str) -> timedelta:
+    """``12h``, ``30d`` or ``8w``, as an argument."""
+    match = _DURATION.match(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"expected a time like 12h, 30d or 8w, found {text!r:.80}")
+    return int(match[1]) * _DURATIONS[match[2]]
 
 
 def number(low: int, high: int) -> Callable[[str], int]:
@@ -82,18 +93,23 @@ def add_output(parser: argparse.ArgumentParser, *, lines: bool = False) -> None:
     )
 
 
+_DURATION: Final = re.compile(r"(\d{1,6})([hdw])\Z")
+_DURATIONS: Final = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
 HASHES: Final = ("sha256", "blake3")
 """That are taken if nobody says otherwise."""
 
 
 def add_hashes(parser: argparse.ArgumentParser, default: tuple[str, ...] | None = HASHES) -> None:
-    """``--hash``."""
+    """``--hash``; where it has no default, no hashes can be taken too."""
+    may_be_none = default is None
+    none = "; or none" if may_be_none else ""
     parser.add_argument(
         "--hash",
         metavar="LIST",
-        type=hashes,
+        type=functools.partial(hashes, may_be_none=may_be_none),
         default=default,
-        help="hashes to take: md5, sha1, sha256, sha512, blake3 (default: sha256,blake3)",
+        help=f"hashes to take: md5, sha1, sha256, sha512, blake3{none} (default: sha256,blake3)",
     )
 
 
@@ -139,6 +155,11 @@ def time_s() -> int | None:
 def add_access(parser: argparse.ArgumentParser, *, snapshot: bool = True) -> None:
     """How a source is opened."""
     parser.add_argument("-f", "--format", metavar="FORMAT", help="source format: skip probing")
+    parser.add_argument(
+        "--incomplete",
+        action="store_true",
+        help="read an image around files of it that are missing: what was in them is bad",
+    )
     add_size_policy(parser)
     add_trust(parser)
     if snapshot:
@@ -344,6 +365,7 @@ def access(
         snapshot=snapshot,
         size_policy=_POLICIES[policy],
         used=used(args) if is_source else None,
+        incomplete=is_source and getattr(args, "incomplete", False),
         on_event=console.on_event,
         cancel=console.cancel,
     )

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from imprint.cli import options
+from imprint.core.errors import UsageError
+from imprint.endpoints.location import Where, parse
 from imprint.endpoints.rescue_request import RescueRequest
 
 _FILL_BYTES_MAX: Final = 4096
@@ -77,7 +79,7 @@ def request(args: argparse.Namespace) -> RescueRequest:
     """What the options say; without any, the usual."""
     if not hasattr(args, "rescue_order"):
         return RescueRequest()
-    return RescueRequest(
+    wish = RescueRequest(
         retries=args.retries,
         reverse=args.reverse,
         timeout_s=args.timeout,
@@ -86,6 +88,17 @@ def request(args: argparse.Namespace) -> RescueRequest:
         merge=tuple(args.merge),
         map_path=args.map,
     )
+    if wish != RescueRequest() and not _can_rescue(args.target):
+        raise UsageError(
+            "expected a file or a device as target, to be rescued into",
+            name=args.target,
+            advice="capture into a file first, and convert that with --map",
+        )
+    return wish
+
+
+def _can_rescue(target: str) -> bool:
+    return parse(target).where in (Where.FILE, Where.DEVICE)
 
 
 def _pattern(text: str) -> bytes:

@@ -286,7 +286,7 @@ class Gapped(Protocol):
     """A format whose images can be read around parts that are missing."""
 
     def open_incomplete(self, storage: Storage, opener: Opener) -> Image:
-        """As :meth:`Format.open`; what was in missing files fails when it is read."""
+        """As :meth:`Format.open`; what was in missing files is ``BAD``, and told by ``info``."""
 
 
 @runtime_checkable

@@ -63,6 +63,9 @@ class ImageInfo:
         snapshots: internal ones, oldest first.
         bitmaps: persistent dirty bitmaps.
         features: names of the format's feature bits that are set.
+        files: further files that the image is made of, as they were opened.
+        missing: parts of the disk that nothing can be said of, since a file of the image is not
+            there or breaks off: offset and length, ascending.
         notes: what the user should know, one sentence each.
         warnings: likewise, what should be known even by those who do not ask: the image may
             not be what it is taken for.
@@ -81,5 +84,7 @@ class ImageInfo:
     snapshots: tuple[SnapshotInfo, ...] = ()
     bitmaps: tuple[BitmapInfo, ...] = ()
     features: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    missing: tuple[tuple[int, int], ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

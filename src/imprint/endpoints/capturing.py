@@ -13,7 +13,7 @@ from imprint.codecs.zstd import LEVEL_MAX
 from imprint.core.errors import Cancelled, ImagingError, RepositoryError, UsageError
 from imprint.core.events import Event, Finding, Severity
 from imprint.core.formats import Option, OptionKind, parse_options
-from imprint.endpoints.copying import Outcome, Plan, tell_left_behind
+from imprint.endpoints.copying import Outcome, Plan, left_out_of, tell_left_behind
 from imprint.endpoints.hashing import hash_disk
 from imprint.endpoints.layout import disk_cuts
 from imprint.endpoints.location import FORMAT, Where, parse
@@ -113,7 +113,7 @@ def plan(request: CopyRequest) -> Plan:
         try:
             extents = source.extents(0, source.size)
             data = sum(extent.length for extent in extents if extent.kind in HAS_BYTES)
-            return Plan(source.size, data, FORMAT)
+            return Plan(source.size, data, FORMAT, left_out=left_out_of(source))
         finally:
             source.close()
 
@@ -198,7 +198,7 @@ class _Capture:
             if older is None:
                 raise
             # A new snapshot is what somebody needs who has lost part of an old one.
-            what = f"is not compared with snapshot {older.short}, which is damaged: {error.args[0]}"
+            what = f"starts over, and without snapshot {older.short}: {error.args[0]}"
             self._request.on_event(Finding(Severity.WARNING, self._request.source, what))
             return self._add(source, level, None)
 
@@ -243,7 +243,7 @@ class _Capture:
             report,
             writer.stored,
             FORMAT,
-            None if used is None else source.size - used.total,
+            left_out_of(source),
             proved,
             snapshot=snapshot,
         )

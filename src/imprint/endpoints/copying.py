@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from imprint.core.formats import CreateSpec
     from imprint.endpoints.fitting import Grown
     from imprint.endpoints.rescuing import Rescue
+    from imprint.endpoints.several import TargetResult
     from imprint.repository.snapshots import Snapshot
     from imprint.transfer.recovery import Recovery
     from imprint.transfer.report import Report
@@ -57,6 +58,7 @@ class CopyRequest:
         access: how the source may be opened.
         workers: threads that read ahead and compress.
         hashes: names of hashes to take of the content on the way.
+        piece: take the same hashes of each piece of so many bytes too.
         detect_zeros: look for zeros in the data too.
         salvage: go on past what cannot be read, and keep a map of it.
         rescue: how that is done.
@@ -77,6 +79,7 @@ class CopyRequest:
     access: Access = field(default_factory=Access)
     workers: int = 2
     hashes: tuple[str, ...] = ()
+    piece: int | None = None
     detect_zeros: bool = True
     salvage: bool = False
     rescue: RescueRequest = field(default_factory=RescueRequest)
@@ -102,6 +105,7 @@ class Outcome:
         grown: the partition that was enlarged.
         snapshot: that was made, if the target is a repository.
         wrong: what was read back and is not what was read, by name of the hash.
+        targets: what came of each, if there were several.
     """
 
     report: Report
@@ -112,6 +116,7 @@ class Outcome:
     grown: Grown | None = None
     snapshot: Snapshot | None = None
     wrong: Mapping[str, str] = field(default_factory=dict)
+    targets: tuple[TargetResult, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,12 +128,14 @@ class Plan:
         data: bytes of it that the source's map calls data.
         format: of the target.
         grown: the partition that would be enlarged.
+        left_out: bytes of the disk that no file system uses; ``None``: all of it is copied.
     """
 
     size: int
     data: int
     format: str
     grown: Grown | None = None
+    left_out: int | None = None
 
 
 def plan(request: CopyRequest) -> Plan:
@@ -149,9 +156,14 @@ def plan(request: CopyRequest) -> Plan:
         data = sum(
             extent.length for extent in source.extents(0, source.size) if extent.kind in HAS_BYTES
         )
-        return Plan(source.size, data, format_.name)
+        return Plan(source.size, data, format_.name, left_out=left_out_of(source))
     finally:
         source.close()
+
+
+def left_out_of(source: Source) -> int | None:
+    """Bytes of a disk that no file system uses; ``None``: all of it is read."""
+    return source.size - source.used.total if isinstance(source, UsedOnly) else None
 
 
 def run(request: CopyRequest) -> Outcome:
@@ -254,11 +266,14 @@ def copy_to(
     Raises:
         ImagingError: whatever :func:`~imprint.transfer.copy.copy` raises.
     """
+    hashes = None
+    if request.hashes and phase == "copy":
+        hashes = HashSet(request.hashes, piece=request.piece)
     return copy(
         source,
         target,
         workers=request.workers,
-        hashes=HashSet(request.hashes) if request.hashes and phase == "copy" else None,
+        hashes=hashes,
         detect_zeros=request.detect_zeros,
         start=start,
         journal=journal,
@@ -281,7 +296,7 @@ def _to_file(
     format_ = request.target.chosen_format()
     if not isinstance(format_, Resuming):
         target = create_target(request.target, spec)
-        _tell_padding(request, source, target)
+        tell_padding(request, source, target)
         recovery = None if rescue is None else rescue.for_target(target, None, 0)
         return copy_to(request, source, target, recovery=recovery)
     journal = JournalFile(path, job)
@@ -294,7 +309,7 @@ def _to_file(
     else:
         target = create_target(request.target, spec)
         journal.discard()
-        _tell_padding(request, source, target)
+        tell_padding(request, source, target)
     try:
         recovery = None if rescue is None else rescue.for_target(target, journal, start)
         return copy_to(request, source, target, start=start, journal=journal, recovery=recovery)
@@ -304,7 +319,7 @@ def _to_file(
         raise
 
 
-def _tell_padding(request: CopyRequest, source: Source, target: Target) -> None:
+def tell_padding(request: CopyRequest, source: Source, target: Target) -> None:
     """Formats that know whole sectors only get zeros at the end of other disks."""
     if target.size > source.size:
         what = f"the disk of {source.size} bytes is padded with zeros to {target.size}"

@@ -8,6 +8,7 @@ file system itself, or nothing lies there. Every range that was asked for is in 
 from __future__ import annotations
 
 import enum
+from array import array
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 NOTES_MAX: Final = 8
 """What is told of one damaged file system."""
 
+_WAITING_MAX: Final = 1 << 16
+"""Runs that are not united yet."""
+
 
 class Part(enum.Enum):
     """What lies on some ranges."""
@@ -40,7 +44,7 @@ class Part(enum.Enum):
     DIRECTORY = "directory"
     """The names in a folder."""
     METADATA = "metadata"
-    """What the file system uses and is in no file or folder that has a name."""
+    """The file system's own: its tables, where they have no names, and where they have."""
     UNUSED = "unused"
     """What the file system says to be free, where files may have been."""
     UNKNOWN = "unknown"
@@ -69,7 +73,7 @@ class FileHit:
     ranges: Runs
 
     def __str__(self) -> str:
-        """For people, with a space after the volume."""
+        """For people: the volume, and what is there."""
         return f"{self.where}: {self.path or _IN_WORDS[self.part]}"
 
     def to_json(self) -> dict[str, object]:
@@ -82,6 +86,8 @@ class FileHit:
             "ranges": [{"offset": start, "length": length} for start, length in self.ranges],
         }
 
+
+_PARTS: Final = {Type.DIRECTORY: Part.DIRECTORY, Type.SYSTEM: Part.METADATA}
 
 _IN_WORDS: Final = {
     Part.FILE: "content of files whose names are not known",
@@ -99,7 +105,8 @@ def files_on(
     """What lies on ranges of a disk: files as they are found, then for each volume the rest.
 
     Reads metadata only, of volumes that have some of the ranges. A file that has several names is
-    told by each. Blocks that files share belong to each of them.
+    told by each. Blocks that files share belong to each of them. What is too small for blocks
+    of its own lies in tables: of NTFS, in the file ``$MFT``.
 
     Args:
         source: the disk, or a partition of it.
@@ -149,6 +156,30 @@ def tell_notes(volume: Volume, files: SleuthKit, on_event: OnEvent) -> None:
         on_event(Finding(Severity.WARNING, volume.where, f"{more} more of the kind"))
 
 
+class _Found:
+    """A union of very many small sets: two numbers a run, until they are united."""
+
+    def __init__(self) -> None:
+        self._united = CollectedRuns()
+        self._starts = array("Q")
+        self._lengths = array("Q")
+
+    def add(self, runs: Runs) -> None:
+        for start, length in runs:
+            self._starts.append(start)
+            self._lengths.append(length)
+        if len(self._starts) > _WAITING_MAX:
+            self._unite()
+
+    def _unite(self) -> None:
+        self._united.add(Runs.of(zip(self._starts, self._lengths, strict=True)))
+        self._starts, self._lengths = array("Q"), array("Q")
+
+    def runs(self) -> Runs:
+        self._unite()
+        return self._united.runs()
+
+
 class _Search:
     """In one volume."""
 
@@ -157,7 +188,7 @@ class _Search:
         self._inside = inside
         self._ranges = ranges
         self._on_event = on_event
-        self._found = CollectedRuns()
+        self._found = _Found()
         self._starts = [span.start for span in volume.spans]
         self._ends = list(accumulate((span.end for span in volume.spans), max))
 
@@ -175,31 +206,32 @@ class _Search:
                 runs = touched(entry, self._inside)
                 if runs is not None:
                     self._found.add(runs)
-                    part = Part.DIRECTORY if entry.type is Type.DIRECTORY else Part.FILE
+                    part = _PARTS.get(entry.type, Part.FILE)
                     yield self._hit(part, runs, entry.path, entry.inode)
             tell_notes(volume, files, self._on_event)
-        else:
+        if files is None or files.notes:
             yield from self._nameless()
         rest = self._inside - self._found.runs()
         if rest:
             yield from self._rest(rest)
 
     def _nameless(self) -> Iterator[FileHit]:
-        """What is in files, where only that can be told."""
+        """What is in files, where only that can be told, or names of some are lost."""
         volume = self._volume
         system = None if volume.kind is None else allocator(volume.kind)
         if not isinstance(system, Locating):
             return
+        inside = self._inside - self._found.runs()
+        found = _Found()
         try:
             for _, offset, length in system.file_runs(volume.source):
-                runs = self._inside.clip(offset, offset + length)
-                if runs:
-                    self._found.add(runs)
+                found.add(inside.clip(offset, offset + length))
         except (FormatError, ReadError) as failure:
             self._warn(failure)
-        found = self._found.runs() & self._inside
-        if found:
-            yield self._hit(Part.FILE, found)
+        runs = found.runs() & inside
+        if runs:
+            self._found.add(runs)
+            yield self._hit(Part.FILE, runs)
 
     def _rest(self, rest: Runs) -> Iterator[FileHit]:
         """What is in no file that was found."""
@@ -239,16 +271,14 @@ class _Search:
 def touched(entry: Entry, ranges: Runs) -> Runs | None:
     """Which of the ranges, in bytes of its volume, a file lies on; ``None``: none of them."""
     parts = [
-        part
-        for offset, length in entry.extents
-        if (part := ranges.clip(offset, offset + length))
+        part for offset, length in entry.extents if (part := ranges.clip(offset, offset + length))
     ]
     return Runs.union(parts) if parts else None
 
 
 def first_of(hits: Iterable[FileHit], count: int) -> list[str]:
     """The first hits, for people; then that there are more."""
-    found = []
+    found: list[str] = []
     for hit in hits:
         if len(found) == count:
             found.append("and more")

@@ -22,7 +22,7 @@ from imprint.transfer.copy import copy
 from imprint.transfer.hashing import NAMES, HashSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from imprint.core.cancel import CancelToken
@@ -78,12 +78,13 @@ def hash_disk(
     source: Source,
     names: tuple[str, ...],
     *,
+    piece: int | None = None,
     workers: int = 2,
     on_event: OnEvent = ignore,
     cancel: CancelToken | None = None,
     phase: str = "hash",
 ) -> Report:
-    """Hash the whole content of a disk, as its user sees it.
+    """Hash the whole content of a disk, and pieces of ``piece`` bytes, as its user sees it.
 
     Raises:
         UsageError: for a hash that is not known.
@@ -94,7 +95,7 @@ def hash_disk(
         source,
         _Nowhere(source.size),
         workers=workers,
-        hashes=HashSet(names),
+        hashes=HashSet(names, piece=piece) if names else None,
         detect_zeros=False,
         on_event=on_event,
         cancel=cancel,
@@ -137,6 +138,8 @@ def verify_disk(
     report = hash_disk(
         tolerant, wanted, workers=workers, on_event=on_event, cancel=cancel, phase="verify"
     )
+    if isinstance(source, Image):
+        tolerant.remember_missing(source.info().missing)
     damage = tolerant.damage()
     if damage:
         return Verification(source.size, damage=damage, wrong=dict(expected))
@@ -228,6 +231,13 @@ class _Tolerant(OverSource):
         except _DAMAGED as error:
             self._remember(position, end - position, error)
             yield Extent(position, end - position, Kind.BAD)
+
+    def remember_missing(self, missing: Iterable[tuple[int, int]]) -> None:
+        """Parts that the image lacks, and that were not even tried."""
+        for offset, length in missing:
+            self._found.setdefault(
+                offset, Damage(offset, length, "is in a file that is missing, or that breaks off")
+            )
 
     def damage(self) -> tuple[Damage, ...]:
         """What could not be read, neighbours joined."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imprint.core.buffers import fill_zero
-from imprint.core.contracts import Traits
+from imprint.core.contracts import Salvage, Traits
 from imprint.core.errors import CorruptImageError, ReadError
+from imprint.core.extent import Kind
+from imprint.core.runs import Runs
 from imprint.core.system import reason_of
 from imprint.endpoints.location import Location, Where, parse
 from imprint.endpoints.open import Access, open_source
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imprint.core.contracts import Source
-    from imprint.core.runs import Runs
     from imprint.transfer.rescue.sink import TargetSink
 
 _LACKING = tuple(state for state in State if state is not State.GOOD)
@@ -100,6 +101,14 @@ def open_with_map(address: str, access: Access, path: Path | None) -> Source:
         size = read_map(location.path)[0].size
         return mapped(_Unseen(address, size), location.path)
     return open_source(address, access)
+
+
+def lacking(source: Source) -> Runs:
+    """What of a disk could not be read, or was not tried, when its image was made."""
+    if isinstance(source, Salvage):
+        return Runs.of((extent.offset, extent.length) for extent in source.bad_extents())
+    extents = source.extents(0, source.size)
+    return Runs.of((item.offset, item.length) for item in extents if item.kind is Kind.BAD)
 
 
 class _Unseen(ReadOnlyStorage):

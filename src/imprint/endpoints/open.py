@@ -19,7 +19,8 @@ from imprint.filters.used import UsedOnly
 from imprint.filters.window import Window
 from imprint.storage.file import FileStorage
 
-_BUNDLE_DESCRIPTOR = "DiskDescriptor.xml"
+_BUNDLE_FILES = ("DiskDescriptor.xml", "file_000.aff")
+"""What stands for a folder that is an image: Parallels' bundles, and AFD."""
 """Of a Parallels bundle, which is a folder that stands for a disk."""
 
 _TAR_HEAD_BYTES = 512
@@ -51,8 +52,7 @@ class Access:
             format decides. Holds for the parents too.
         used: read only what file systems use, and what may be left out; ``None``: all of it.
         lenient: open the image even if its parent cannot be, for looking at it.
-        incomplete: open the image even if files of it are missing: what was in them fails when
-            it is read.
+        incomplete: open the image even if files of it are missing: what was in them is bad.
         on_event: told what is noteworthy.
         cancel: stops what takes long already at opening: a pipe has to be read to its end.
     """
@@ -117,8 +117,8 @@ def open_storage(location: Location, cancel: CancelToken | None = None) -> Stora
             advice="imprint convert makes an image of it",
         )
     path = location.path
-    if path.is_dir() and (path / _BUNDLE_DESCRIPTOR).is_file():
-        path /= _BUNDLE_DESCRIPTOR
+    if path.is_dir():
+        path = next((path / name for name in _BUNDLE_FILES if (path / name).is_file()), path)
     return FileStorage.open(path)
 
 
@@ -133,6 +133,21 @@ def open_image(address: str, access: Access | None = None) -> Image:
     if location.partition is not None or location.inner:
         raise UsageError("expected a whole image, found a part of it", name=address)
     return _open_image(location, access)
+
+
+def open_whole(address: str, access: Access | None = None) -> Image:
+    """Open a whole image, or a disk in a repository, which looks like one; it has to be closed.
+
+    Raises:
+        ImagingError: of the kind that says what is wrong.
+    """
+    access = access or Access()
+    location = parse(address)
+    if location.where is not Where.REPOSITORY or location.is_part:
+        return open_image(address, access)
+    from imprint.endpoints.repository import open_as_image  # most are in none
+
+    return open_as_image(location, access)
 
 
 def open_source(address: str, access: Access | None = None) -> Source:
@@ -181,9 +196,10 @@ def files_of(source: Source) -> Iterator[str]:
         yield current.name
         if not isinstance(current, Image):
             return
-        data_file = current.info().data_file
-        if data_file is not None:
-            yield str(Path(current.name).parent / data_file)
+        info = current.info()
+        yield from info.files
+        if info.data_file is not None:
+            yield str(Path(current.name).parent / info.data_file)
         current = current.parent
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import PassphraseError, RefusedError, RepositoryError, UsageError
 from imprint.core.events import Finding, OnEvent, Severity
+from imprint.core.extent import Extent, Kind
+from imprint.core.image import Image
 from imprint.core.info import ImageInfo
 from imprint.endpoints.location import FORMAT
 from imprint.objects.contract import MissingObjectError
@@ -155,6 +157,46 @@ def open_snapshot(location: Location, access: Access) -> SnapshotSource:
     """
     repository, snapshot = open_selected(location, access)
     return repository.source(snapshot, on_close=repository.close)
+
+
+class _Nothing:
+    """A layer that has nothing of its own: an image of it shows the disk that is its parent."""
+
+    def __init__(self, disk: SnapshotSource, info: ImageInfo) -> None:
+        self.size = disk.size
+        self.traits = disk.traits
+        self._info = info
+
+    def map(self, offset: int, length: int) -> Extent:
+        """A hole, wherever."""
+        return Extent(offset, length, Kind.HOLE)
+
+    def unit(self, offset: int) -> Extent:
+        """Nothing is encoded."""
+        raise AssertionError(offset)
+
+    def decode(self, unit: Extent, buffer: memoryview) -> None:
+        """Nothing is encoded."""
+        raise AssertionError(unit, buffer)
+
+    def info(self) -> ImageInfo:
+        """Of the snapshot."""
+        return self._info
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def open_as_image(location: Location, access: Access) -> Image:
+    """The disk that an address means, as an image; closing it closes the repository.
+
+    Raises:
+        ImagingError: as :func:`open_selected`.
+    """
+    repository, snapshot = open_selected(location, access)
+    disk = repository.source(snapshot, on_close=repository.close)
+    layer = _Nothing(disk, image_info(repository, snapshot))
+    return Image(layer, name=disk.name, parent=disk)
 
 
 def teller(on_event: OnEvent) -> OnDamaged:

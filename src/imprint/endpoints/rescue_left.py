@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import RefusedError
+from imprint.core.errors import RefusedError, TargetError
 from imprint.core.formats import Resuming
+from imprint.core.system import reason_of
 from imprint.endpoints.location import Where
 from imprint.endpoints.maps import map_path
 from imprint.storage.pending import check_replaceable, discard, partial_path
@@ -37,7 +38,10 @@ def prepare_left(request: CopyRequest, path: Path) -> bool:
         is_raw = request.target.chosen_format().name == "raw"
         if request.resume and is_raw and target.is_file():
             # Under its own name again when it is finished: what is in it stays in any case.
-            target.rename(partial_path(target))
+            try:
+                target.rename(partial_path(target))
+            except OSError as failure:
+                raise TargetError(reason_of(failure), name=str(target)) from failure
             return True
     if request.resume is not False and work.exists():
         raise RefusedError(

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from imprint import formats
 from imprint.core.contracts import Resumable
-from imprint.core.errors import FormatError, ImagingError, ReadError, RefusedError
+from imprint.core.errors import FormatError, ImagingError, ReadError, RefusedError, TargetError
 from imprint.core.events import Finding, Severity
 from imprint.core.extent import Extent, Kind
 from imprint.core.formats import Resuming
 from imprint.core.limits import SPAN_BYTES
 from imprint.core.runs import Runs
+from imprint.core.system import reason_of
 from imprint.endpoints.location import Where, parse
 from imprint.endpoints.maps import MapKeeper, map_path, read_map, write_map
 from imprint.endpoints.open import open_source
@@ -220,8 +220,10 @@ class Rescue:
     def work_file(self) -> FileStorage:
         """The raw file beside the target, made if it is not there; closed with the medium."""
         path = self._work_path
-        if not path.exists():
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+        try:
+            path.touch()
+        except OSError as failure:
+            raise TargetError(reason_of(failure), name=str(path)) from failure
         storage = FileStorage.open(path, writable=True)
         if storage.size != self._size:
             storage.resize(self._size)

@@ -1,17 +1,29 @@
 """Names and places of the files of a volume, told by The Sleuth Kit: nothing is mounted.
 
 It is a library in C that was made for evidence. What it says of a damaged file system is taken as
-far as it goes: what cannot be followed is a note, and the rest is told.
+far as it goes: what cannot be followed is a note, and the rest is told. It runs in a process of its
+own: if an image makes it crash, or calculate without end, that process ends, which is a note too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
-import importlib
-import stat
+import importlib.util
+import json
+import os
+import select
+import subprocess
+import sys
+import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from imprint.core.errors import CorruptImageError, ImagingError, UnsupportedFeatureError
+from imprint.core.errors import (
+    CorruptImageError,
+    ReadError,
+    RepositoryError,
+    UnsupportedFeatureError,
+)
 from imprint.core.units import MIB
 
 if TYPE_CHECKING:
@@ -41,10 +53,27 @@ PATH_CHARS_MAX: Final = 4096
 PENDING_CHARS_MAX: Final = 64 * MIB
 """Of all paths of folders that are still to be looked into: some million."""
 
-_NAME_IN_USE: Final = 1
-_RUN_WITHOUT_DATA: Final = 0x01 | 0x02
-"""``TSK_FS_ATTR_RUN_FLAG_FILLER`` and ``SPARSE``: no place on the volume."""
+_SYSTEM_BELOW: Final = {"ntfs": 24, "hfsplus": 16}
+"""First inode number that files of users have."""
+
+_ROOT_TABLES: Final = frozenset(
+    {"/$ALLOC_BITMAP", "/$UPCASE_TABLE", "/$VOLUME_GUID", "/$TEX_FAT", "/$ACT"}
+)
+"""What the library calls the entries of exFAT's root that are no files."""
+
+SILENCE_MAX_S: Final = 60
+"""Without a word of the library. A folder of NTFS with 100,000 names takes it half of that."""
+
 _SHOWN_CHARS: Final = 200
+_MESSAGE_MAX: Final = 256 * MIB
+_READ_MAX: Final = 64 * MIB
+_FAILURE: Final = b"\xff" * 4
+_START: Final = """\
+import sys
+sys.path[:] = {path!r}
+from imprint.filesystems.sleuthkit_worker import main
+main({size}, {kind!r})
+"""
 
 
 class Type(enum.Enum):
@@ -54,6 +83,8 @@ class Type(enum.Enum):
     DIRECTORY = "directory"
     LINK = "link"
     OTHER = "other"
+    SYSTEM = "system"
+    """Of the file system itself: a table that it, or the library, calls a file."""
 
 
 class Entry(NamedTuple):
@@ -84,7 +115,7 @@ class Entry(NamedTuple):
 
 
 class SleuthKit:
-    """A file system, by folders. For one thread.
+    """A file system, by folders. For one thread; reads of the volume are in that thread.
 
     Attributes:
         notes: what could not be followed, one sentence each, without a full stop.
@@ -97,40 +128,45 @@ class SleuthKit:
             UnsupportedFeatureError: if the library is missing, or does not know the kind.
             CorruptImageError: if it makes nothing of the volume.
         """
-        library = _library(volume.name)
         if kind not in KINDS:
             raise UnsupportedFeatureError(f"files of {kind} cannot be listed", name=volume.name)
+        if importlib.util.find_spec("pytsk3") is None:
+            raise UnsupportedFeatureError(
+                "listing its files needs the Python module pytsk3",
+                name=volume.name,
+                advice="pip install 'imprint[browse]' brings it",
+            )
         self.notes: list[str] = []
-        self._types = {
-            int(library.TSK_FS_META_TYPE_REG): Type.FILE,
-            int(library.TSK_FS_META_TYPE_DIR): Type.DIRECTORY,
-            int(library.TSK_FS_META_TYPE_LNK): Type.LINK,
-        }
+        self._kind = kind
         self._volume = volume
         self._seen: set[int] = set()
         self._left = ENTRIES_MAX
-        self._image = _image(library, volume)
-        try:
-            self._system = library.FS_Info(
-                self._image, offset=0, type=int(getattr(library, KINDS[kind]))
-            )
-            self._block = int(self._system.info.block_size)
-            self._root = int(self._system.info.root_inum)
-        except (OSError, RuntimeError) as failure:
+        self._failure = ""
+        start = _START.format(path=sys.path, size=int(volume.size), kind=KINDS[kind])
+        self._process = subprocess.Popen(  # noqa: S603 - ourselves
+            [sys.executable, "-c", start],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.close = weakref.finalize(self, _end, self._process)
+        """Ends the process; it is called by itself when nobody needs this any more."""
+        told = self._next()
+        if told[0] != "root":
+            self.close()
+            why = told[1] if told[0] == "failed" else "the library has crashed"
             raise CorruptImageError(
-                f"its files cannot be listed: {_said(failure)}", name=volume.name
-            ) from None
+                f"its files cannot be listed: {self._failure or why}", name=volume.name
+            )
+        self._root = int(told[1])
 
     def root(self) -> Entry:
         """The folder that holds all others."""
-        try:
-            entry = self._entry("/", self._system.open_meta(inode=self._root))
-        except (OSError, RuntimeError) as failure:
-            self._note("/", failure)
-            entry = None
-        if entry is None:
+        rows = self._rows("/", None)
+        if not rows:
             return Entry("/", self._root, Type.DIRECTORY, 0, 0, 0, 0, 0, ())
-        return entry._replace(type=Type.DIRECTORY)
+        return self._entry("/", rows[0])._replace(type=Type.DIRECTORY)
 
     def children(self, path: str, inode: int) -> list[Entry]:
         """What is in a folder, by name; what was deleted is left out. Once for each folder."""
@@ -140,24 +176,10 @@ class SleuthKit:
         self._seen.add(inode)
         prefix = path if path == "/" else f"{path}/"
         found: dict[str, Entry] = {}
-        try:
-            folder = self._system.open_dir(inode=inode)
-            for file in folder:
-                self._left -= 1
-                if self._left < 0:
-                    self.notes.append(f"{path[:_SHOWN_CHARS]}: expected an end, found too many files")
-                    break
-                name = file.info.name
-                if name is None or not int(name.flags) & _NAME_IN_USE or file.info.meta is None:
-                    continue
-                text = _text(name.name)
-                if text in ("", ".", ".."):
-                    continue
-                entry = self._entry(prefix + text, file)
-                if entry is not None:
-                    found[text] = entry
-        except (OSError, RuntimeError) as failure:
-            self._note(path, failure)
+        for row in self._rows(path, inode):
+            name = row[0].replace("/", "\\x2f")
+            if name not in ("", ".", ".."):
+                found[name] = self._entry(prefix + name, row)
         return [found[name] for name in sorted(found)]
 
     def walk(self) -> Iterator[Entry]:
@@ -168,36 +190,109 @@ class SleuthKit:
             assert entry is not None
             yield entry
 
-    def _entry(self, path: str, file: Any) -> Entry | None:  # noqa: ANN401 - without types
-        meta = file.info.meta
-        kind = self._types.get(int(meta.type), Type.OTHER)
-        block, size = self._block, self._volume.size
-        extents = []
-        try:
-            for attribute in file:
-                for run in attribute:
-                    start, length = int(run.addr) * block, int(run.len) * block
-                    if int(run.flags) & _RUN_WITHOUT_DATA or not 0 <= start < size or length <= 0:
-                        continue
-                    extents.append((start, min(length, size - start)))
-        except (OSError, RuntimeError) as failure:
-            self._note(path, failure)
-        return Entry(
-            path,
-            int(meta.addr),
-            kind,
-            int(meta.size),
-            int(meta.mtime) * 1_000_000_000 + int(meta.mtime_nano),
-            stat.S_IMODE(int(meta.mode)),
-            int(meta.uid),
-            int(meta.gid),
-            tuple(extents),
-        )
+    def _rows(self, path: str, inode: int | None) -> list[Any]:
+        """What the library tells of a folder, or of the root itself."""
+        rows: list[Any] = []
+        if not self.close.alive:
+            return rows
+        self._failure = ""
+        self._send(json.dumps(inode).encode())
+        while True:
+            told = self._next()
+            if told[0] == "done":
+                return rows
+            if told[0] == "part":
+                rows += told[1]
+                self._left -= len(told[1])
+            if told[0] == "note":
+                self._note(path, self._failure or str(told[1]))
+                continue
+            if self._left < 0 or told[0] != "part":
+                crowd = "expected an end, found too many files"
+                self._note(path, crowd if self._left < 0 else str(told[1]))
+                self.close()
+                return rows
 
-    def _note(self, path: str, failure: Exception) -> None:
-        why = self._image.failure or _said(failure)
-        self._image.failure = ""
+    def _entry(self, path: str, row: Any) -> Entry:  # noqa: ANN401 - parsed JSON
+        _, inode, kind, size, mtime_ns, mode, owner, group, extents = row
+        found = self._type(path, Type(kind), inode)
+        places = tuple((start, length) for start, length in extents)
+        return Entry(path, inode, found, size, mtime_ns, mode, owner, group, places)
+
+    def _type(self, path: str, found: Type, inode: int) -> Type:
+        if self._kind == "exfat" and path in _ROOT_TABLES:
+            return Type.SYSTEM
+        if found is not Type.DIRECTORY and inode < _SYSTEM_BELOW.get(self._kind, 0):
+            return Type.SYSTEM
+        if self._kind == "ntfs" and path.startswith("/$Extend/") and found is Type.FILE:
+            return Type.SYSTEM
+        return found
+
+    def _note(self, path: str, why: str) -> None:
         self.notes.append(f"{path[:_SHOWN_CHARS]}: {why}")
+
+    def _next(self) -> list[Any]:
+        """The next message that is no question; these are answered."""
+        while True:
+            try:
+                told: list[Any] = json.loads(self._take())
+            except TimeoutError:
+                return ["lost", f"the library did not come to an end in {SILENCE_MAX_S} s"]
+            except (OSError, EOFError):
+                return ["lost", "the library has crashed"]
+            if told[0] != "read":
+                return told
+            self._answer(int(told[1]), int(told[2]))
+
+    def _answer(self, offset: int, length: int) -> None:
+        volume = self._volume
+        buffer = bytearray(max(0, min(length, volume.size - offset, _READ_MAX)))
+        try:
+            volume.readinto(memoryview(buffer), offset)
+        except (ReadError, RepositoryError) as failure:
+            self._failure = str(failure.args[0])
+            self._send(None)
+            return
+        self._failure = ""
+        self._send(buffer)
+
+    def _send(self, data: bytes | bytearray | None) -> None:
+        pipe = self._process.stdin
+        assert pipe is not None
+        try:
+            pipe.write(_FAILURE if data is None else len(data).to_bytes(4, "little"))
+            pipe.write(data or b"")
+            pipe.flush()
+        except BrokenPipeError:
+            return  # the next message tells it
+
+    def _take(self) -> bytes:
+        length = int.from_bytes(self._exactly(4), "little")
+        if length > _MESSAGE_MAX:
+            raise EOFError
+        return self._exactly(length)
+
+    def _exactly(self, length: int) -> bytes:
+        pipe = self._process.stdout
+        assert pipe is not None
+        parts = bytearray()
+        while len(parts) < length:
+            if not select.select([pipe], [], [], SILENCE_MAX_S)[0]:
+                raise TimeoutError
+            part = os.read(pipe.fileno(), min(MIB, length - len(parts)))
+            if not part:
+                raise EOFError
+            parts += part
+        return bytes(parts)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
 
 
 def paired(
@@ -239,55 +334,3 @@ def paired(
                     return
                 below.append(inside)
         pending += reversed(below)
-
-
-def _library(name: str) -> Any:  # noqa: ANN401 - the module has no types
-    try:
-        return importlib.import_module("pytsk3")
-    except ImportError:
-        raise UnsupportedFeatureError(
-            "listing its files needs the Python module pytsk3",
-            name=name,
-            advice="pip install 'imprint[browse]' brings it",
-        ) from None
-
-
-def _image(library: Any, volume: Source) -> Any:  # noqa: ANN401 - without types
-    """The volume as the library's own kind of disk, with a ``failure``: why a read failed."""
-
-    class Image(library.Img_Info):  # type: ignore[misc]  # its base is known when it is loaded
-        """Reads from the volume."""
-
-        def __init__(self) -> None:
-            self.failure = ""
-            super().__init__(url="", type=library.TSK_IMG_TYPE_EXTERNAL)
-
-        def get_size(self) -> int:
-            """Of the volume, in bytes."""
-            return volume.size
-
-        def read(self, offset: int, length: int) -> bytes:
-            """Bytes of the volume, fewer at its end."""
-            buffer = bytearray(max(0, min(length, volume.size - offset)))
-            try:
-                if buffer:
-                    volume.readinto(memoryview(buffer), offset)
-            except ImagingError as failure:
-                self.failure = str(failure.args[0])
-                raise OSError(self.failure) from failure
-            return bytes(buffer)
-
-        def close(self) -> None:
-            """Leave the volume to its owner."""
-
-    return Image()
-
-
-def _text(name: bytes | None) -> str:
-    return (name or b"").decode("utf-8", "backslashreplace").replace("/", "\\x2f")
-
-
-def _said(failure: Exception) -> str:
-    """What the library says, without its own function names."""
-    text = str(failure)
-    return text.rpartition("error: ")[2].strip() or "it is damaged"

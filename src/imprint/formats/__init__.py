@@ -87,6 +87,7 @@ TABLE: Final = (
     Entry("chd", "chd", (".chd",), ((0, b"MComprHD"),)),
     Entry("asif", "asif", (".asif",), ((0, b"shdw"),)),
     Entry("e01", "ewf.e01", (".e01",), ((0, b"EVF\x09\r\n\xff\0"),)),
+    Entry("l01", "ewf.l01", (".l01",), ((0, b"LVF\x09\r\n\xff\0"),)),
     Entry("ex01", "ewf.ex01", (".ex01",), ((0, b"EVF2\r\n\x81\0"),)),
     Entry("s01", "ewf.s01", (".s01",), ((0, b"EVF\x09\r\n\xff\0"),)),
     Entry("aff", "aff", (".aff", ".afm"), ((0, b"AFF10\r\n\0"),)),
@@ -99,7 +100,6 @@ TABLE: Final = (
 FOREIGN: Final = (
     ("Apple UDIF (DMG)", ((-512, b"koly"),)),
     ("encrypted DMG", ((0, b"encrcdsa"),)),
-    ("EnCase L01", ((0, b"LVF\x09\r\n\xff\0"),)),
     ("EnCase Lx01", ((0, b"LEF2\r\n\x81\0"),)),
     ("WIM", ((0, b"MSWIM\0\0\0"),)),
 )

@@ -237,8 +237,7 @@ class _Run:
     def _read(self, region: Region) -> _Read:
         """Read a region, and find out what of it is new; runs in a worker."""
         older = self._older_leaf(region)
-        is_known = older is not None and region.is_known
-        if is_known and self._is_same_outside(older, region.extents):
+        if older is not None and region.is_known and self._is_same_outside(older, region.extents):
             return _Read(region)
         runs = self._runs(region.extents)
         moved = sum(extent.length for extent in region.extents if extent.kind in HAS_BYTES)

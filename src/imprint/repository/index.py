@@ -176,10 +176,6 @@ class ChunkIndex:
         found = self.locate(name)
         return None if found is None else self._loaded.groups.place(found)
 
-    def find_many(self, names: Iterable[bytes]) -> list[Place | None]:
-        """:meth:`find` for each of the names."""
-        return [self.find(name) for name in names]
-
     def __contains__(self, name: bytes) -> bool:
         """Whether :meth:`find` would find it; a third faster."""
         return self.locate(name) is not None

@@ -17,6 +17,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import RepositoryError
+from imprint.repository.columns import little
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,7 +100,7 @@ class Leaf:
                 _HEAD.pack(_LEAF, len(self.kinds)),
                 _U64.pack(self.start),
                 self.kinds,
-                _to_bytes(self.lengths),
+                little(self.lengths),
                 self.names,
             )
         )
@@ -139,7 +140,7 @@ class Branch:
     def encode(self) -> bytes:
         """As a node's bytes."""
         head = _HEAD.pack(_BRANCH, len(self.starts))
-        return b"".join((head, _to_bytes(self.starts), _U64.pack(self.end), self.names))
+        return b"".join((head, little(self.starts), _U64.pack(self.end), self.names))
 
 
 def parse(data: bytes | memoryview, name: bytes) -> Leaf | Branch:
@@ -199,13 +200,6 @@ def _branch(data: memoryview, count: int) -> Branch:
     if end > SIZE_MAX or any(a >= b for a, b in pairwise(borders)):
         raise _Odd("children that are not ascending")
     return Branch(starts, end, bytes(data[at + 8 :]))
-
-
-def _to_bytes(values: array[int]) -> bytes:
-    if sys.byteorder == "big":
-        values = array("Q", values)
-        values.byteswap()
-    return values.tobytes()
 
 
 def _from_bytes(data: memoryview) -> array[int]:

@@ -26,6 +26,7 @@ from imprint.repository.index_rewriting import replace_index
 from imprint.repository.live import Survey
 from imprint.repository.pack import pack_object
 from imprint.repository.pack_contents import list_packs
+from imprint.repository.parity import PARITY, parity_object
 from imprint.repository.repacking import copy_needed, find_wasteful
 from imprint.repository.repository import SIGNATURES, SNAPSHOTS, TAGS
 from imprint.repository.sessions import EXPIRY_S, list_sessions, remover
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from imprint.repository.repository import Repository
     from imprint.repository.sessions import Session, SessionInfo
     from imprint.repository.writing import ChunkWriter
-
-PARITY: Final = "parity/"
 
 _BATCH_PACKS: Final = 64
 """Repacked at a time: 2 GiB of room."""
@@ -261,7 +260,7 @@ class _Prune:
         for pack in doomed:
             self._check()
             self._store.delete(pack_object(pack))
-            self._store.delete(PARITY + pack_object(pack).removeprefix("packs/"))
+            self._store.delete(parity_object(pack))
             done += sizes.get(pack, 0)
             self._options.on_event(Progress("prune", done, total, 0))
         self._report.removed_packs += len(sizes)

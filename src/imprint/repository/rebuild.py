@@ -14,7 +14,7 @@ from imprint.repository.index import ChunkIndex, build_index
 from imprint.repository.index_content import IndexContent
 from imprint.repository.index_rewriting import INDEX
 from imprint.repository.pack import Directory, Group, pack_object
-from imprint.repository.pack_contents import PACKS, indexed_groups, pack_of
+from imprint.repository.pack_contents import indexed_groups, list_packs
 from imprint.repository.pack_reading import read_directory
 from imprint.repository.sessions import is_process_gone, list_sessions, remover
 from imprint.repository.writing import index_object
@@ -22,7 +22,7 @@ from imprint.transfer.pace import Pace
 from imprint.transfer.windowed import windowed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from imprint.core.cancel import CancelToken
     from imprint.objects.contract import ObjectStore
@@ -109,7 +109,8 @@ def refuse_beside_others(repository: Repository, own: str = "") -> None:
             raise RefusedError(
                 f"{other.verb or 'somebody'} is at work on {other.host or 'another host'}",
                 name=repository.name,
-                advice="wait until it has come to its end; a dead session expires after a day",
+                advice="wait until it has come to its end; a dead session expires after a day, "
+                "or by imprint repo prune --expire-sessions 1h",
             )
 
 
@@ -131,9 +132,7 @@ class _Rebuild:
     def run(self) -> RebuildReport:
         # Before packs are listed: what comes later speaks of packs that may not be listed.
         old = [info.name for info in self._store.list(INDEX)]
-        packs = [
-            pack for info in self._store.list(PACKS) if (pack := pack_of(info.name)) is not None
-        ]
+        packs = {pack: info.size for pack, info in list_packs(self._store).items()}
         waiting: list[tuple[bytes, Directory]] = []
         chunks = 0
         for pack, directory in self._directories(packs, old):
@@ -158,19 +157,22 @@ class _Rebuild:
         self.report.chunks += sum(len(directory) for _, directory in directories)
 
     def _directories(
-        self, packs: list[bytes], old: Sequence[str]
+        self, packs: Mapping[bytes, int], old: Sequence[str]
     ) -> Iterator[tuple[bytes, Directory]]:
-        pace = Pace(len(packs), "rebuild", self._on_event)
+        """Of packs, whose sizes are given; last of those that cannot tell it themselves."""
+        pace, done = Pace(sum(packs.values()), "rebuild", self._on_event), 0
         broken = {}
         work = windowed(self._read, packs, workers=self._workers, window=self._workers)
-        for number, (pack, found) in enumerate(zip(packs, work, strict=True), 1):
+        for pack, found in zip(packs, work, strict=True):
             if self._cancel is not None:
                 self._cancel.check()
             if isinstance(found, Directory):
                 yield pack, found
             else:
                 broken[pack] = found
-            pace.tell(number, number, force=number == len(packs))
+            done += packs[pack]
+            pace.tell(done, 0)  # directories are next to nothing
+        pace.tell(done, 0, force=True)
         if not broken:
             return
         sound = sound_index(self._store, self._protection, old)

@@ -32,7 +32,7 @@ from imprint.repository.walking import Fold
 from imprint.transfer.pace import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from imprint.core.cancel import CancelToken
     from imprint.repository.check_report import CheckReport
@@ -106,13 +106,15 @@ def repair(repository: Repository, found: CheckReport, options: RepairOptions) -
         TargetError: if there is no room.
         Cancelled: if that was asked for.
     """
-    if found.broken_condemned:
-        # With them no session can begin. What they condemned is found again by the next prune.
-        refuse_beside_others(repository)
-        for name in found.broken_condemned:
-            repository.store.delete(name)
-    with remover(repository.store, repository.protection, "repair") as session:
+    # With damaged objects that condemn, no session can begin that has to know what they say.
+    with remover(
+        repository.store, repository.protection, "repair", is_blind=bool(found.broken_condemned)
+    ) as session:
         refuse_beside_others(repository, session.name)
+        for name in found.broken_condemned:
+            # What it condemned is found again by the next prune.
+            repository.store.delete(name)
+        session.look()
         return _Repair(repository, session, options).run(found)
 
 
@@ -129,7 +131,7 @@ class _Repair:
         if found.broken_index or found.is_index_wrong:
             rebuild_in(self._repository, self._session, on_event=self._options.on_event)
             self.report.index_rebuilt = True
-        broken = self._mend(found.broken_packs.keys())
+        broken = self._mend({pack: item.size for pack, item in found.broken_packs.items()})
         self._rescue(broken)
         if broken:
             replace_index(self._store, self._protection, broken.keys())
@@ -164,11 +166,11 @@ class _Repair:
             self._store.delete(name)
         self.report.parity.append(pack)
 
-    def _mend(self, packs: Collection[bytes]) -> dict[bytes, bytes]:
-        """Use parity; what there is of packs that are not whole then."""
+    def _mend(self, packs: Mapping[bytes, int]) -> dict[bytes, bytes]:
+        """Use parity; what there is of packs, whose sizes are given, that are not whole then."""
         left = {}
-        pace = Pace(len(packs), "repair", self._options.on_event)
-        for number, pack in enumerate(sorted(packs), 1):
+        pace, done = Pace(sum(packs.values()), "repair", self._options.on_event), 0
+        for pack in sorted(packs):
             if self._options.cancel is not None:
                 self._options.cancel.check()
             data = self._get(pack)
@@ -178,7 +180,9 @@ class _Repair:
                 self.report.mended.append(pack)
             else:
                 left[pack] = mended.data
-            pace.tell(number, number, force=number == len(packs))
+            done += packs[pack]
+            pace.tell(done, done)
+        pace.tell(done, done, force=True)
         return left
 
     def _get(self, pack: bytes) -> bytes:

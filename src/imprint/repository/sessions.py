@@ -35,6 +35,12 @@ RENEW_S: Final = 300
 EXPIRY_S: Final = 24 * 3600
 """Without renewal for so long, a session is taken for dead."""
 
+EXPIRY_MIN_S: Final = 3600
+"""The least that somebody may ask for instead."""
+
+_LATE_S: Final = EXPIRY_MIN_S / 2
+"""After so long a session takes itself for dead: whoever removes it has begun later than that."""
+
 SESSIONS: Final = "sessions/"
 
 
@@ -48,9 +54,26 @@ class Session:
     """
 
     def __init__(
-        self, store: ObjectStore, protection: Protection, verb: str, *, removes: bool = False
+        self,
+        store: ObjectStore,
+        protection: Protection,
+        verb: str,
+        *,
+        removes: bool = False,
+        is_blind: bool = False,
     ) -> None:
-        """``removes``: it removes packs or index objects; see :func:`remover`."""
+        """Begin.
+
+        Args:
+            store: of the repository.
+            protection: of the repository.
+            verb: what is done.
+            removes: it removes packs or index objects; see :func:`remover`.
+            is_blind: it does not find out what is condemned, and adds nothing before :meth:`look`.
+
+        Raises:
+            RepositoryError: if what condemns packs is damaged.
+        """
         self._store = store
         self._protection = protection
         self.name = SESSIONS + secrets.token_hex(16)
@@ -68,8 +91,11 @@ class Session:
         self._put()
         self._thread = threading.Thread(target=self._keep, name="session", daemon=True)
         self._thread.start()
+        self.condemned = frozenset[bytes]()
+        if is_blind:
+            return
         try:
-            self.condemned = condemned_packs(store, protection)
+            self.look()
         except BaseException:
             self.close()
             raise
@@ -93,6 +119,14 @@ class Session:
             self._says.pop("began", None)
             self._put()
             self._is_lost = False
+        self.look()
+
+    def look(self) -> None:
+        """Find out what is condemned now.
+
+        Raises:
+            RepositoryError: if what says so is damaged.
+        """
         self.condemned = condemned_packs(self._store, self._protection)
 
     def close(self) -> None:
@@ -115,7 +149,7 @@ class Session:
             self._put()
             after = self._store.stat(self.name)
             # Between the two somebody may have removed it, if it looked dead already.
-            self._is_lost = after is None or after.modified - before.modified > EXPIRY_S / 2
+            self._is_lost = after is None or after.modified - before.modified > _LATE_S
 
     def _put(self) -> None:
         data = wrap(What.SESSION, canonical(self._says), self._protection, name=self.name)
@@ -195,17 +229,23 @@ def list_sessions(store: ObjectStore, protection: Protection) -> list[SessionInf
 
 @contextmanager
 def remover(
-    store: ObjectStore, protection: Protection, verb: str, *, expiry_s: float = EXPIRY_S
+    store: ObjectStore,
+    protection: Protection,
+    verb: str,
+    *,
+    expiry_s: float = EXPIRY_S,
+    is_blind: bool = False,
 ) -> Iterator[Session]:
     """A session that removes packs or index objects. There is one at a time.
 
     Sessions of those who are dead are removed first: who did not renew for ``expiry_s`` by the
-    store's clock, or whose process was one of this machine and is gone.
+    store's clock, or whose process was one of this machine and is gone. ``is_blind`` as in
+    :class:`Session`.
 
     Raises:
         RefusedError: if somebody else removes. Of two who begin at once, perhaps both.
     """
-    with Session(store, protection, verb, removes=True) as session:
+    with Session(store, protection, verb, removes=True, is_blind=is_blind) as session:
         own = store.stat(session.name)
         for other in list_sessions(store, protection):
             if other.name == session.name:

@@ -139,12 +139,15 @@ def statistics(
     found = Statistics()
     _count_objects(repository, found)
     owners = _Owners(repository, snapshots)
-    pace = Pace(len(snapshots), "count", on_event)
-    for number, snapshot in enumerate(snapshots, 1):
+    pace = Pace(sum(item.manifest.size for item in snapshots), "count", on_event)
+    done = 0
+    for number, snapshot in enumerate(snapshots):
         if cancel is not None:
             cancel.check()
-        owners.take(number - 1, snapshot)
-        pace.tell(number, number, force=number == len(snapshots))
+        owners.take(number, snapshot)
+        done += snapshot.manifest.size
+        pace.tell(done, 0)  # trees are next to nothing
+    pace.tell(done, 0, force=True)
     owners.count(found)
     found.nodes = len(owners.nodes)
     return found

@@ -197,3 +197,34 @@ def ex01(
     made.section(9, sealed(hashlib.sha1(disk, usedforsecurity=False).digest()))
     made.section(15, b"")
     return bytes(made.content)
+
+
+def l01(files: dict[str, bytes]) -> bytes:
+    """An L01 of files in one folder called ``case``."""
+    data = b"".join(files.values())
+    content = bytearray(b"LVF\x09\r\n\xff\0" + struct.pack("<BHH", 1, 1, 0))
+    content += header(len(content))
+    start = struct.pack("<IIIIQ", 14, 0, PER_CHUNK, SECTOR, 0)
+    content += descriptor(b"volume", len(content), 1052) + sealed(start.ljust(1048, b"\0"))
+    content += sectors(chunks_of(data), len(content))
+    rows, at = [], 0
+    for number, (name, file) in enumerate(files.items(), 3):
+        md5 = hashlib.md5(file, usedforsecurity=False).hexdigest()
+        extent = f"1 {at:x} {len(file):x}"
+        rows += ["0\t0", f"\t{name}\t{number}\t1142163845\t{md5}\t{len(file)}\t{extent}"]
+        at += len(file)
+    lines = [
+        *("5", "rec", "tb\tcl", f"{len(data)}\t1", ""),
+        *("perm", "0\t1", "p\tn\ts\tpr\tnta\tnti", "0\t0", "1\t\t\t10\t\t", ""),
+        *("srce", "0\t1", "p\tn\tid\tev\ttb\tlo\tpo\tah\tgu\taq", "0\t0", "\t" * 9, ""),
+        *("sub", "0\t1", "p\tn\tid\tnu\tco\tgu", "0\t0", "\t\t\t\t\t", ""),
+        *("entry", f"{len(files) + 1}\t1", "p\tn\tid\twr\tha\tls\tbe"),
+        *("0\t1", "1\t\t1\t\t\t\t", f"0\t{len(files)}", "1\tcase\t2\t\t\t\t"),
+        *(*rows, "", ""),
+    ]
+    text = "\n".join(lines).encode("utf-16-le")
+    begin = hashlib.md5(text, usedforsecurity=False).digest()
+    begin += struct.pack("<QI20x", len(text), 0)
+    begin = begin[:24] + struct.pack("<I", zlib.adler32(begin)) + begin[28:]
+    content += descriptor(b"ltree", len(content), len(begin + text)) + begin + text
+    return bytes(content + descriptor(b"done", len(content), None))

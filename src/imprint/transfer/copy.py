@@ -2,8 +2,8 @@
 
 ::
 
-    source.extents ─► batches ─► windowed(load) ─► hash ─► target.write / zero ─► commit
-                                 workers: read,            one thread, ascending
+    source.extents ─► batches ─► windowed(load) ─► target.write / zero ─► hash ─► commit
+                                 workers: read,     one thread, ascending  a thread each
                                  find zeros, compress
 
 A batch is one window of 1 MiB. Workers read ahead, at most ``2 * workers`` windows, so a copy
@@ -32,7 +32,7 @@ from imprint.transfer.span import HAS_BYTES, BufferPool, Span, batches, split_ze
 from imprint.transfer.windowed import windowed
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from imprint.core.cancel import CancelToken
     from imprint.transfer.checkpoints import Journal
@@ -114,6 +114,8 @@ def copy(
             is aborted; or, if there is a checkpoint to come back to, suspended.
     """
     hashes = hashes_for(target, hashes)
+    if hashes is not None:
+        hashes.is_apart = workers > 1
     run = _Run(source, target, hashes=hashes, detect_zeros=detect_zeros, start=start)
     pace = Pace(source.size, phase, on_event)
     checkpoints = Checkpoints(target, journal, start, checkpoint_interval_s)
@@ -123,35 +125,42 @@ def copy(
             raise TargetTooSmallError(
                 f"has {target.size} bytes, the source has {source.size}", name=target.name
             )
+        if hashes is not None:
+            hashes.check(source.size)
         move = partial(_move, workers=workers, pace=pace, checkpoints=checkpoints, cancel=cancel)
-        try:
-            move(run)
-        except ReadError as error:
-            if recovery is None:
-                raise
-            run = run.after(_recovered(recovery, checkpoints, run.position, error))
-            move(run)
+        run = _moved(run, move, checkpoints, recovery)
         run.pad()
+        if hashes is not None:
+            run.report.hashes, run.report.pieces = hashes.digests(), hashes.pieces()
         document(target, source, hashes, run.all_bad())
         target.commit()
     except BaseException:
         checkpoints.give_up()
         raise
+    finally:
+        if hashes is not None:
+            hashes.close()
     checkpoints.finish()
     run.report.duration_s = time.monotonic() - began
-    run.report.hashes = {} if hashes is None else hashes.digests()
     run.report.bad = run.bad_extents()
     pace.tell(source.size, run.report.bytes_read, bad=run.bad_bytes(), force=True)
     return run.report
 
 
-def _recovered(
-    recovery: Recovery, checkpoints: Checkpoints, position: int, error: ReadError
-) -> Recovered:
-    """What can be had of the rest."""
-    if recovery.is_in_place:
-        checkpoints.hand_over()
-    return recovery.recover(position, error)
+def _moved(
+    run: _Run, move: Callable[[_Run], None], checkpoints: Checkpoints, recovery: Recovery | None
+) -> _Run:
+    """Move all of a disk; what came to its end, if the source failed on the way."""
+    try:
+        move(run)
+    except ReadError as error:
+        if recovery is None:
+            raise
+        if recovery.is_in_place:
+            checkpoints.hand_over()
+        run = run.after(recovery.recover(run.position, error))
+        move(run)
+    return run
 
 
 def _move(
@@ -227,18 +236,17 @@ class _Run:
         )
 
     def store(self, window: Loaded) -> None:
-        """Hash a window and hand it to the target."""
+        """Hand a window to the target, and hash it."""
         if self._recovered is None:
             self.report.bytes_read += window.moved
-        if self._hashes is not None:
-            if window.data is None:
-                self._hashes.update_zeros(window.length)
-            else:
-                self._hashes.update(window.data)
         if window.end > self._start:
             self._write(window)
-        if window.buffer is not None:
-            self._pool.give_back(window.buffer)
+        release = None if window.buffer is None else partial(self._pool.give_back, window.buffer)
+        if self._hashes is not None:
+            # Behind the write: hashers may still read the buffer when this returns.
+            self._hashes.feed(window.data, window.length, release)
+        elif release is not None:
+            release()
         self.position = window.end
 
     def pad(self) -> None:

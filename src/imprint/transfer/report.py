@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from imprint.core.extent import Extent
+    from imprint.transfer.hashing import Piece
 
 
 @dataclass
@@ -20,6 +21,7 @@ class Report:
         resumed_at: where an earlier attempt had come to; 0 if there was none.
         bad: what could not be read; empty if all went well.
         hashes: of the whole content, by name.
+        pieces: hashes of each piece, if that was asked for.
         duration_s: of the copy, the final flush included.
     """
 
@@ -29,4 +31,5 @@ class Report:
     resumed_at: int = 0
     bad: list[Extent] = field(default_factory=list)
     hashes: dict[str, str] = field(default_factory=dict)
+    pieces: list[Piece] = field(default_factory=list)
     duration_s: float = 0.0

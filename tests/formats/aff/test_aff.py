@@ -1,10 +1,8 @@
-"""AFF, AFD and AFM that AFFLIB wrote, and AFF that is damaged."""
+"""AFF that is damaged, cut off or encrypted; what AFFLIB writes is in ``tests/oracle``."""
 
 from __future__ import annotations
 
-import hashlib
 import random
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,17 +12,12 @@ from imprint.core.errors import FormatError, UnsupportedFeatureError
 from imprint.core.extent import Kind
 from imprint.core.formats import Checkable
 from imprint.core.units import KIB
-from imprint.endpoints.gate import FolderGate
-from imprint.storage.file import FileStorage
 from imprint.storage.memory import MemoryStorage
 from imprint.testing.aff_image import aff, segment
 from imprint.testing.opener import DictOpener
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from imprint.core.events import Finding
-    from imprint.core.image import Image
 
 DISK = (
     random.Random(1).randbytes(100 * KIB)
@@ -34,66 +27,10 @@ DISK = (
 )
 
 
-def opened(path: Path) -> Image:
-    return formats.get("aff").open(FileStorage.open(path), FolderGate())
-
-
 def checked(content: bytes) -> list[Finding]:
     format_ = formats.get("aff")
     assert isinstance(format_, Checkable)
     return list(format_.check(MemoryStorage(content), DictOpener(), repair=False))
-
-
-def converted(tmp_path: Path, name: str, *options: str) -> Path:
-    raw = tmp_path / "disk.raw"
-    raw.write_bytes(DISK)
-    target = tmp_path / name
-    command = ["affconvert", "-s", "64k", *options, "-o", str(target), str(raw)]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    return target
-
-
-@pytest.mark.oracle("affconvert")
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("zlib.aff", ()),
-        ("fast.aff", ("-X1",)),
-        ("lzma.aff", ("-L",)),
-        ("plain.aff", ("-x",)),
-    ],
-)
-def test_what_afflib_writes_is_read(tmp_path: Path, name: str, options: tuple[str, ...]) -> None:
-    """Fails if a way of packing pages is read wrongly; the hashes are AFFLIB's."""
-    with opened(converted(tmp_path, name, *options)) as image:
-        assert image.read_at(0, image.size) == DISK
-        hashes = image.info().hashes
-        assert hashes["md5"] == hashlib.md5(DISK, usedforsecurity=False).hexdigest()
-        assert hashes["sha1"] == hashlib.sha1(DISK, usedforsecurity=False).hexdigest()
-        assert image.info().case["command_line"].startswith("affconvert")
-
-
-@pytest.mark.oracle("affconvert")
-def test_a_folder_of_files_is_one_disk(tmp_path: Path) -> None:
-    """Fails if pages in the second or third file of an AFD are missing."""
-    folder = converted(tmp_path, "disk.afd", "-a", "afd", "-M", "64k")
-    assert len(list(folder.iterdir())) > 1
-    (folder / "file_077.aff").write_bytes(aff(b"of another set" * 512))
-    with opened(folder / "file_000.aff") as image:
-        assert image.info().options["kind"] == "AFD"
-        assert image.read_at(0, image.size) == DISK
-
-
-@pytest.mark.oracle("affconvert")
-def test_raw_files_beside_their_description_are_one_disk(tmp_path: Path) -> None:
-    """Fails if the raw parts of an AFM are put together wrongly, or one may be missing."""
-    target = converted(tmp_path, "disk.afm", "-a", "afm", "-M", "128k")
-    assert (tmp_path / "disk.001").exists()
-    with opened(target) as image:
-        assert image.read_at(0, image.size) == DISK
-    (tmp_path / "disk.002").unlink()
-    with pytest.raises(FormatError):
-        opened(target)
 
 
 def test_a_page_that_is_missing_is_bad() -> None:

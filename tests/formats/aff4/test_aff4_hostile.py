@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zipfile
 from io import BytesIO
@@ -11,6 +12,7 @@ import pytest
 from imprint import formats
 from imprint.core.errors import CorruptImageError, FormatError, UnsupportedFeatureError
 from imprint.core.extent import Kind
+from imprint.core.formats import Checkable
 from imprint.formats.aff4 import turtle
 from imprint.formats.aff4.archive import Archive
 from imprint.formats.aff4.maps import ENTRY, MapStream, Symbol, symbol_named
@@ -205,3 +207,29 @@ def test_an_end_record_may_lie_in_a_comment() -> None:
         archive.writestr("a", b"1")
         archive.comment = b"x" + struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 0, 0, 0, 0, 1) + b"yz"
     assert Archive(MemoryStorage(content.getvalue())).names == ["a"]
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_a_hash_of_the_disk_counts_the_text_of_what_was_not_read(is_right: bool) -> None:
+    """Fails if the check hashes zeros there: section 4.4 of the standard says what counts."""
+    disk = b"\xff" * 512 + (b"UNREADABLEDATA" * 200)[512:1536] + bytes(512)
+    digest = hashlib.sha1(disk if is_right else b"", usedforsecurity=False).hexdigest()
+    said = (
+        "<aff4://i> a aff4:DiskImage ; aff4:dataStream <aff4://m> ;"
+        f' aff4:hash "{digest}"^^aff4:SHA1 .'
+        "<aff4://m> a aff4:Map ; aff4:size 2048 ."
+    )
+    schema = "http://aff4.org/Schema#"
+    content = volume(
+        said,
+        m__map=ENTRY.pack(0, 512, 0, 0) + ENTRY.pack(512, 1024, 512, 1),
+        m__idx=f"{schema}SymbolicStreamFF\n{schema}UnreadableData\n".encode(),
+    )
+    format_ = formats.get("aff4")
+    assert isinstance(format_, Checkable)
+    storage = MemoryStorage(content, name="x.aff4")
+    found = [finding.where for finding in format_.check(storage, DictOpener(), repair=False)]
+    assert found == ([] if is_right else ["disk"])
+    with format_.open(storage, DictOpener()) as image:
+        assert image.read_at(0, 2048) == b"\xff" * 512 + bytes(1536)
+        assert "sha1" not in image.info().hashes

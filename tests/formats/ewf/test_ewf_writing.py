@@ -99,7 +99,13 @@ def test_verify_tells_what_has_changed_and_what_is_missing(
     assert result.exit_code == 1
     (found,) = result.json["damage"]
     assert 900 * KIB < found["length"] < MIB
-    assert "missing: 2" in found["what"]
+    assert "missing" in found["what"]
+    result = program("capture", "disk.E01", "back.raw", "--incomplete", "--json")
+    assert result.exit_code == 6, result.err
+    assert result.json["bad"] == [{"offset": found["offset"], "length": found["length"]}]
+    back = (tmp_path / "back.raw").read_bytes()
+    end = found["offset"] + found["length"]
+    assert back == DISK[: found["offset"]] + bytes(found["length"]) + DISK[end:]
 
 
 def test_case_data_and_hashes_are_kept_and_told(program: Program) -> None:
@@ -202,6 +208,12 @@ def test_segments_of_another_image_are_not_taken_over(tmp_path: Path, program: P
     done = program("convert", "disk.raw", "disk.E01")
     assert done.exit_code == RefusedError.exit_code
     assert not (tmp_path / "disk.E01").exists()
+
+
+def test_no_segment_of_the_source_is_overwritten(program: Program) -> None:
+    """Fails if evidence that is being read can be lost."""
+    program("convert", "disk.raw", "disk.E01", "-osegment_size=1M", "-ocompression=none")
+    program.refuses(5, "convert", "disk.E01", "disk.E02", "-Oraw", "--force", "--progress", "none")
 
 
 def test_replacing_a_set_leaves_no_old_segment(tmp_path: Path, program: Program) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from imprint.cli import copying, options, rescuing
+from imprint.cli import copying, evidence_options, options, pieces, rescuing, several
 from imprint.cli.console import exact
 from imprint.core.errors import UsageError
 from imprint.endpoints.location import Where, parse
@@ -14,17 +13,16 @@ if TYPE_CHECKING:
     import argparse
 
     from imprint.cli.console import Console
-    from imprint.endpoints.copying import Outcome
+    from imprint.endpoints.evidence import EvidenceLog
 
 EXAMPLES = """\
   imprint capture /dev/sdb laptop.qcow2 --verify
   imprint capture /dev/sdb laptop.raw --hash md5,sha1,sha256
   imprint capture /dev/sdb old.E01 --rescue-order metadata --retries 3
+  imprint capture /dev/sdb case.E01 --also work.raw --also /dev/sdc --piecewise 1G
   imprint capture /dev/sdb repo:/srv/images::laptop --used
   ssh host 'cat /dev/sda' | imprint capture - host.qcow2 -o compression=zstd
 """
-
-_DIFFERS_EXIT: Final = 1
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,67 +32,74 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "target", help="image to write, repo:PLACE::IMAGE to add to, or - for standard output"
     )
     options.add_hashes(parser, None)
+    pieces.add_arguments(parser)
     parser.add_argument(
         "--verify",
         action="store_true",
         help="read the finished target back and compare its hashes with those of the source",
     )
+    several.add_arguments(parser)
     copying.add_arguments(parser)
     options.add_used(parser, prove=True)
     rescuing.add_arguments(parser)
     copying.add_snapshot_arguments(parser)
+    evidence_options.add_arguments(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Capture; areas that cannot be read become zeros, and are listed."""
+    return evidence_options.recorded(args, console, lambda log: _capture(args, console, log))
+
+
+def _capture(args: argparse.Namespace, console: Console, log: EvidenceLog | None) -> int:
     if args.verify and args.target == "-":
         raise UsageError("--verify needs a target that can be read back", name="standard output")
     if args.format is None and parse(args.source).where is Where.DEVICE:
         # A medium is imaged as it is: what its owner wrote on it must not decide how.
         args.format = "raw"
-    # In a repository the snapshot's own name is a hash of everything.
-    usual = () if copying.is_repository(args.target) else options.HASHES
-    hashes = usual if args.hash is None else args.hash
-    outcome = copying.copy(args, console, hashes=hashes, salvage=True)
+    hashes = _hashes(args)
+    work, intend = several.work(args)
+    outcome = copying.copy(args, console, hashes=hashes, salvage=True, work=work, intend=intend)
     if outcome is None:
         return 0
     report = outcome.report
-    wrong = outcome.wrong
+    found = {args.target: dict(outcome.wrong)}
     if args.verify and outcome.snapshot is None:
-        wrong = _read_back(args, console, outcome)
-    copying.describe(console, args, outcome)
-    for name, digest in report.hashes.items():
-        console.print(f"{name}  {digest}")
+        found = several.read_back(args, console, outcome)
+    is_wrong = any(found.values())
+    targets = several.facts(outcome, found if args.verify else None)
+    if log is not None:
+        log.completed(outcome, found.get(args.target) if args.verify else None, targets)
+    describe = several.describe if outcome.targets else copying.describe
+    describe(console, args, outcome)
+    pieces.show(console, report)
     for extent in report.bad:
         console.print(f"unreadable: {exact(extent.length)} at {extent.offset}")
-    for name, digest in wrong.items():
-        console.note(f"{args.target}: expected {name} {report.hashes[name]}, found {digest}")
-    if args.verify and not wrong:
-        console.print("read back: the target holds the same")
+    if args.verify:
+        several.tell_read_back(console, outcome, found)
     console.result(
         **copying.facts(outcome),
         hashes={**report.hashes, **copying.merkle(outcome)},
         bad=[{"offset": extent.offset, "length": extent.length} for extent in report.bad],
-        verified=not wrong if args.verify else None,
+        verified=not is_wrong if args.verify else None,
+        **pieces.facts(args, report),
+        **several.read_back_facts(args, outcome, found),
+        **targets,
     )
-    if wrong:
-        return _DIFFERS_EXIT
+    failed = several.exit_code(outcome)
+    if failed or is_wrong:
+        return failed or several.DIFFERS_EXIT
     return copying.UNREADABLE_EXIT if report.bad else 0
 
 
-def _read_back(args: argparse.Namespace, console: Console, outcome: Outcome) -> dict[str, str]:
-    """Hash the target; what is not as in the source, by name of the hash."""
-    from imprint.endpoints.hashing import hash_disk, open_written  # only to read back
-
-    access = options.access(args, console, format_=outcome.format, is_source=False)
-    report = outcome.report
-    with console.stopping(), closing(open_written(args.target, report.size, access)) as disk:
-        found = hash_disk(
-            disk,
-            tuple(report.hashes),
-            workers=args.workers,
-            on_event=console.on_event,
-            cancel=console.cancel,
-            phase="verify",
-        ).hashes
-    return {name: found[name] for name, digest in report.hashes.items() if found[name] != digest}
+def _hashes(args: argparse.Namespace) -> tuple[str, ...]:
+    """What is to be taken of the disk."""
+    is_repository = copying.is_repository(args.target)
+    # In a repository the snapshot's own name is a hash of everything.
+    usual = () if is_repository else options.HASHES
+    hashes = usual if args.hash is None else args.hash
+    if args.verify and args.hash == () and not is_repository:
+        raise UsageError("--verify compares hashes: --hash none takes none", name=args.target)
+    if args.piecewise is not None and is_repository:
+        raise UsageError("--piecewise makes no sense with a repository", name=args.target)
+    return hashes

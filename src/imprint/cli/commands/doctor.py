@@ -34,15 +34,19 @@ _MODULES: Final = (
     ("google_crc32c", "google-crc32c", "CRC-32C checksums of structures"),
     ("obstore", "obstore", "repositories in S3 object stores"),
     ("paramiko", "paramiko", "repositories over SFTP"),
+    ("pytsk3", "pytsk3", "names of files in images"),
     ("pybde", "libbde-python", "BitLocker volumes"),
 )
 
-# Program, Debian's package, what it is for. Only ``demo`` and ``restore --grow`` run some.
+# Program, Debian's package, what it is for. Only ``capture``, ``demo`` and ``restore --grow``
+# run some.
 _PROGRAMS: Final = (
     ("resize2fs", "e2fsprogs", "restore --grow: ext2, ext3, ext4"),
     ("ntfsresize", "ntfs-3g", "restore --grow: NTFS"),
     ("xfs_growfs", "xfsprogs", "restore --grow: XFS"),
     ("losetup", "mount", "restore --grow, run by root; tests"),
+    ("smartctl", "smartmontools", "capture --log: what a drive says of itself"),
+    ("hdparm", "hdparm", "capture --log: areas that a drive hides"),
     ("qemu-img", "qemu-utils", "tests: the judge of images"),
     ("qemu-io", "qemu-utils", "tests: writes into images"),
     ("nbdkit", "nbdkit", "tests: servers that fail on request"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from imprint.cli import options
+from imprint.cli import options, pieces
 from imprint.endpoints.hashing import hash_disk
 from imprint.endpoints.open import open_source
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   imprint hash disk.qcow2                       as a guest sees it: equal for every format
   imprint hash disk.qcow2#p2 --hash md5,sha1
+  imprint hash disk.raw --piecewise 1G
 """
 
 
@@ -24,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; ``docs/reference/hash.md`` lists them too."""
     parser.add_argument("image", help="image, device or URL, or - for standard input")
     options.add_hashes(parser)
+    pieces.add_arguments(parser)
     options.add_access(parser)
     options.add_used(parser)
     options.add_workers(parser)
@@ -37,15 +39,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
         report = hash_disk(
             source,
             args.hash,
+            piece=pieces.wanted(args, args.hash),
             workers=args.workers,
             on_event=console.on_event,
             cancel=console.cancel,
         )
-    for name, digest in report.hashes.items():
-        console.print(f"{name}  {digest}  {args.image}")
+    pieces.show(console, report, args.image)
     console.result(
         size=report.size,
         hashes=report.hashes,
+        **pieces.facts(args, report),
         bytes_read=report.bytes_read,
         duration_s=round(report.duration_s, 3),
     )

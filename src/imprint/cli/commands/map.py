@@ -52,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--files",
         action="store_true",
-        help="list files, and the ranges in them, that lie on what could not be read",
+        help="list what could not be read, by the files that lie there",
     )
     options.add_access(parser)
     options.add_used(parser)
@@ -87,17 +87,15 @@ def _list(source: Source, console: Console) -> None:
 
 
 def _list_files(source: Source, console: Console, access: Access) -> None:
-    from imprint.endpoints.damaged import damaged_files, lacking  # only for damaged disks
+    """What lies on what could not be read, or was not tried."""
+    from imprint.endpoints.files_on import files_on  # only for damaged disks
+    from imprint.endpoints.maps import lacking
 
-    passphrase = access.gate().passphrase
-    console.print(f"{'position':>{_OFFSET_WIDTH}}  {'length':>{_OFFSET_WIDTH}}  file")
-    for item in damaged_files(source, lacking(source), passphrase=passphrase):
-        console.json_lines([f"{json.dumps(item._asdict())}\n"])
-        path = "a file, its name is not known" if item.path is None else item.path
-        console.print(
-            f"{item.position:>#{_OFFSET_WIDTH}x}  {item.length:>#{_OFFSET_WIDTH}x}  "
-            f"{item.where}: {path}"
-        )
+    hits = files_on(source, lacking(source), access.gate().passphrase, on_event=console.on_event)
+    for hit in hits:
+        console.json_lines([f"{json.dumps(hit.to_json())}\n"])
+        for start, length in hit.ranges:
+            console.print(f"{start:>#{_OFFSET_WIDTH}x}  {length:>#{_OFFSET_WIDTH}x}  {hit}")
 
 
 def _show(console: Console, item: Run) -> None:

@@ -42,6 +42,10 @@ class AffFormat(ReadOnlyFormat):
         """Open for reading, with all files of the set."""
         return Image(AffLayer(find(storage, opener)), name=storage.name)
 
+    def open_incomplete(self, storage: Storage, opener: Opener) -> Image:
+        """As :meth:`open`; what is in missing files is ``BAD``."""
+        return Image(AffLayer(find(storage, opener, incomplete=True)), name=storage.name)
+
     def check(self, storage: Storage, opener: Opener, *, repair: bool) -> Iterator[Finding]:
         """Read all pages."""
         from imprint.formats.aff.check import check

@@ -23,7 +23,7 @@ _LZMA_MEMORY_MAX: Final = 96 * MIB
 _HASHES: Final = {"md5": 16, "sha1": 20, "sha256": 32}
 _CASE: Final = {
     "case_num": "case_number",
-    "acquisition_date": "acquired",
+    "acquisition_date": "acquisition_date",
     "acquisition_notes": "notes",
     "acquisition_tech": "examiner",
     "acquisition_device": "device",
@@ -135,6 +135,8 @@ class AffLayer:
         number, within = divmod(offset, self._found.raw_size)
         storage = self._found.raws[number]
         length = min(length, self._found.raw_size - within)
+        if storage is None:
+            return Extent(offset, length, Kind.BAD)
         if within >= storage.size:
             raise TruncatedImageError(
                 f"expected {within + length} bytes, found {storage.size}", name=storage.name

@@ -8,7 +8,12 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.contracts import Reference
-from imprint.core.errors import CorruptImageError, ImagingError, UnsupportedFeatureError
+from imprint.core.errors import (
+    CorruptImageError,
+    ImagingError,
+    ReferenceRefusedError,
+    UnsupportedFeatureError,
+)
 from imprint.core.limits import DISK_SIZE_MAX
 from imprint.core.units import div_up
 from imprint.formats.aff.segments import PAGE_BYTES_MAX, Contents, walk
@@ -33,7 +38,7 @@ class Found:
         page_size: in bytes.
         sector: in bytes.
         others: files that were opened for it.
-        raws: of an AFM, the files that hold the disk, in order.
+        raws: of an AFM, the files that hold the disk, in order; ``None``: it is missing.
         raw_size: bytes in each of them but the last.
         warnings: what the user has to know.
     """
@@ -45,7 +50,7 @@ class Found:
     page_size: int
     sector: int
     others: list[Storage] = field(default_factory=list)
-    raws: list[Storage] = field(default_factory=list)
+    raws: list[Storage | None] = field(default_factory=list)
     raw_size: int = 0
     warnings: list[str] = field(default_factory=list)
 
@@ -55,8 +60,13 @@ class Found:
             storage.close()
 
 
-def find(storage: Storage, opener: Opener) -> Found:
+def find(storage: Storage, opener: Opener, *, incomplete: bool = False) -> Found:
     """Read all segments, and open the other files. On an error nothing but ``storage`` stays open.
+
+    Args:
+        storage: the file that was named.
+        opener: for the others.
+        incomplete: raw files may be missing.
 
     Raises:
         FormatError: if it is not sound.
@@ -72,7 +82,7 @@ def find(storage: Storage, opener: Opener) -> Found:
         found = _described(storage, contents, kind)
         found.others = others
         if kind == "AFM":
-            _open_raws(found, opener)
+            _open_raws(found, opener, incomplete=incomplete)
     except BaseException:
         for other in others:
             other.close()
@@ -132,7 +142,7 @@ def _described(storage: Storage, contents: Contents, kind: str) -> Found:
     return Found(storage, contents, kind, size, page_size, sector, warnings=warnings)
 
 
-def _open_raws(found: Found, opener: Opener) -> None:
+def _open_raws(found: Found, opener: Opener, *, incomplete: bool) -> None:
     """The raw files beside the metadata: ``.000``, ``.001`` …, or one."""
     contents, name = found.contents, found.storage.name
     pages = contents.quad("pages_per_raw_image_file") or 0
@@ -148,6 +158,14 @@ def _open_raws(found: Found, opener: Opener) -> None:
     width = len(extension)
     for number in range(count):
         suffix = f"{int(extension) + number:0{width}d}" if extension.isdigit() else extension
-        raw = opener.data_file(Reference(f"{stem}.{suffix}", format="raw"), found.storage)
+        raw_name = f"{stem}.{suffix}"
+        try:
+            raw = opener.data_file(Reference(raw_name, format="raw"), found.storage)
+        except ReferenceRefusedError:
+            if not incomplete:
+                raise
+            found.raws.append(None)
+            found.warnings.append(f"the file {raw_name} is missing")
+            continue
         found.others.append(raw)
         found.raws.append(raw)

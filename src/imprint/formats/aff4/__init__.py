@@ -64,6 +64,13 @@ class Aff4Format:
 
         return Image(Aff4Layer(find(storage, opener)), name=storage.name)
 
+    def open_incomplete(self, storage: Storage, opener: Opener) -> Image:
+        """As :meth:`open`; what is in missing volumes is ``BAD``."""
+        from imprint.formats.aff4.layer import Aff4Layer
+        from imprint.formats.aff4.opening import find
+
+        return Image(Aff4Layer(find(storage, opener, incomplete=True)), name=storage.name)
+
     def edit(self, storage: Storage, opener: Opener) -> WritableImage:
         """Refused: evidence is not changed.
 

@@ -72,6 +72,7 @@ def image_info(found: Found) -> ImageInfo:
         case=_case(graph, found.image),
         uuid=found.image.rpartition("/")[2] or None,
         notes=tuple(notes),
+        warnings=tuple(f"the stream {name} is in a file that is missing" for name in found.missing),
     )
 
 

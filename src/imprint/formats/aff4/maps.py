@@ -11,6 +11,7 @@ import struct
 from array import array
 from bisect import bisect_right
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
@@ -55,9 +56,14 @@ class Symbol:
         for start in range(0, len(buffer), _TILE_BYTES):
             part = buffer[start : start + _TILE_BYTES]
             within = (offset + start) % _TILE_BYTES
-            tile = self.text * (_TILE_BYTES // len(self.text) + 1)
-            tile = tile[:_TILE_BYTES] * 2
-            part[:] = tile[within : within + len(part)]
+            part[:] = _two_tiles(self.text)[within : within + len(part)]
+
+
+@lru_cache(maxsize=8)
+def _two_tiles(text: bytes) -> memoryview:
+    """Two MiB of a repeated text; there are 258 texts, and a disk uses few."""
+    tile = text * (_TILE_BYTES // len(text) + 1)
+    return memoryview(tile[:_TILE_BYTES] * 2)
 
 
 ZERO: Final = Symbol(Kind.ZERO, b"\0")

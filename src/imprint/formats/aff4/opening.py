@@ -67,6 +67,7 @@ class Found:
         sector: in bytes.
         streams: stored ones that it uses.
         maps: that it uses; the disk's own first.
+        missing: names of streams that are in no file.
     """
 
     storage: Storage
@@ -77,6 +78,7 @@ class Found:
     sector: int
     streams: list[ImageStream] = field(default_factory=list)
     maps: list[MapStream] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
     def close(self) -> None:
         """Close all files."""
@@ -105,14 +107,19 @@ def open_volume(storage: Storage) -> Volume:
     return Volume(archive, graph, urn.decode("utf-8", "replace").strip("\0\r\n "))
 
 
-def find(storage: Storage, opener: Opener) -> Found:
+def find(storage: Storage, opener: Opener, *, incomplete: bool = False) -> Found:
     """The disk in ``storage``. On an error nothing but that stays open.
+
+    Args:
+        storage: one file of the container.
+        opener: for the others.
+        incomplete: what is in a file that is not there is ``BAD``.
 
     Raises:
         FormatError: if there is none, or it is not sound.
         ReferenceRefusedError: if part of it is in a file that is not there.
     """
-    finder = _Finder(storage, opener)
+    finder = _Finder(storage, opener, incomplete=incomplete)
     try:
         return finder.run()
     except BaseException:
@@ -124,9 +131,11 @@ def find(storage: Storage, opener: Opener) -> Found:
 class _Finder:
     """One search."""
 
-    def __init__(self, storage: Storage, opener: Opener) -> None:
+    def __init__(self, storage: Storage, opener: Opener, *, incomplete: bool) -> None:
         self._storage = storage
         self._opener = opener
+        self._incomplete = incomplete
+        self._missing: list[str] = []
         self.volumes = [open_volume(storage)]
         self._has_looked = False
         self._open: dict[str, MapStream | ImageStream] = {}
@@ -159,6 +168,7 @@ class _Finder:
             sector,
             streams=self._streams,
             maps=sorted(self._maps, key=lambda found: found is not data),
+            missing=self._missing,
         )
 
     def _image(self, graph: Graph) -> str:
@@ -194,7 +204,11 @@ class _Finder:
             raise self._error(f"expected maps without a loop, found {name!r} in one")
         if name in self._open:
             return self._open[name]
-        volume, prefix = self._volume_of(name)
+        place = self._volume_of(name)
+        if place is None:
+            self._missing.append(name)
+            return maps.UNREADABLE
+        volume, prefix = place
         found: MapStream | ImageStream
         if f"{prefix}/map" in volume.archive:
             found = self._map(volume, prefix, name, (*path, name))
@@ -240,8 +254,8 @@ class _Finder:
             ),
         )
 
-    def _volume_of(self, name: str) -> tuple[Volume, str]:
-        """Where the members of a stream are: here, or in a file beside this one."""
+    def _volume_of(self, name: str) -> tuple[Volume, str] | None:
+        """Where the members of a stream are: here, or in a file beside this one; or nowhere."""
         for volume in self.volumes:
             prefix = volume.prefix(name)
             if prefix is None and volume.graph.first(name, "size") == "0":
@@ -252,6 +266,8 @@ class _Finder:
             self._has_looked = True
             self._look_around()
             return self._volume_of(name)
+        if self._incomplete:
+            return None
         raise ReferenceRefusedError(
             f"expected the stream {name!r} here or in a file beside it, found neither",
             name=self._storage.name,

@@ -8,11 +8,11 @@ from array import array
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
+from imprint.core.ascending import AscendingUnits
 from imprint.core.buffers import is_zero
 from imprint.core.contracts import Order, Traits
 from imprint.core.errors import TargetError
 from imprint.core.runs import Runs
-from imprint.core.units import align_down
 from imprint.formats.aff4 import codec, describing
 from imprint.formats.aff4.archive_writer import ArchiveWriter
 from imprint.formats.aff4.maps import ENTRIES_MAX, ENTRY
@@ -33,21 +33,19 @@ _LENGTHS: Final = struct.Struct("<I")
 _INDEX: Final = struct.Struct("<QI")
 
 
-class Aff4Target:
+class Aff4Target(AscendingUnits):
     """A new volume; also ``Encoding`` and ``Documenting`` of :mod:`imprint.core.contracts`."""
 
     def __init__(self, storage: Storage, made: Plan) -> None:
         """Writes what stands before the chunks."""
+        super().__init__(made.chunk_size)
         self._storage = storage
         self._made = made
-        self._chunk = made.chunk_size
         self._pack = codec.compressor(made.method, made.level)
         self._linear: dict[str, str] = {}
         self._tree = {name: hashlib.new(describing.TREE_HASH) for name in made.block}
         self._bevy = _Bevy(made.block)
         self._chunks = 0
-        self._position = 0  # of the disk: everything before it is dealt with
-        self._partial: bytearray | None = None
         self._bad: list[tuple[int, int]] = []
         # Runs of chunks: where on the disk, and where in the stream.
         self._starts, self._ends, self._offsets = array("Q"), array("Q"), array("Q")
@@ -69,50 +67,18 @@ class Aff4Target:
     @property
     def traits(self) -> Traits:
         """Ascending; what is left out is zeros."""
-        return Traits(grain=self._chunk, order=Order.ASCENDING, reads_zero=True)
+        return Traits(grain=self._grain, order=Order.ASCENDING, reads_zero=True)
 
     def encode(self, data: memoryview, offset: int) -> list[bytes]:
         """Pack chunks and hash them.
 
         A unit is: u32 length of the packed chunk, packed chunk, digests.
         """
-        assert offset % self._chunk == 0
+        assert offset % self._grain == 0
         return [
-            self._encode(data[start : start + self._chunk])
-            for start in range(0, len(data), self._chunk)
+            self._encode(data[start : start + self._grain])
+            for start in range(0, len(data), self._grain)
         ]
-
-    def write_encoded(self, units: list[bytes], offset: int) -> None:
-        """Append chunks."""
-        self._finish_partial()
-        self._store(units, offset)
-
-    def write(self, data: memoryview, offset: int) -> None:
-        """Append ``data``, whatever its borders are."""
-        position, end = offset, offset + len(data)
-        while position < end:
-            start = align_down(position, self._chunk)
-            stop = end if end == self.size else align_down(end, self._chunk)
-            goes_on = self._partial is not None and start == self._position
-            if position == start and stop > start and not goes_on:
-                self._finish_partial()
-                piece = data[position - offset : stop - offset]
-                self._store(self.encode(piece, position), position)
-            else:
-                stop = min(end, start + self._chunk)
-                self._extend_partial(data[position - offset : stop - offset], position)
-            position = stop
-
-    def zero(self, offset: int, length: int) -> None:
-        """What is not written is zero; what was written to the last chunk may be taken back."""
-        if offset < self._position:
-            raise self._not_ascending(offset)
-        start = align_down(offset, self._chunk)
-        if self._partial is not None and start == self._position:
-            first = offset - start
-            stop = min(len(self._partial), first + length)
-            if first < stop:
-                self._partial[first:stop] = bytes(stop - first)
 
     @property
     def wanted_hashes(self) -> tuple[str, ...]:
@@ -138,7 +104,7 @@ class Aff4Target:
             for name in (self._made.urn("stream"), f"{_SCHEMA}Zero", f"{_SCHEMA}UnreadableData")
         ).encode()
         written = describing.Written(
-            self._chunks * self._chunk,
+            self._chunks * self._grain,
             points,
             idx,
             linear={} if self._bad else self._linear,
@@ -159,22 +125,20 @@ class Aff4Target:
         if is_zero(data):
             return b""
         # The stream is made of whole chunks; the map leaves out what the disk does not have.
-        whole = data if len(data) == self._chunk else bytes(data).ljust(self._chunk, b"\0")
+        whole = data if len(data) == self._grain else bytes(data).ljust(self._grain, b"\0")
         packed = bytes(whole) if self._made.method == codec.NONE else self._pack(memoryview(whole))
-        if len(packed) >= self._chunk:
+        if len(packed) >= self._grain:
             packed = bytes(whole)
         digests = [hashlib.new(name, whole).digest() for name in self._made.block]
         return b"".join((_LENGTHS.pack(len(packed)), packed, *digests))
 
-    def _store(self, units: list[bytes], offset: int) -> None:
+    def _append_units(self, units: list[bytes], index: int) -> None:
         """Append chunks to the bevy; chunks of zeros are left out."""
-        if units and offset < self._position:
-            raise self._not_ascending(offset)
         pieces: list[memoryview] = []
-        for number, unit in enumerate(units):
+        for number, unit in enumerate(units, index):
             if not unit:
                 continue
-            start = offset + number * self._chunk
+            start = number * self._grain
             view = memoryview(unit)
             packed_end = _LENGTHS.size + _LENGTHS.unpack_from(unit)[0]
             if self._bevy.count == CHUNKS_PER_BEVY:
@@ -185,9 +149,10 @@ class Aff4Target:
                 self._archive.begin(f"{self._stream}/{self._bevy.number:08d}")
             pieces.append(view[_LENGTHS.size : packed_end])
             self._bevy.add(packed_end - _LENGTHS.size, view[packed_end:])
-            self._link(start, min(start + self._chunk, self.size))
+            self._link(start, min(start + self._grain, self.size))
         if pieces:
             self._archive.append(pieces)
+        self._next_unit = index + len(units)
 
     def _link(self, start: int, end: int) -> None:
         """The next chunk of the stream is this part of the disk."""
@@ -200,26 +165,8 @@ class Aff4Target:
                 )
             self._starts.append(start)
             self._ends.append(end)
-            self._offsets.append(self._chunks * self._chunk)
+            self._offsets.append(self._chunks * self._grain)
         self._chunks += 1
-        self._position = end
-
-    def _extend_partial(self, data: memoryview, offset: int) -> None:
-        start = align_down(offset, self._chunk)
-        if self._partial is not None and start != self._position:
-            self._finish_partial()
-        if self._partial is None:
-            if start < self._position:
-                raise self._not_ascending(offset)
-            self._position = start
-            self._partial = bytearray(min(self._chunk, self.size - start))
-        self._partial[offset - start : offset - start + len(data)] = data
-
-    def _finish_partial(self) -> None:
-        if self._partial is not None:
-            data, self._partial = self._partial, None
-            start = self._position
-            self._store([self._encode(memoryview(data))], start)
 
     def _finish_bevy(self) -> None:
         """Write the index and the digests of the chunks at hand."""
@@ -249,11 +196,6 @@ class Aff4Target:
             behind = end
         points += _entries((behind, self.size), behind, _ZERO_NUMBER, bad)
         return b"".join(points)
-
-    def _not_ascending(self, offset: int) -> TargetError:
-        return TargetError(
-            f"expected ascending writes, found one at 0x{offset:x}", name=self.name, offset=offset
-        )
 
 
 class _Bevy:

@@ -15,13 +15,13 @@ from array import array
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
+from imprint.core.ascending import AscendingUnits
 from imprint.core.buffers import is_zero
 from imprint.core.contracts import FileMaking, Order, Reference, Traits
 from imprint.core.errors import TargetError
 from imprint.core.formats import Measure
 from imprint.core.runs import Runs
 from imprint.core.tables import stored
-from imprint.core.units import align_down
 from imprint.formats.ewf import codec, headers
 from imprint.formats.ewf.layout import (
     CHECKSUM_BYTES,
@@ -110,7 +110,7 @@ def _is_there(name: str, suffix: str, storage: Storage, opener: Opener) -> bool:
     return is_there
 
 
-class E01Target:
+class E01Target(AscendingUnits):
     """A new image; see :class:`~imprint.core.contracts.Encoding` and ``Documenting``."""
 
     wanted_hashes = ("md5", "sha1")
@@ -124,20 +124,17 @@ class E01Target:
         old: list[str],
     ) -> None:
         """Writes what is in front of the chunks; ``old`` are files to remove in the end."""
+        super().__init__(made.chunk_size)
         self._files = [storage]
         self._made = made
         self._marks = marks
         self._opener = opener
         self._old = old
         self._names = Names(storage.name)
-        self._grain = made.chunk_size
         self._packed_zeros: dict[int, bytes] = {}
         self._entries = array("I")
         self._start = 0  # of the group at hand
         self._position = 0
-        self._next_chunk = 0
-        self._partial: bytearray | None = None
-        self._partial_offset = 0
         self._hashes: Mapping[str, str] = {}
         self._bad: list[tuple[int, int]] = []
         self._append(FileHeader(signature=MAGIC_E01, segment=1).pack())
@@ -186,40 +183,10 @@ class E01Target:
                 units.append(codec.store(chunk) if level is None else codec.pack(chunk, level))
         return units
 
-    def write_encoded(self, units: list[bytes], offset: int) -> None:
-        """Append chunks."""
-        self._finish_partial()
-        self._store(units, offset // self._grain)
-
-    def write(self, data: memoryview, offset: int) -> None:
-        """Append ``data``, whatever its borders are."""
-        position, end = offset, offset + len(data)
-        while position < end:
-            start = align_down(position, self._grain)
-            stop = end if end == self.size else align_down(end, self._grain)
-            if position == start and stop > start:
-                piece = data[position - offset : stop - offset]
-                self.write_encoded(self.encode(piece, position), position)
-            else:
-                stop = min(end, start + self._grain)
-                buffer = self._open_partial(start)
-                buffer[position - start : stop - start] = data[position - offset : stop - offset]
-            position = stop
-
-    def zero(self, offset: int, length: int) -> None:
-        """What is not written is zero; what was written to the last chunk is taken back."""
-        if offset < self._next_chunk * self._grain:
-            raise self._not_ascending(offset)
-        if self._partial is not None:
-            first = max(0, offset - self._partial_offset)
-            last = min(len(self._partial), offset + length - self._partial_offset)
-            if first < last:
-                self._partial[first:last] = bytes(last - first)
-
     def commit(self) -> None:
         """Write what ends the set, and let all segments take their names, the first one last."""
         self._finish_partial()
-        self._store([], self._made.chunks)
+        self._append_units([], self._made.chunks)
         self._finish_group()
         self._finish_set()
         for file in self._files[1:]:
@@ -233,12 +200,10 @@ class E01Target:
         for file in self._files:
             file.abort()
 
-    def _store(self, units: list[bytes], index: int) -> None:
+    def _append_units(self, units: list[bytes], index: int) -> None:
         """Append chunks from number ``index`` on, and zeros up to there."""
-        if units and index < self._next_chunk:
-            raise self._not_ascending(index * self._grain)
-        while self._next_chunk < index:
-            count = min(_ZEROS_AT_ONCE, index - self._next_chunk)
+        while self._next_unit < index:
+            count = min(_ZEROS_AT_ONCE, index - self._next_unit)
             self._add([b""] * count)
         self._add(units)
 
@@ -246,7 +211,7 @@ class E01Target:
         """Append chunks, in as few writes as groups and segments permit."""
         units = [
             unit or self._zeros(self._length(number))
-            for number, unit in enumerate(units, self._next_chunk)
+            for number, unit in enumerate(units, self._next_unit)
         ]
         done = 0
         while done < len(units):
@@ -262,11 +227,11 @@ class E01Target:
             stored_length = self._grain + CHECKSUM_BYTES
             base = 0 if self._made.is_old else self._start
             for number, at in enumerate(ends[:count], done):
-                is_last = self._next_chunk == last
+                is_last = self._next_unit == last
                 as_is = self._length(last) + CHECKSUM_BYTES if is_last else stored_length
                 flag = 0 if len(units[number]) == as_is else FLAG_COMPRESSED
                 self._entries.append(at - base | flag)
-                self._next_chunk += 1
+                self._next_unit += 1
             self._append(b"".join(units[done : done + count]))
             done += count
 
@@ -374,24 +339,3 @@ class E01Target:
         if data:
             self._files[-1].write(memoryview(data), self._position)
             self._position += len(data)
-
-    def _open_partial(self, start: int) -> bytearray:
-        """The buffer of the chunk at ``start``, which is written piece by piece."""
-        if self._partial is None or self._partial_offset != start:
-            self._finish_partial()
-            if start < self._next_chunk * self._grain:
-                raise self._not_ascending(start)
-            self._partial = bytearray(min(self._grain, self.size - start))
-            self._partial_offset = start
-        return self._partial
-
-    def _finish_partial(self) -> None:
-        if self._partial is not None:
-            data, self._partial = self._partial, None
-            units = self.encode(memoryview(data), self._partial_offset)
-            self._store(units, self._partial_offset // self._grain)
-
-    def _not_ascending(self, offset: int) -> TargetError:
-        return TargetError(
-            f"expected ascending writes, found one at 0x{offset:x}", name=self.name, offset=offset
-        )

@@ -48,7 +48,7 @@ class E01Format:
         return Image(EwfLayer(gather(storage, opener), self.name), name=storage.name)
 
     def open_incomplete(self, storage: Storage, opener: Opener) -> Image:
-        """The same, though segments may be missing: what was in them fails when it is read."""
+        """The same, though segments may be missing: what was in them is ``BAD``."""
         evidence = gather(storage, opener, is_incomplete=True)
         return Image(EwfLayer(evidence, self.name), name=storage.name)
 

@@ -65,6 +65,8 @@ class Evidence:
         groups: chunks, ascending, without an overlap.
         missing: numbers of segments that are not there.
         faults: what is wrong with its structure.
+        tree: the segment that has the tree of files, and from where to where in it.
+        shows_missing: what is missing is ``BAD``: whoever opened it knows; else an error.
     """
 
     name: str
@@ -77,6 +79,8 @@ class Evidence:
     groups: list[Group] = field(default_factory=list)
     missing: list[int] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    shows_missing: bool = False
+    tree: tuple[Storage, int, int] | None = None
 
     def close(self) -> None:
         """Close all segments."""

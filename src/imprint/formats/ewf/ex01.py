@@ -43,7 +43,7 @@ class Ex01Format(ReadOnlyFormat):
         return self._opened(storage, opener, is_incomplete=False)
 
     def open_incomplete(self, storage: Storage, opener: Opener) -> Image:
-        """The same, though segments may be missing: what was in them fails when it is read."""
+        """The same, though segments may be missing: what was in them is ``BAD``."""
         return self._opened(storage, opener, is_incomplete=True)
 
     def _opened(self, storage: Storage, opener: Opener, *, is_incomplete: bool) -> Image:

@@ -31,7 +31,8 @@ class EwfLayer:
     """An image opened for reading; see :class:`~imprint.core.contracts.Layer`.
 
     What cannot be had (a damaged chunk, a missing segment) fails when it is read, with its
-    place on the disk: never zeros in silence.
+    place on the disk: never zeros in silence. Who has asked to read around what is missing gets
+    it as ``BAD``.
     """
 
     def __init__(self, evidence: Evidence, format_name: str, *, is_bzip2: bool = False) -> None:
@@ -45,6 +46,7 @@ class EwfLayer:
         self._evidence = evidence
         self._format_name = format_name
         self._is_bzip2 = is_bzip2
+        self._shows_missing = evidence.shows_missing
         self._geometry = evidence.geometry
         self._index = ChunkIndex(evidence.groups)
         self._bad = bad_runs(evidence)
@@ -80,6 +82,8 @@ class EwfLayer:
         chunk = offset // size
         group, after = self._index.find(chunk)
         border = min(border, after * size)
+        if group is None and self._shows_missing:
+            return Extent(offset, border - offset, Kind.BAD)
         storage = self._evidence.storages[0] if group is None else group.storage
         return Extent(offset, border - offset, Kind.ENCODED, storage, self._stored_at(chunk, group))
 
@@ -140,6 +144,8 @@ class EwfLayer:
             hashes=dict(evidence.hashes),
             case=dict(evidence.case),
             uuid=geometry.set_id or None,
+            files=tuple(storage.name for storage in evidence.storages[1:]),
+            missing=self._missing(),
             warnings=self._warnings(),
         )
 
@@ -194,6 +200,16 @@ class EwfLayer:
             with self._lock:
                 self._blank = {unit.offset: data}
         return is_zero(memoryview(data)[start - unit.offset : end - unit.offset])
+
+    def _missing(self) -> tuple[tuple[int, int], ...]:
+        """What no table places, in bytes of the disk."""
+        size = self._geometry.chunk_size
+        found = (
+            (group.first * size, group.count * size)
+            for group in self._index.groups
+            if group.first * size < self.size
+        )
+        return tuple(Runs.of(found).complement(self.size))
 
     def _why_missing(self) -> str:
         missing = self._evidence.missing

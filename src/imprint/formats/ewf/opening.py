@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 GAP_MAX: Final = 100
 """Segments that are looked for behind a missing one."""
 
-_ADVICE: Final = "imprint verify reads what there is, and says what is missing"
+_ADVICE: Final = "--incomplete reads what there is; imprint verify says what is missing"
 
 
 def gather(
@@ -79,7 +79,9 @@ class _Finder:
                 break
             segment = found
             reader.add(segment)
-        return reader.finish()
+        evidence = reader.finish()
+        evidence.shows_missing = self._tolerates
+        return evidence
 
     def _next(self, before: Segment, reader: Reader) -> Segment | None:
         """The next segment that is there; those between are told to ``reader``."""

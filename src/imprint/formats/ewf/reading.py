@@ -64,6 +64,7 @@ class SetReader:
             "digest": self._read_digest,
             "hash": self._read_hash,
             "xhash": self._read_xhash,
+            "ltree": self._read_tree,
         }
 
     def add(self, segment: Segment) -> None:
@@ -113,6 +114,11 @@ class SetReader:
         evidence = self._evidence
         if self._geometry is None:
             raise CorruptImageError("expected a volume section, found none", name=self.name)
+        if self._geometry.media_type == "logical":
+            # The volume does not count: the tables and the tree do.
+            chunks = sum(group.count for run in self._runs for group in run)
+            size = chunks * self._geometry.chunk_size
+            self._geometry = replace(self._geometry, chunks=chunks, size=size)
         evidence.geometry = self._geometry
         for kind in ("header", "xheader", "header2"):  # the later ones know more
             evidence.case.update(self._case.get(kind, {}))
@@ -283,6 +289,9 @@ class SetReader:
         for name in ("md5", "sha1", "sha256"):
             if name in found:
                 self._keep_hash(segment, name, found[name].lower())
+
+    def _read_tree(self, segment: Segment, section: Section) -> None:
+        self._evidence.tree = (segment.storage, section.start, section.end)
 
     def _is_sound(self, segment: Segment, section: Section, data: bytes, size: int) -> bool:
         if len(data) == size and is_sound(data):

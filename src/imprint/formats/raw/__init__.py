@@ -38,8 +38,10 @@ SPLIT: Final = Option(
 class RawLayer:
     """Disk offset and storage offset are the same."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, warnings: tuple[str, ...] = ()) -> None:
+        """``warnings`` are what to say of the file."""
         self._storage = storage
+        self._warnings = warnings
 
     @property
     def size(self) -> int:
@@ -65,7 +67,7 @@ class RawLayer:
 
     def info(self) -> ImageInfo:
         """Only the size."""
-        return ImageInfo("raw", self.size)
+        return ImageInfo("raw", self.size, warnings=self._warnings)
 
     def place(self, offset: int, length: int) -> Extent:
         """All bytes have their place."""
@@ -111,7 +113,8 @@ class RawFormat:
         found = pieces.others(storage, opener)
         if found:
             return Image(pieces.PiecesLayer([storage, *found]), name=storage.name)
-        return Image(RawLayer(storage), name=storage.name)
+        layer = RawLayer(storage, pieces.warnings(storage, opener))
+        return Image(layer, name=storage.name)
 
     def edit(self, storage: Storage, opener: Opener) -> WritableImage:
         """The caller has made sure that the user said *raw*."""

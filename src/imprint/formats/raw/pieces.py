@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 PIECES_MAX: Final = 4096
 """Each is an open file."""
 
-_FIRST: Final = re.compile(r"(.+\.)(0{1,4}[01])", re.DOTALL)
+_FIRST: Final = re.compile(r"(.+\.)(0{1,4}1)", re.DOTALL)
+_ZEROTH: Final = re.compile(r"(.+\.)(0{2,5})", re.DOTALL)
 _PIECE_BYTES_MIN: Final = 4096
 
 
@@ -87,7 +88,7 @@ def others(storage: Storage, opener: Opener) -> list[Storage]:
         CorruptImageError: if one is missing, or has another size than it must.
     """
     match = _FIRST.fullmatch(PurePath(storage.name).name)
-    if match is None or not storage.size:
+    if match is None or not storage.size or _exists(storage, opener, _name(match, -1)):
         return []
     found: list[Storage] = []
     try:
@@ -102,6 +103,24 @@ def others(storage: Storage, opener: Opener) -> list[Storage]:
             piece.close()
         raise
     return found
+
+
+def warnings(storage: Storage, opener: Opener) -> tuple[str, ...]:
+    """What to say of a file that is read alone: some programs count from ``disk.000`` on.
+
+    Such names mean other things as well, so that these pieces are not put together.
+    """
+    match = _ZEROTH.fullmatch(PurePath(storage.name).name)
+    if match is None or not _exists(storage, opener, _name(match, 1)):
+        return ()
+    return (f"is read alone; {_name(match, 1)} beside it may be the next piece of the same disk",)
+
+
+def _exists(storage: Storage, opener: Opener, name: str) -> bool:
+    found = _sibling(storage, opener, name)
+    if found is not None:
+        found.close()
+    return found is not None
 
 
 def _check(storage: Storage, found: list[Storage], opener: Opener, match: re.Match[str]) -> None:
@@ -250,7 +269,7 @@ class PiecesTarget:
                 raise RefusedError(
                     f"would be taken for a piece of {match.group()}",
                     name=name,
-                    advice="--force removes it",
+                    advice="--force removes it along with the image that it is of",
                 )
             old.close()
             yield name

@@ -17,10 +17,11 @@ import struct
 from array import array
 from typing import TYPE_CHECKING, Final
 
+from imprint.core.ascending import AscendingUnits
 from imprint.core.buffers import is_zero
 from imprint.core.contracts import Order, Traits
 from imprint.core.errors import TargetError
-from imprint.core.units import align_down, align_up, div_up
+from imprint.core.units import align_up, div_up
 from imprint.formats.vmdk import inflate, layout
 from imprint.formats.vmdk.create import DESCRIPTOR_SECTORS, Plan, packed_text
 from imprint.formats.vmdk.layout import (
@@ -42,7 +43,7 @@ _FLAGS: Final = layout.FLAG_NEWLINES | layout.FLAG_COMPRESSED | layout.FLAG_MARK
 _GRAIN_MARKER: Final = struct.Struct("<QI")
 
 
-class StreamTarget:
+class StreamTarget(AscendingUnits):
     """A target that compresses; see :class:`~imprint.core.contracts.Encoding`."""
 
     def __init__(
@@ -54,18 +55,15 @@ class StreamTarget:
         when_done: Callable[[], None] = lambda: None,
     ) -> None:
         """Writes header and descriptor, ``text``; ``when_done`` is called when all is there."""
+        super().__init__(made.grain)
         self._when_done = when_done
         self._storage = storage
         self._made = made
-        self._grain = made.grain
         self._header = stream_header(made)
         self._directory = array("I", bytes(4 * div_up(made.size, made.grain * ENTRIES_PER_TABLE)))
         self._table = _empty_table()
         self._number = 0  # of that table
-        self._next_grain = 0  # the first one that may still come
         self._position = self._header.overhead  # in sectors
-        self._partial: bytearray | None = None
-        self._partial_offset = 0
         storage.write(memoryview(self._header.pack() + packed_text(text)), 0)
 
     @property
@@ -98,36 +96,6 @@ class StreamTarget:
             units.append(unit.ljust(align_up(len(unit), SECTOR), b"\0"))
         return units
 
-    def write_encoded(self, units: list[bytes], offset: int) -> None:
-        """Append grains."""
-        self._finish_partial()
-        self._store(units, offset // self._grain)
-
-    def write(self, data: memoryview, offset: int) -> None:
-        """Append ``data``, whatever its borders are."""
-        position, end = offset, offset + len(data)
-        while position < end:
-            start = align_down(position, self._grain)
-            stop = end if end == self.size else align_down(end, self._grain)
-            if position == start and stop > start:
-                piece = data[position - offset : stop - offset]
-                self.write_encoded(self.encode(piece, position), position)
-            else:
-                stop = min(end, start + self._grain)
-                buffer = self._open_partial(start)
-                buffer[position - start : stop - start] = data[position - offset : stop - offset]
-            position = stop
-
-    def zero(self, offset: int, length: int) -> None:
-        """What is not written is zero; what was written to the last grain is taken back."""
-        if offset < self._next_grain * self._grain:
-            raise self._not_ascending(offset)
-        if self._partial is not None:
-            first = max(0, offset - self._partial_offset)
-            last = min(len(self._partial), offset + length - self._partial_offset)
-            if first < last:
-                self._partial[first:last] = bytes(last - first)
-
     def commit(self) -> None:
         """Write the last table, the directory and the footer, and let the file take its name."""
         self._finish_partial()
@@ -145,9 +113,7 @@ class StreamTarget:
         """Forget it all; of a pipe, what has left has left."""
         self._storage.abort()
 
-    def _store(self, units: list[bytes], index: int) -> None:
-        if units and index < self._next_grain:
-            raise self._not_ascending(index * self._grain)
+    def _append_units(self, units: list[bytes], index: int) -> None:
         pieces: list[bytes] = []
         sectors = 0
         for grain, unit in enumerate(units, index):
@@ -163,7 +129,7 @@ class StreamTarget:
             pieces.append(unit)
             sectors += len(unit) // SECTOR
         self._append(b"".join(pieces))
-        self._next_grain = index + len(units)
+        self._next_unit = index + len(units)
 
     def _finish_table(self) -> None:
         """Write the table at hand behind its grains; if it has none, it is left out."""
@@ -185,27 +151,6 @@ class StreamTarget:
                 raise TargetError("expected a stream of at most 2 TiB", name=self.name)
             self._storage.write(memoryview(data), self._position * SECTOR)
             self._position += len(data) // SECTOR
-
-    def _open_partial(self, start: int) -> bytearray:
-        """The buffer of the grain at ``start``, which is written piece by piece."""
-        if self._partial is None or self._partial_offset != start:
-            self._finish_partial()
-            if start < self._next_grain * self._grain:
-                raise self._not_ascending(start)
-            self._partial = bytearray(min(self._grain, self.size - start))
-            self._partial_offset = start
-        return self._partial
-
-    def _finish_partial(self) -> None:
-        if self._partial is not None:
-            data, self._partial = self._partial, None
-            units = self.encode(memoryview(data), self._partial_offset)
-            self._store(units, self._partial_offset // self._grain)
-
-    def _not_ascending(self, offset: int) -> TargetError:
-        return TargetError(
-            f"expected ascending writes, found one at 0x{offset:x}", name=self.name, offset=offset
-        )
 
 
 def stream_header(made: Plan) -> SparseHeader:

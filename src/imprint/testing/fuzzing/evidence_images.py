@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from imprint.core.units import KIB
 from imprint.formats.ewf import layout, layout2
+from imprint.formats.ewf.logical import TreeHeader
 from imprint.testing import ewf_image
 from imprint.testing.fuzzing.images import image_target, made, put_u32, small_disk
 from imprint.testing.fuzzing.target import Place
@@ -25,6 +27,7 @@ def targets() -> Iterator[Target]:
     tables = (Place(layout.TableHeader, b"table\0", -76), Place(layout.SmartVolume, b"SMART", 85))
     yield image_target("e01", _e01_seeds, (*places, *tables), words=_KINDS, seal=seal)
     yield image_target("s01", _s01_seeds, (*places, *tables), words=_KINDS, seal=seal)
+    yield image_target("l01", _l01_seeds, (*sections, *tables), words=_KINDS, seal=seal)
     descriptors = tuple(Place(layout2.Descriptor2, at) for at in (-64, -144, -224))
     yield image_target(
         "ex01", _ex01_seeds, (Place(layout2.FileHeader2), *descriptors), seal=seal_second
@@ -47,6 +50,10 @@ def seal(content: bytearray) -> None:
             _seal(content, data, layout.TableHeader.SIZE)
             count = int.from_bytes(content[data : data + 4], "little")
             _seal(content, data + layout.TableHeader.SIZE, 4 * count + 4)
+        elif kind == b"ltree" and following <= len(content):
+            content[data : data + 16] = hashlib.md5(
+                content[data + TreeHeader.SIZE : following], usedforsecurity=False
+            ).digest()
         elif kind == b"error2":
             _seal(content, data, layout.ErrorHeader.SIZE)
         if following <= at:
@@ -92,6 +99,10 @@ def _e01_seeds() -> list[bytes]:
 
 def _s01_seeds() -> list[bytes]:
     return [ewf_image.s01(small_disk(64 * KIB))]
+
+
+def _l01_seeds() -> list[bytes]:
+    return [ewf_image.l01({"a": b"text" * 3000, "b": b"", "c": small_disk(8 * KIB)})]
 
 
 def _ex01_seeds() -> list[bytes]:

@@ -315,23 +315,31 @@ class Engine:
         self._unsure += self.areas.within(start, end)
         self.areas.set(start, end, state)
         if len(self._unsure) >= self._settings.probe_after:
-            if self._known_good is not None:
-                self._probe(self._known_good)
+            self._probe()
             self._unsure.clear()
 
-    def _probe(self, position: int) -> None:
-        """Read what was good.
+    def _probe(self) -> None:
+        """Read what was good, in this run or before.
 
         Raises:
-            VanishedError: if it is not any more.
+            VanishedError: if it is not any more, wherever one looks.
         """
-        length = min(self._sector, self.areas.size - position)
-        try:
-            self._reader.read(position, length)
-        except ReadError as error:
+        good = self.areas.runs(State.GOOD).starts
+        places = [good[0], good[len(good) // 2], good[-1]] if good else []
+        if self._known_good is not None:
+            places.append(self._known_good)
+        last: ReadError | None = None
+        for position in reversed(places):
+            try:
+                self._reader.read(position, min(self._sector, self.areas.size - position))
+            except ReadError as error:
+                last = error
+            else:
+                return
+        if last is not None:
             raise VanishedError(
-                "the medium does not answer any more, not even where it was good", name=error.name
-            ) from error
+                "the medium does not answer any more, not even where it was good", name=last.name
+            ) from last
 
     def _take_back(self) -> None:
         """What failed because the medium was gone has not been tried."""

@@ -29,6 +29,7 @@ EXAMPLES = """\
 
 _DAMAGED_EXIT: Final = 1
 _RANGES_SHOWN: Final = 4
+_FILES_SHOWN: Final = 20
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Check; 0 if it is sound, 1 if not, and also after a repair if something is lost."""
+    from imprint.endpoints.damaged_files import damaged_files
     from imprint.repository.check import check
     from imprint.repository.check_report import CheckOptions
     from imprint.repository.signing import read_trusted
@@ -80,6 +82,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             CheckOptions(
                 read_data=subset,
                 trusted=trusted,
+                files_of=damaged_files(repository),
                 workers=args.workers,
                 on_event=console.on_event,
                 cancel=console.cancel,
@@ -141,8 +144,10 @@ def _print_damage(damage: Sequence[SnapshotDamage], console: Console) -> None:
             console.print(f"  {exact(length)} at {start}")
         if len(ranges) > _RANGES_SHOWN:
             console.print(f"  and {len(ranges) - _RANGES_SHOWN} more; --json lists them")
-        for name in item.files:
+        for name in item.files[:_FILES_SHOWN]:
             console.print(f"  {name}")
+        if len(item.files) > _FILES_SHOWN:
+            console.print(f"  and {len(item.files) - _FILES_SHOWN} more; --json lists them")
 
 
 def _print_repaired(repaired: RepairReport, console: Console) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from imprint.cli import options, repositories
@@ -24,8 +22,6 @@ EXAMPLES = """\
 """
 
 _PERIODS: Final = ("hourly", "daily", "weekly", "monthly", "yearly")
-_WITHIN: Final = re.compile(r"(\d{1,6})([hdw])\Z")
-_UNITS: Final = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _COUNT_DIGITS_MAX: Final = 6
 
 
@@ -49,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-within",
         metavar="TIME",
-        type=_within,
+        type=options.duration,
         help="keep what is not older, seen from the newest: 12h, 30d or 8w",
     )
     parser.add_argument(
@@ -187,11 +183,3 @@ def _count(text: str) -> int:
     if not text.isdecimal() or len(text) > _COUNT_DIGITS_MAX:
         raise argparse.ArgumentTypeError(f"expected a number or all, found {text!r:.80}")
     return int(text)
-
-
-def _within(text: str) -> timedelta:
-    """For how long to keep, as an argument."""
-    match = _WITHIN.match(text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"expected a time like 12h, 30d or 8w, found {text!r:.80}")
-    return int(match[1]) * _UNITS[match[2]]

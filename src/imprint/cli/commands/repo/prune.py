@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from imprint.cli import options, repositories
 from imprint.core.units import format_size
+from imprint.repository.sessions import EXPIRY_MIN_S, EXPIRY_S
 
 if TYPE_CHECKING:
-    import argparse
-
     from imprint.cli.console import Console
     from imprint.repository.prune import Report
     from imprint.repository.repository import Repository
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   imprint repo prune /srv/images --dry-run
   imprint repo prune /srv/images --max-waste 10
+  imprint repo prune /srv/images --expire-sessions 1h     after a host has died
 """
 
 _PERCENT_ALL: Final = 100
@@ -32,9 +34,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=30,
         help="packs of which a larger part is not needed are made anew (default: 30)",
     )
+    parser.add_argument(
+        "--expire-sessions",
+        metavar="TIME",
+        type=_expiry,
+        default=timedelta(seconds=EXPIRY_S),
+        help="wait for nobody who has given no sign of life for so long, at least 1h (default: 1d)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be removed")
     repositories.add_access(parser)
     options.add_output(parser)
+
+
+def _expiry(text: str) -> timedelta:
+    """For how long a session lives without renewal, as an argument."""
+    found = options.duration(text)
+    if found.total_seconds() < EXPIRY_MIN_S:
+        raise argparse.ArgumentTypeError(f"expected 1h or more, found {text!r}")
+    return found
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -54,6 +71,7 @@ def prune(repository: Repository, args: argparse.Namespace, console: Console) ->
             repository,
             Options(
                 waste_max=args.max_waste / _PERCENT_ALL,
+                expiry_s=args.expire_sessions.total_seconds(),
                 dry_run=args.dry_run,
                 on_event=console.on_event,
                 cancel=console.cancel,

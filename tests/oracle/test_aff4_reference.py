@@ -10,7 +10,7 @@ import pytest
 from imprint import formats
 from imprint.core.errors import FormatError, ImagingError, UnsupportedFeatureError
 from imprint.core.extent import Kind
-from imprint.core.formats import Checkable
+from imprint.core.formats import Checkable, Gapped
 from imprint.core.units import KIB, MIB
 from imprint.endpoints.gate import FolderGate
 from imprint.endpoints.hashing import verify_disk
@@ -116,6 +116,20 @@ def test_a_stripe_without_its_sibling_is_refused(references: Path) -> None:
     content = (references / "AFF4Std/Striped/Base-Linear_1.aff4").read_bytes()
     with pytest.raises(FormatError, match="beside it"):
         formats.get("aff4").open(MemoryStorage(content, name="one.aff4"), DictOpener())
+
+
+def test_around_a_missing_stripe_the_rest_can_be_read(references: Path) -> None:
+    """Fails if one half of a set is of no use, or what is missing is not told."""
+    content = (references / "AFF4Std/Striped/Base-Linear_1.aff4").read_bytes()
+    format_ = formats.get("aff4")
+    assert isinstance(format_, Gapped)
+    half = format_.open_incomplete(MemoryStorage(content, name="one.aff4"), DictOpener())
+    with half, opened(references / "AFF4Std/Base-Linear.aff4") as whole:
+        assert any("missing" in warning for warning in half.info().warnings)
+        kinds = [extent.kind for extent in half.extents(0, half.size)]
+        assert Kind.BAD in kinds
+        first = next(e for e in half.extents(0, half.size) if e.kind is Kind.ENCODED)
+        assert half.read_at(first.offset, 32768) == whole.read_at(first.offset, 32768)
 
 
 def test_nine_exabytes_are_read_here_and_there(references: Path) -> None:
