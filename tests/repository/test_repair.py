@@ -230,8 +230,9 @@ def test_a_damaged_object_that_condemns_is_removed() -> None:
     repository = small_repository()
     put_disk(repository, disk_content(8))
     repository.store.put("condemned/" + "0" * 32, (b"rotten",))
-    with pytest.raises(RepositoryError):
+    with pytest.raises(RepositoryError) as caught:
         put_disk(repository, disk_content(8, seed=1))
+    assert "check --repair" in str(caught.value.advice)
     repaired(repository)
     put_disk(repository, disk_content(8, seed=1))
 

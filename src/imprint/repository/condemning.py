@@ -71,6 +71,9 @@ def list_condemned(store: ObjectStore, protection: Protection) -> list[Condemned
             found.append(_read(store, protection, item.name))
         except MissingObjectError:
             continue  # that prune has come to its end meanwhile
+        except RepositoryError as failure:
+            failure.advice = failure.advice or "imprint repo check --repair puts it right"
+            raise
     return found
 
 
