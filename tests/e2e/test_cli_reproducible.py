@@ -23,9 +23,9 @@ def test_an_image_can_be_made_again(
     program: Program, disk: Path, tmp_path: Path, name: str, options: list[str]
 ) -> None:
     """Fails if two builds of one image differ, so that nobody can check one by the other."""
-    known = [option.name for option in formats.get(name).options]
-    if options and "compression" not in known:
-        pytest.skip(f"{name} has no compression")
+    known = {option.name: option.choices for option in formats.get(name).options}
+    if options and "zstd" not in known.get("compression", ()):
+        pytest.skip(f"{name} has no Zstandard compression")
     for folder in ("one", "two"):  # not two names: some formats write their own into the file
         (tmp_path / folder).mkdir()
         result = program(

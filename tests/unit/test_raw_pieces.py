@@ -107,3 +107,12 @@ def test_splits_that_make_no_sense_are_refused(tmp_path: Path, name: str, option
     done = Program(tmp_path)("convert", "disk.raw", name, "-O", "raw", "-o", options)
     assert done.exit_code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["disk.raw"]
+
+
+def test_split_is_what_the_format_calls_it(tmp_path: Path) -> None:
+    """Fails if a capture ignores the size of files that was asked for."""
+    (tmp_path / "disk.raw").write_bytes(DISK)
+    program = Program(tmp_path)
+    program.ok("capture", "disk.raw", "new.001", "--split", "128K")
+    assert len(list(tmp_path.glob("new.00?"))) == 4
+    assert program("capture", "disk.raw", "new.vdi", "--split", "128K").exit_code == 2

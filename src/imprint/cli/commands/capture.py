@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from imprint.cli import copying, evidence_options, options, pieces, rescuing, several
 from imprint.cli.console import exact
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from imprint.cli.console import Console
     from imprint.endpoints.evidence import EvidenceLog
+
+_SPLITTING: Final = ("split", "segment_size")
+"""What formats call the size of their files."""
 
 EXAMPLES = """\
   imprint capture /dev/sdb laptop.qcow2 --verify
@@ -39,6 +42,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="read the finished target back and compare its hashes with those of the source",
     )
     several.add_arguments(parser)
+    parser.add_argument(
+        "--split",
+        metavar="SIZE",
+        type=options.size,
+        help="write several files of at most so many bytes: raw (disk.001 …) and E01",
+    )
     copying.add_arguments(parser)
     options.add_used(parser, prove=True)
     rescuing.add_arguments(parser)
@@ -48,6 +57,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Capture; areas that cannot be read become zeros, and are listed."""
+    if args.split is not None:
+        args.option = [*args.option, _split(args)]
     return evidence_options.recorded(args, console, lambda log: _capture(args, console, log))
 
 
@@ -90,6 +101,22 @@ def _capture(args: argparse.Namespace, console: Console, log: EvidenceLog | None
     if failed or is_wrong:
         return failed or several.DIFFERS_EXIT
     return copying.UNREADABLE_EXIT if report.bad else 0
+
+
+def _split(args: argparse.Namespace) -> tuple[str, str]:
+    """``--split`` as the option that the target's format has for it.
+
+    Raises:
+        UsageError: if it has none.
+    """
+    from imprint.endpoints.target import TargetRequest
+
+    if not copying.is_repository(args.target):
+        format_ = TargetRequest(args.target, args.target_format).chosen_format()
+        for option in format_.options:
+            if option.name in _SPLITTING:
+                return option.name, str(args.split)
+    raise UsageError("--split makes no sense: images of this kind are one file", name=args.target)
 
 
 def _hashes(args: argparse.Namespace) -> tuple[str, ...]:
