@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.units import GIB
 from imprint.objects.names import check_name
+from imprint.objects.over import OverStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from imprint.objects.contract import ObjectInfo, ObjectStore
+    from imprint.objects.contract import ObjectStore
 
 SIZE_MAX: Final = 4 * GIB
 """Of a cache of which nobody said how large it may be."""
@@ -52,7 +53,7 @@ class CacheOptions:
     parts: tuple[str, ...] = ("packs/",)
 
 
-class CachedStore:
+class CachedStore(OverStore):
     """A place that is asked once for what does not change.
 
     An object that another process deletes can be read until its entry makes room for others;
@@ -61,7 +62,7 @@ class CachedStore:
 
     def __init__(self, inner: ObjectStore, options: CacheOptions) -> None:
         """Takes over ``inner``."""
-        self._inner = inner
+        super().__init__(inner)
         self._options = options
         self._folder = _Folder(options.folder, options.size_max)
 
@@ -69,16 +70,6 @@ class CachedStore:
     def inner(self) -> ObjectStore:
         """The place itself: for who has to know what is really there."""
         return self._inner
-
-    @property
-    def name(self) -> str:
-        """What errors call it."""
-        return self._inner.name
-
-    @property
-    def latency_s(self) -> float:
-        """Of what is not in the cache."""
-        return self._inner.latency_s
 
     def get(self, name: str) -> bytes:
         """All of an object."""
@@ -108,18 +99,6 @@ class CachedStore:
         if name.startswith((*self._options.whole, *self._options.parts)):
             self._folder.forget(self._key(name))
         self._inner.delete(name)
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """The objects below a prefix."""
-        return self._inner.list(prefix)
-
-    def stat(self, name: str) -> ObjectInfo | None:
-        """What is known of one object."""
-        return self._inner.stat(name)
-
-    def close(self) -> None:
-        """Close the place; the cache stays."""
-        self._inner.close()
 
     def _key(self, name: str) -> str:
         return f"{self._inner.name}\0{check_name(name)}"

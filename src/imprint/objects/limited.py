@@ -6,10 +6,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+from imprint.objects.over import OverStore
 
-    from imprint.objects.contract import ObjectInfo, ObjectStore
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from imprint.objects.contract import ObjectStore
 
 _BURST_S = 1.0  # what was not used so long may be used at once
 
@@ -33,7 +35,7 @@ class Bucket:
             time.sleep(wait_s)
 
 
-class LimitedStore:
+class LimitedStore(OverStore):
     """A place to and from which bytes flow at limited rates.
 
     The rates hold on average: an object travels at once, and is waited for before it is sent,
@@ -50,19 +52,9 @@ class LimitedStore:
             upload: bytes per second; ``None``: no limit.
             download: bytes per second; ``None``: no limit.
         """
-        self._inner = inner
+        super().__init__(inner)
         self._upload = Bucket(upload) if upload else None
         self._download = Bucket(download) if download else None
-
-    @property
-    def name(self) -> str:
-        """What errors call it."""
-        return self._inner.name
-
-    @property
-    def latency_s(self) -> float:
-        """Of a small request."""
-        return self._inner.latency_s
 
     def get(self, name: str) -> bytes:
         """All of an object."""
@@ -79,22 +71,6 @@ class LimitedStore:
         if self._upload is not None:
             self._upload.take(sum(map(len, parts)))
         self._inner.put(name, parts, only_new=only_new)
-
-    def delete(self, name: str) -> None:
-        """Remove an object."""
-        self._inner.delete(name)
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """The objects below a prefix."""
-        return self._inner.list(prefix)
-
-    def stat(self, name: str) -> ObjectInfo | None:
-        """What is known of one object."""
-        return self._inner.stat(name)
-
-    def close(self) -> None:
-        """Close the place."""
-        self._inner.close()
 
     def _received(self, data: bytes) -> bytes:
         if self._download is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from imprint.core.errors import NetworkError
 from imprint.objects.contract import MissingObjectError, ObjectExistsError
+from imprint.objects.over import OverStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +45,7 @@ class Retries:
             longest = min(longest * 2, self.pause_max_s)
 
 
-class RetryingStore:
+class RetryingStore(OverStore):
     """A place whose ``NetworkError`` comes only after several attempts.
 
     Everything but ``put`` with ``only_new`` may be done twice with the same result. That one
@@ -54,18 +55,8 @@ class RetryingStore:
 
     def __init__(self, inner: ObjectStore, retries: Retries | None = None) -> None:
         """Takes over ``inner``."""
-        self._inner = inner
+        super().__init__(inner)
         self._retries = retries or Retries()
-
-    @property
-    def name(self) -> str:
-        """What errors call it."""
-        return self._inner.name
-
-    @property
-    def latency_s(self) -> float:
-        """Of a request that succeeds at once."""
-        return self._inner.latency_s
 
     def get(self, name: str) -> bytes:
         """All of an object."""
@@ -119,10 +110,6 @@ class RetryingStore:
     def stat(self, name: str) -> ObjectInfo | None:
         """What is known of one object."""
         return self._retry(lambda: self._inner.stat(name))
-
-    def close(self) -> None:
-        """Close the place."""
-        self._inner.close()
 
     def _retry(self, attempt: Callable[[], _T]) -> _T:
         for pause in self._retries.pauses():
