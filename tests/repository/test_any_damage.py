@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imprint.core.runs import Runs
-from imprint.objects.memory import MemoryStore
 from imprint.repository.check import check
 from imprint.repository.check_report import CheckOptions
 from imprint.repository.copying import CopyOptions, copy_snapshots
@@ -20,6 +19,7 @@ from imprint.repository.subsets import ALL
 from imprint.testing.small_packs import encrypted
 from imprint.testing.small_repositories import (
     CHUNK_BYTES,
+    MortalStore,
     disk_content,
     objects,
     put_disk,
@@ -29,8 +29,6 @@ from imprint.testing.small_repositories import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from imprint.repository.repository import Repository
     from imprint.repository.snapshots import Snapshot
 
@@ -41,28 +39,7 @@ class Death(Exception):  # noqa: N818 - it is not an error of anybody
     """The process is no more."""
 
 
-class Mortal(MemoryStore):
-    """A store whose user dies after some changes."""
-
-    left = 1 << 30
-
-    def put(
-        self, name: str, parts: Sequence[bytes | memoryview], *, only_new: bool = False
-    ) -> None:
-        self._live()
-        super().put(name, parts, only_new=only_new)
-
-    def delete(self, name: str) -> None:
-        self._live()
-        super().delete(name)
-
-    def _live(self) -> None:
-        if self.left == 0:
-            raise Death
-        self.left -= 1
-
-
-def survivors(store: Mortal) -> None:
+def survivors(store: MortalStore) -> None:
     """A day later: the dead one's session has expired."""
     store.left = 1 << 30
     for item in list(store.list("sessions/")):
@@ -142,7 +119,7 @@ def test_any_damage_is_found_and_repaired_as_far_as_can_be(
 @pytest.mark.parametrize("after", range(12))
 def test_a_repair_that_dies_can_be_done_again(after: int) -> None:
     """At any change to the store: rescued chunks stay, and nothing more is lost."""
-    store = Mortal()
+    store = MortalStore(Death())
     repository = small_repository(encrypted(), store=store)
     content = disk_content(12)
     snapshot = put_disk(repository, content)
@@ -172,7 +149,7 @@ def test_a_repair_that_dies_can_be_done_again(after: int) -> None:
 @pytest.mark.parametrize("after", range(8))
 def test_a_rebuild_that_dies_leaves_an_index(after: int) -> None:
     """The old one stays until the new one is whole."""
-    store = Mortal()
+    store = MortalStore(Death())
     repository = small_repository(store=store)
     contents = [disk_content(8, seed=seed) for seed in range(2)]
     snapshots = [put_disk(repository, content) for content in contents]
@@ -188,7 +165,7 @@ def test_a_rebuild_that_dies_leaves_an_index(after: int) -> None:
 @pytest.mark.parametrize("after", range(12))
 def test_a_copy_that_dies_is_seen_whole_or_not_at_all(after: int) -> None:
     """A snapshot is there when all that it needs is."""
-    source, store = small_repository(), Mortal()
+    source, store = small_repository(), MortalStore(Death())
     content = disk_content(12)
     put_disk(source, content)
     target = small_repository(encrypted(), store=store)

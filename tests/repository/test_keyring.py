@@ -24,6 +24,7 @@ from imprint.repository.keyring import (
     remove_key,
 )
 from imprint.testing.repository_keys import CHEAP, ENCRYPTION, SECRETS, key_of, unlocked
+from imprint.testing.small_repositories import MortalStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -179,30 +180,9 @@ def test_who_may_only_add_adds_only_such_keys() -> None:
     assert len(read_keys(store)) == 4
 
 
-class DyingStore(MemoryStore):
-    """A store whose user is killed before one of its changes; ``left`` says how many remain."""
-
-    left = 1 << 30
-
-    def put(
-        self, name: str, parts: Sequence[bytes | memoryview], *, only_new: bool = False
-    ) -> None:
-        self._live()
-        super().put(name, parts, only_new=only_new)
-
-    def delete(self, name: str) -> None:
-        self._live()
-        super().delete(name)
-
-    def _live(self) -> None:
-        if self.left == 0:
-            raise TargetError("killed")
-        self.left -= 1
-
-
 def test_the_last_full_key_is_not_even_gone_for_a_moment() -> None:
     """Broken: whoever is killed in this moment would lock everybody out."""
-    store = DyingStore()
+    store = MortalStore(TargetError("killed"))
     add(store, "admin", Rights.FULL)
     store.left = 0
     with pytest.raises(RefusedError, match="last key"):
@@ -212,7 +192,7 @@ def test_the_last_full_key_is_not_even_gone_for_a_moment() -> None:
 @pytest.mark.parametrize("changes", range(3))
 def test_whoever_is_killed_while_changing_a_key_leaves_one_that_opens(changes: int) -> None:
     """Broken: a power cut would lock everybody out."""
-    store = DyingStore()
+    store = MortalStore(TargetError("killed"))
     add(store, "old", Rights.FULL)
     store.left = changes
     try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import PassphraseError, ReadError, RepositoryError
+from imprint.core.errors import ReadError, RepositoryError
 from imprint.endpoints.files_on import files_on, first_of
+from imprint.endpoints.gate import no_passphrase
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,18 +31,9 @@ def damaged_files(repository: Repository) -> FilesOf:
 
     def files_of(snapshot: Snapshot, ranges: Runs) -> list[str]:
         disk = _Medium(repository.source(snapshot))
-        return first_of(files_on(disk, ranges, refuse), FILES_MAX)
+        return first_of(files_on(disk, ranges, no_passphrase), FILES_MAX)
 
     return files_of
-
-
-def refuse(name: str) -> bytes:
-    """Give no passphrase.
-
-    Raises:
-        PassphraseError: always.
-    """
-    raise PassphraseError("is not looked into", name=name)
 
 
 class _Medium:

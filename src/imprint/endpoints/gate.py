@@ -297,3 +297,12 @@ class UnavailableFile(Unavailable):
 
     def abort(self) -> None:
         """Nothing is open."""
+
+
+def no_passphrase(name: str) -> bytes:
+    """For those who do not look into what is encrypted; see :class:`~imprint.core.contracts.Passphrase`.
+
+    Raises:
+        PassphraseError: always.
+    """
+    raise PassphraseError("is not looked into", name=name)

@@ -14,10 +14,11 @@ from collections import defaultdict
 from operator import sub
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import FormatError, PassphraseError, ReadError
+from imprint.core.errors import FormatError, ReadError
 from imprint.core.events import ignore
 from imprint.core.runs import Runs
 from imprint.core.units import KIB, MIB
+from imprint.endpoints.gate import no_passphrase
 from imprint.endpoints.survey import describe
 from imprint.endpoints.used import VolumeTree
 from imprint.filesystems.files import Locating
@@ -75,13 +76,9 @@ def disk_cuts(source: Source) -> Cuts:
 
 def _volumes(source: Source) -> Iterator[Volume]:
     try:
-        yield from VolumeTree(source, describe(source), _refuse, ignore).volumes()
+        yield from VolumeTree(source, describe(source), no_passphrase, ignore).volumes()
     except (FormatError, ReadError):
         return
-
-
-def _refuse(name: str) -> bytes:
-    raise PassphraseError("is not looked into", name=name)
 
 
 def _files(volume: Volume, limit: int) -> Cuts:

@@ -15,7 +15,7 @@ from imprint.repository.repository import Repository
 from imprint.repository.snapshots import Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from imprint.objects.contract import ObjectStore
     from imprint.repository.protection import Protection
@@ -24,6 +24,37 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 4096
 LEAF_CHUNKS = 8
 GROUP_CHUNKS = 4
+
+
+class MortalStore(MemoryStore):
+    """A store whose user dies before one of its changes.
+
+    Attributes:
+        left: how many changes remain.
+    """
+
+    def __init__(self, death: Exception) -> None:
+        """``death`` is what is raised then."""
+        super().__init__()
+        self.left = 1 << 30
+        self._death = death
+
+    def put(
+        self, name: str, parts: Sequence[bytes | memoryview], *, only_new: bool = False
+    ) -> None:
+        """Make an object, alive."""
+        self._live()
+        super().put(name, parts, only_new=only_new)
+
+    def delete(self, name: str) -> None:
+        """Remove an object, alive."""
+        self._live()
+        super().delete(name)
+
+    def _live(self) -> None:
+        if self.left == 0:
+            raise self._death
+        self.left -= 1
 
 
 def disk_content(chunks: int, *, seed: int = 0, zeros: tuple[int, ...] = ()) -> bytes:

@@ -5,14 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from imprint.core.buffers import is_zero
-from imprint.core.contracts import Encoding, Order, Resumable, Target
+from imprint.core.contracts import Encoding, Order, Resumable, Source, Target
 from imprint.core.units import MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from imprint.core.contracts import Traits
-    from imprint.core.extent import Extent
     from imprint.core.runs import Runs
 
 
@@ -24,29 +20,8 @@ class Sink(Protocol):
 
 
 @runtime_checkable
-class Random(Protocol):
+class Random(Source, Protocol):
     """A target that can be written in any order, and read."""
-
-    @property
-    def name(self) -> str:
-        """What errors call it."""
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-
-    @property
-    def traits(self) -> Traits:
-        """What a writer has to know."""
-
-    def readinto(self, buffer: memoryview, offset: int) -> None:
-        """As of a source."""
-
-    def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """As of a source."""
-
-    def close(self) -> None:
-        """As of a source."""
 
     def write(self, data: memoryview, offset: int) -> None:
         """As of a target."""

@@ -78,7 +78,7 @@ def _tell_ranges(repository: Repository, older: Snapshot, newer: Snapshot, conso
 def _tell_files(repository: Repository, older: Snapshot, newer: Snapshot, console: Console) -> str:
     from imprint.core.runs import Runs
     from imprint.endpoints.changed_files import changed_files
-    from imprint.endpoints.damaged_files import refuse
+    from imprint.endpoints.gate import no_passphrase
     from imprint.repository.differences import changed_ranges
 
     count = 0
@@ -86,7 +86,7 @@ def _tell_files(repository: Repository, older: Snapshot, newer: Snapshot, consol
         repository.source(older),
         repository.source(newer),
         Runs.of(changed_ranges(repository, older, newer)),
-        refuse,
+        no_passphrase,
         on_event=console.on_event,
     ):
         count += 1
