@@ -300,7 +300,7 @@ class UnavailableFile(Unavailable):
 
 
 def no_passphrase(name: str) -> bytes:
-    """For those who do not look into what is encrypted; see :class:`~imprint.core.contracts.Passphrase`.
+    """A :class:`~imprint.core.contracts.Passphrase` of those who do not look into what is locked.
 
     Raises:
         PassphraseError: always.
