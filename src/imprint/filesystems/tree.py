@@ -1,0 +1,134 @@
+"""Names, facts and contents of the files of a volume: the contract of all that can list them.
+
+Nothing is mounted and nothing is written. What is said of a damaged file system is taken as far
+as it goes: what cannot be followed is a note, and the rest is told.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imprint.core.contracts import Source
+
+
+class Type(enum.Enum):
+    """What an entry of a folder is."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    LINK = "link"
+    """A symbolic one."""
+    CHARACTER = "character"
+    BLOCK = "block"
+    FIFO = "fifo"
+    SOCKET = "socket"
+    OTHER = "other"
+    """What has no facts any more, or none of the above."""
+    SYSTEM = "system"
+    """Of the file system itself: a table that it, or a library, calls a file."""
+
+
+class Times(NamedTuple):
+    """When something happened to a file, in ns since 1970 (UTC); ``None``: not kept there."""
+
+    modified: int | None = None
+    """Its content."""
+    accessed: int | None = None
+    changed: int | None = None
+    """Its facts: what Unix calls ctime."""
+    created: int | None = None
+
+
+class Entry(NamedTuple):
+    """A name in a file system.
+
+    Attributes:
+        path: from its root, which is ``/``; bytes that are not UTF-8 are lone surrogates, as
+            ``os.fsdecode`` makes them.
+        inode: its number, of whatever the file system numbers.
+        type: what it is.
+        size: of its content, in bytes.
+        times: of it.
+        mode: its permissions, without its type; ``0`` where there are none.
+        owner: its number.
+        group: its number.
+        links: how many names it has; ``0`` where that is not kept.
+        extents: where its content lies, ``(offset, length)`` in bytes of the volume, whole blocks;
+            those of a file that is stored within its inode are none.
+        target: of a symbolic link, as it stands there.
+        streams: names of further contents: NTFS's alternate data streams, HFS+'s resource fork.
+        is_deleted: the name, or what it stood for, was given up; ``path`` is what is left of it.
+        is_allocated: what it stands for is in use: by another file, if the name is deleted.
+    """
+
+    path: str
+    inode: int
+    type: Type
+    size: int
+    times: Times = Times()
+    mode: int = 0
+    owner: int = 0
+    group: int = 0
+    links: int = 0
+    extents: tuple[tuple[int, int], ...] = ()
+    target: str | None = None
+    streams: tuple[str, ...] = ()
+    is_deleted: bool = False
+    is_allocated: bool = True
+
+    @property
+    def name(self) -> str:
+        """The last part of the path; empty for the root."""
+        return self.path.rpartition("/")[2]
+
+
+class FileTree(Protocol):
+    """A file system, by folders. For one thread, but for what :meth:`content` gives.
+
+    Attributes:
+        notes: what could not be followed, one sentence each, without a full stop.
+    """
+
+    notes: list[str]
+
+    def root(self) -> Entry:
+        """The folder that holds all others.
+
+        Raises:
+            CorruptImageError: if it cannot be read.
+            ReadError: the same.
+        """
+
+    def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
+        """What is in a folder, without ``.`` and ``..``, in any order; may be asked again.
+
+        Ends, whatever the folder says, and holds no more than a part of a very large one. What
+        cannot be read becomes a note. Folders may hold folders that hold them:
+        :func:`walk` sees to it.
+
+        Args:
+            folder: an entry of this tree that is a directory.
+            deleted: tell deleted names as well, where the file system keeps them.
+        """
+
+    def content(self, entry: Entry, stream: str | None = None) -> Source:
+        """The bytes of a file, by threads as many as like; it may not outlive the volume.
+
+        Holes of a sparse file are holes. Of a deleted file, what lies now where it lay.
+
+        Args:
+            entry: of this tree, of any type that has bytes.
+            stream: one of :attr:`Entry.streams`; ``None``: the content proper.
+
+        Raises:
+            CorruptImageError: if what it is made of cannot be followed.
+            UnsupportedFeatureError: if it is stored in a way that is not understood.
+            ReadError: if that cannot be read.
+        """
+
+    def close(self) -> None:
+        """Give back processes and tables, but not the volume. Calling again changes nothing."""
