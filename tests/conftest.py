@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+# What programs keep of a user between two runs: not in the home of who runs the tests.
+_STATE = tempfile.TemporaryDirectory(prefix="imprint-state-")
+os.environ["XDG_STATE_HOME"] = _STATE.name
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -343,6 +343,31 @@ def test_keys_can_be_added_changed_and_removed(program: Program, disk: Path) -> 
     assert "is not encrypted" in program.refuses(3, "repo", "list", "plain", *host)[0]
 
 
+def test_a_store_cannot_pretend_that_a_repository_was_never_encrypted(
+    program: Program, disk: Path
+) -> None:
+    """Fails if who can change the store is sent in the clear what is added from then on."""
+    program.environment["IMPRINT_PASSPHRASE"] = "one"
+    program.ok("repo", "init", "e", "--encrypt")
+    program.ok("capture", disk, "repo:e::disk")
+    program.ok("repo", "init", "plain")
+    shutil.rmtree(program.folder / "e")
+    (program.folder / "plain").rename(program.folder / "e")
+    message, advice = program.refuses(7, "capture", disk, "repo:e::disk")
+    assert "expected an encrypted repository" in message
+    program.refuses(7, "repo", "list", "../" + program.folder.name + "/e")
+    assert not packs_of(program.folder / "e")
+
+    pin = program.folder / advice.rpartition(" ")[2]
+    pin.unlink()
+    program.ok("capture", disk, "repo:e::disk")
+    shutil.rmtree(program.folder / "e")
+    program.ok("repo", "init", "e", "--encrypt")
+    shutil.rmtree(program.folder / "e")
+    program.ok("repo", "init", "e")  # as its owner says himself
+    program.ok("capture", disk, "repo:e::disk")
+
+
 REFUSALS = (
     (2, ("repo", "prune", "r", "--expire-sessions", "0h"), "1h or more"),
     (2, ("repo", "prune", "r", "--expire-sessions", "30"), "expected a time"),

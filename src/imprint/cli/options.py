@@ -261,16 +261,24 @@ def place_opener(args: argparse.Namespace) -> Callable[[str], ObjectStore]:
             bandwidth=Bandwidth(
                 getattr(args, "limit_upload", None), getattr(args, "limit_download", None)
             ),
-            cache=CacheOptions(folder or _cache_folder(), SIZE_MAX if limit is None else limit),
+            cache=CacheOptions(
+                folder or _own_folder("XDG_CACHE_HOME", ".cache"),
+                SIZE_MAX if limit is None else limit,
+            ),
         )
 
     return open_it
 
 
-def _cache_folder() -> Path:
+def pins() -> Path:
+    """Where is kept which repositories were encrypted when this user opened them last."""
+    return _own_folder("XDG_STATE_HOME", ".local/state") / "repositories"
+
+
+def _own_folder(variable: str, usual: str) -> Path:
     """Source: XDG Base Directory Specification 0.8."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "imprint"
+    base = os.environ.get(variable, "")
+    return (Path(base) if base.startswith("/") else Path.home() / usual) / "imprint"
 
 
 def add_used(parser: argparse.ArgumentParser, *, prove: bool = False) -> None:
@@ -362,6 +370,7 @@ def access(
         passphrase=passphrase(args.passphrase_file, console, asks=asks),
         key_file=getattr(args, "key_file", None),
         open_place=place_opener(args),
+        pins=pins(),
         snapshot=snapshot,
         size_policy=_POLICIES[policy],
         used=used(args) if is_source else None,

@@ -46,6 +46,7 @@ def access(args: argparse.Namespace, console: Console, *, is_new: bool = False) 
         passphrase=passphrase(args.passphrase_file, console, is_new=is_new),
         key_file=args.key_file,
         open_place=options.place_opener(args),
+        pins=options.pins(),
         on_event=console.on_event,
         cancel=console.cancel,
     )

@@ -47,6 +47,8 @@ class Access:
         passphrase: asks for secrets.
         key_file: that unlocks a repository, instead of a passphrase.
         open_place: opens the places of repositories; ``None``: with neither credentials nor cache.
+        pins: folder that keeps which repositories were encrypted when they were opened last;
+            ``None``: nothing does.
         snapshot: name or id of an internal snapshot to read instead of the disk as it is.
         size_policy: which size of an image counts, if its format says it twice; ``None``: the
             format decides. Holds for the parents too.
@@ -62,6 +64,7 @@ class Access:
     passphrase: Passphrase | None = None
     key_file: Path | None = None
     open_place: Callable[[str], ObjectStore] | None = None
+    pins: Path | None = None
     snapshot: str | None = None
     size_policy: SizePolicy | None = None
     used: Policy | None = None

@@ -12,6 +12,7 @@ from imprint.core.extent import Extent, Kind
 from imprint.core.image import Image
 from imprint.core.info import ImageInfo
 from imprint.endpoints.location import FORMAT
+from imprint.endpoints.pins import Pin
 from imprint.objects.contract import MissingObjectError
 from imprint.repository.envelope import What, unwrap
 from imprint.repository.format import NAME as FORMAT_OBJECT
@@ -57,7 +58,7 @@ def open_repository(place: str, access: Access) -> Repository:
     """Open the repository in a place; it has to be closed.
 
     Raises:
-        RepositoryError: if there is none, or a damaged one.
+        RepositoryError: if there is none, or a damaged one, or one that was encrypted before.
         PassphraseError: if it is encrypted, and the secret is missing or wrong; if it is not,
             and there is a key file.
     """
@@ -67,6 +68,9 @@ def open_repository(place: str, access: Access) -> Repository:
         if access.key_file is not None and not repository.protection.is_encrypted:
             # Somebody may have put another one in its place, to be told what was secret.
             raise PassphraseError("is not encrypted: expected a key to open it", name=store.name)
+        if access.pins is not None:
+            pin = Pin(access.pins, place)
+            pin.check(repository.format.id, is_encrypted=repository.protection.is_encrypted)
     except BaseException:
         store.close()
         raise
@@ -87,10 +91,15 @@ def make_repository(
     try:
         secret = secret_of(access)(store.name) if is_encrypted else None
         origin = Origin.PASSPHRASE if access.key_file is None else Origin.FILE
-        return Repository.create(store, secret=secret, origin=origin, level=level, parity=parity)
+        made = Repository.create(store, secret=secret, origin=origin, level=level, parity=parity)
+        if access.pins is not None:
+            pin = Pin(access.pins, place)
+            pin.remove()  # of one that was here before
+            pin.check(made.format.id, is_encrypted=is_encrypted)
     except BaseException:
         store.close()
         raise
+    return made
 
 
 def _check_empty(folder: Path) -> None:
