@@ -60,7 +60,7 @@ class DeviceStorage(DescriptorStorage):
         # The same number as BLKGETSIZE64 gives.
         super().__init__(path, fd, os.lseek(fd, 0, os.SEEK_END), is_writable=is_writable)
         self._sector, self._physical_sector = linux.sector_sizes(fd)
-        self._direct_fd = _open_direct(fd, is_writable=is_writable)
+        self._direct_fd = linux.open_direct(fd, os.O_RDWR if is_writable else os.O_RDONLY)
         self._zeros: memoryview | None = None
 
     @classmethod
@@ -315,16 +315,6 @@ def _check_unused(path: Path) -> None:
         raise TargetBusyError(
             f"expected a device that nobody uses: {'; '.join(uses)}", name=str(path)
         )
-
-
-def _open_direct(fd: int, *, is_writable: bool) -> int | None:
-    """The same device once more, for direct I/O; ``None`` where that is not offered."""
-    flags = (os.O_RDWR if is_writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_DIRECT
-    try:
-        # Not by its path: another node may have taken that name meanwhile.
-        return os.open(f"/proc/self/fd/{fd}", flags)
-    except OSError:
-        return None
 
 
 def _reason(failure: OSError) -> str:

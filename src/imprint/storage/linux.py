@@ -90,6 +90,20 @@ def reread_partitions(fd: int) -> bool:
     return True
 
 
+def open_direct(fd: int, access: int) -> int | None:
+    """The same file or device once more, for direct I/O; ``None`` where that is not offered.
+
+    Args:
+        fd: open on it.
+        access: ``os.O_RDONLY`` or the like.
+    """
+    try:
+        # Not by its path: something else may have taken that name meanwhile.
+        return os.open(f"/proc/self/fd/{fd}", access | os.O_CLOEXEC | os.O_DIRECT)
+    except (OSError, AttributeError):  # the flag is not everywhere
+        return None
+
+
 def is_aligned(buffer: memoryview, alignment: int) -> bool:
     """Whether a writable, non-empty buffer begins at a multiple of ``alignment`` in memory."""
     import ctypes  # only direct I/O wants to know

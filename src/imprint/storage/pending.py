@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 from imprint.core.errors import RefusedError, TargetBusyError, TargetError
 from imprint.core.system import fsync_folder, reason_of
 from imprint.storage import linux
+from imprint.storage.direct import DirectWriter
 from imprint.storage.file import FileStorage, lock_exclusively
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class PendingFile(FileStorage):
     def __init__(self, path: Path, partial: Path, fd: int, *, may_replace: bool) -> None:
         """Takes over ``fd``, which is open on ``partial``; use :meth:`create` or :meth:`resume`."""
         super().__init__(partial, fd, is_writable=True)
+        self._direct = DirectWriter(fd)
         self._handed_over = 0
         self._final = path
         self._may_replace = may_replace
@@ -89,7 +91,14 @@ class PendingFile(FileStorage):
 
     def write(self, data: memoryview, offset: int) -> None:
         """Store all of ``data``, and let the disk begin with it: the end has to wait for less."""
-        super().write(data, offset)
+        try:
+            done = self._direct.write(data, offset)
+        except OSError as failure:
+            raise self._write_error(failure, offset) from failure
+        self._size = max(self._size, offset + done)
+        if done == len(data):
+            return
+        super().write(data[done:], offset + done)
         end = offset + len(data)
         if end - self._handed_over >= _WRITEBACK_BYTES:
             linux.start_writeback(self._fd, self._handed_over, end - self._handed_over)
@@ -119,6 +128,11 @@ class PendingFile(FileStorage):
                 _remove(self._path)
         finally:
             self.close()
+
+    def close(self) -> None:
+        """Close it; what is not committed stays under its temporary name."""
+        self._direct.close()
+        super().close()
 
 
 def _claim(fd: int, partial: Path) -> None:
