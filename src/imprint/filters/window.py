@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
+from imprint.core.contracts import Source
 from imprint.core.errors import ReadError, TruncatedImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from imprint.core.contracts import Source, Traits
+    from imprint.core.contracts import Traits
     from imprint.core.extent import Extent
+
+
+class Editable(Source, Protocol):
+    """A disk that is changed in place."""
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Store all of ``data``."""
+
+    def flush(self) -> None:
+        """Wait until all that was written is durable."""
 
 
 class Window:
@@ -99,3 +110,29 @@ class Window:
                 offset=offset,
                 length=length,
             )
+
+
+class EditableWindow(Window):
+    """A part of a disk that is changed in place; it does not own the disk."""
+
+    def __init__(self, target: Editable, offset: int, length: int, *, name: str) -> None:
+        """As of :class:`Window`."""
+        super().__init__(target, offset, length, name=name)
+        self._target = target
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Store all of ``data``.
+
+        Raises:
+            ReadError: if the range is not wholly inside.
+            TargetError: if it cannot be written.
+        """
+        self._check_range(offset, len(data))
+        self._target.write(data, self._offset + offset)
+
+    def flush(self) -> None:
+        """Wait until all that was written to the disk is durable."""
+        self._target.flush()
+
+    def close(self) -> None:
+        """The disk stays open."""

@@ -46,6 +46,7 @@ class Geometry:
         root_cluster: where that of FAT32 begins; else 0.
         data_at: where cluster 2 begins.
         end: of the file system.
+        info_at: where FAT32's information sector is; ``None``: there is none.
         is_marked_dirty: whether a system that has mounted it says so in the boot sector.
     """
 
@@ -62,6 +63,7 @@ class Geometry:
     root_cluster: int
     data_at: int
     end: int
+    info_at: int | None
     is_marked_dirty: bool
 
 
@@ -112,8 +114,14 @@ def read_geometry(reader: VolumeReader) -> Geometry:
         root_cluster=Fat32BootSector.unpack(sector).root_cluster if is_32 else 0,
         data_at=data_at,
         end=end,
+        info_at=_info_at(boot, sector) if is_32 else None,
         is_marked_dirty=bool(sector[65 if is_32 else 37] & 1),
     )
+
+
+def _info_at(boot: FatBootSector, sector: bytes) -> int | None:
+    number = int.from_bytes(sector[48:50], "little")
+    return number * boot.sector_size if 0 < number < boot.reserved_sectors else None
 
 
 def _check(boot: FatBootSector, name: str) -> None:
