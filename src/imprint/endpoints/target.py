@@ -14,10 +14,11 @@ from imprint.endpoints.appliance import kinds
 from imprint.endpoints.location import Location, Where, parse
 from imprint.endpoints.open import Access, open_image
 from imprint.storage.file import FileStorage
-from imprint.storage.pending import PendingFile, discard
+from imprint.storage.pending import PendingFile, check_replaceable, discard
+from imprint.storage.sets import begin_set, commit_set
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from imprint.core.contracts import Reference, Source, Storage, Target
     from imprint.core.formats import Format
@@ -62,7 +63,7 @@ class TargetRequest:
                 name=self.address,
                 advice="capture and convert add to repositories",
             )
-        if location.is_part or location.where is Where.HTTP:
+        if location.is_part or location.where in (Where.HTTP, Where.INSIDE):
             raise UsageError("expected a file, a device or - as target", name=self.address)
         return location
 
@@ -185,6 +186,28 @@ class TargetGate:
         if not self._is_source(path):
             discard(path)
 
+    def begin_set(self, names: Iterator[str], beside: Storage, *, at_least: int) -> list[str]:
+        """Put right what a killed attempt has left; what is in the way of a new image.
+
+        Raises:
+            RefusedError: if it may not be replaced, or is being read.
+        """
+        del beside
+        first = self._location.path
+        check_replaceable(first, may_replace=self._may_replace)
+        found = begin_set(first, map(self._beside, names), at_least=at_least)
+        for path in (first, *found):  # the first one may be back only now
+            check_replaceable(path, may_replace=self._may_replace)
+            if self._is_source(path):
+                raise RefusedError("is the source as well", name=str(path))
+        return [path.name for path in found]
+
+    def commit_set(self, files: Sequence[Storage], old: Sequence[str]) -> None:
+        """Let all files of the image take their names, in the place of an old one."""
+        made = [file for file in files if isinstance(file, PendingFile)]
+        assert len(made) == len(files)
+        commit_set(made, map(self._beside, old))
+
     def replaced(self, beside: Storage) -> Storage | None:
         """The old image, if it may be replaced."""
         del beside
@@ -252,7 +275,9 @@ def check_not_source(request: TargetRequest, sources: tuple[str, ...]) -> None:
     if location.where is Where.STREAM:
         return
     for address in sources:
-        source = parse(address)
+        source = parse(address).outermost
+        if location.where is source.where is Where.NBD and location.base == source.base:
+            raise RefusedError("is the source as well", name=request.address)
         if source.where not in (Where.FILE, Where.DEVICE):
             continue
         both_devices = source.where is location.where is Where.DEVICE

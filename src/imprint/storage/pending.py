@@ -37,6 +37,7 @@ class PendingFile(FileStorage):
         self._handed_over = 0
         self._final = path
         self._may_replace = may_replace
+        self._is_published = False
         self._is_done = False
 
     @classmethod
@@ -89,6 +90,11 @@ class PendingFile(FileStorage):
         """The name that it will have."""
         return self._final
 
+    @property
+    def may_replace(self) -> bool:
+        """Whether it may take the place of another file."""
+        return self._may_replace
+
     def write(self, data: memoryview, offset: int) -> None:
         """Store all of ``data``, and let the disk begin with it: the end has to wait for less."""
         try:
@@ -119,6 +125,42 @@ class PendingFile(FileStorage):
             raise
         self._is_done = True
         self.close()
+
+    def publish(self) -> None:
+        """Give it its name, which has to be free, so that :func:`is_published` says so.
+
+        For files that are one image: it is flushed before, and :meth:`finish` comes after.
+
+        Raises:
+            RefusedError: if the name is not free.
+        """
+        if not _link(self._path, self._final):
+            check_replaceable(self._final, may_replace=False)
+            mark_path(self._final).touch()
+            fsync_folder(self._final.parent)
+            self._path.rename(self._final)
+        self._is_published = True
+
+    def withdraw(self, *, keep: bool) -> None:
+        """Take back what :meth:`publish` did; :meth:`abort` removes it, unless ``keep``."""
+        if self._is_published:
+            self._is_published = False
+            self._final.replace(self._path)
+            with contextlib.suppress(FileNotFoundError):
+                self._final.unlink()  # two names of one file: renaming has changed nothing
+        mark_path(self._final).unlink(missing_ok=True)
+        if keep:
+            self._is_done = True
+            self.close()
+
+    def finish(self) -> None:
+        """Remove the temporary name of a file that has its own, and close it."""
+        self._is_done = True
+        try:
+            self._path.unlink(missing_ok=True)
+            mark_path(self._final).unlink(missing_ok=True)
+        finally:
+            self.close()
 
     def abort(self) -> None:
         """Remove what was written so far."""
@@ -156,6 +198,20 @@ def _claim(fd: int, partial: Path) -> None:
 def partial_path(path: Path) -> Path:
     """Where the content of ``path`` is kept while it is not whole."""
     return path.with_name(path.name + PARTIAL_SUFFIX)
+
+
+def mark_path(path: Path) -> Path:
+    """What is beside ``path`` while it may have been published but cannot have two names."""
+    return path.with_name(path.name + PARTIAL_SUFFIX + ".named")
+
+
+def is_published(path: Path) -> bool:
+    """Whether ``path`` is what a :class:`PendingFile` published and did not come to finish."""
+    partial = partial_path(path)
+    try:
+        return os.path.samestat(path.lstat(), partial.lstat())
+    except FileNotFoundError:
+        return os.path.lexists(mark_path(path)) and not os.path.lexists(partial)
 
 
 def discard(path: Path) -> None:
@@ -200,6 +256,20 @@ def _publish(partial: Path, final: Path, *, may_replace: bool) -> None:
     if may_replace:
         partial.replace(final)
         return
+    if _link(partial, final):
+        with contextlib.suppress(FileNotFoundError):
+            partial.unlink()
+    else:
+        check_replaceable(final, may_replace=False)
+        partial.rename(final)
+
+
+def _link(partial: Path, final: Path) -> bool:
+    """Give a file the name ``final`` as well; ``False``: its file system has no such thing.
+
+    Raises:
+        RefusedError: if the name is not free.
+    """
     try:
         os.link(partial, final)
     except FileExistsError:
@@ -208,9 +278,6 @@ def _publish(partial: Path, final: Path, *, may_replace: bool) -> None:
             name=str(final),
             advice=f"the finished image is in {partial}",
         ) from None
-    except OSError:  # a file system without hard links: check and rename
-        check_replaceable(final, may_replace=False)
-        partial.rename(final)
-        return
-    with contextlib.suppress(FileNotFoundError):
-        partial.unlink()
+    except OSError:
+        return False
+    return True

@@ -53,6 +53,9 @@ _X_TAGS: Final = {
     "serial_number": "serial_number",
 }
 
+_ESCAPED: Final = {ord("\n"): 1, ord("\r"): 2, ord("\t"): 3}
+_UNESCAPED: Final = {stand_in: character for character, stand_in in _ESCAPED.items()}
+
 _DATES: Final = ("acquisition_date", "system_date")
 _DATE: Final = re.compile(r"(\d{4}) (\d{1,2}) (\d{1,2}) (\d{1,2}) (\d{1,2}) (\d{1,2})")
 _TAG: Final = re.compile(r"<(\w+)>([^<]*)</\1>")
@@ -146,12 +149,17 @@ def clean(value: str) -> str:
     return re.sub(r"[\t\r\n]+", " ", value)[:VALUE_CHARS_MAX]
 
 
-def unescape(value: str) -> str:
-    """A value of version 2 with its line ends and tabs.
+def escape(value: str) -> str:
+    """A value as version 2 writes it: line ends and tabs have stand-ins.
 
     Source: libewf's document on EWF2, "Serialized (file) object data".
     """
-    return value.translate({1: "\n", 2: "\r", 3: "\t"})
+    return value[:VALUE_CHARS_MAX].translate(_ESCAPED)
+
+
+def unescape(value: str) -> str:
+    """What :func:`escape` stands for."""
+    return value.translate(_UNESCAPED)
 
 
 def _named(found: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from imprint.formats.ewf import casedata
 from imprint.formats.ewf.layout import (
     MEDIA_IS_IMAGE,
     MEDIA_IS_PHYSICAL,
+    MEDIA_TYPES,
     SESSION_IS_AUDIO,
     Digest,
     ErrorHeader,
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from imprint.core.formats import CreateSpec
     from imprint.formats.ewf.options import Plan
 
-_FIRST_TRACK: Final = 16
+_MEDIA_CODES: Final = {name: code for code, name in MEDIA_TYPES.items()}
+
+FIRST_TRACK: Final = 16
 """What is written for the first track, which begins at sector 0."""
 
 _HEADER_TAGS: Final = ("c", "n", "a", "e", "t", "av", "ov", "m", "u", "p")
@@ -113,7 +116,7 @@ def volume(kind: bytes, made: Plan, marks: Marks, position: int) -> bytes:
     flags = MEDIA_IS_IMAGE | (MEDIA_IS_PHYSICAL if made.is_physical else 0)
     is_bare = made.flavour == "ftk"
     structure = Volume(
-        media_type=made.media_type,
+        media_type=_MEDIA_CODES[made.media_type],
         chunks=made.chunks,
         sectors_per_chunk=made.sectors_per_chunk,
         sector_size=made.sector_size,
@@ -129,7 +132,7 @@ def volume(kind: bytes, made: Plan, marks: Marks, position: int) -> bytes:
 def sessions(tracks: tuple[tuple[int, bool], ...], position: int) -> bytes:
     """The section ``session``."""
     entries = b"".join(
-        SessionEntry(start=start or _FIRST_TRACK, flags=SESSION_IS_AUDIO if is_audio else 0).pack()
+        SessionEntry(start=start or FIRST_TRACK, flags=SESSION_IS_AUDIO if is_audio else 0).pack()
         for start, is_audio in tracks
     )
     data = sealed(SessionHeader(entries=len(tracks))) + with_checksum(entries)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from imprint.core.layout import Structure, raw, uint
+from imprint.formats.ewf.layout import sealed
 
 MAGIC_EX01: Final = b"EVF2\r\n\x81\0"
 MAGIC_LX01: Final = b"LEF2\r\n\x81\0"
@@ -38,6 +39,10 @@ TABLE_HEADER_BYTES: Final = 32
 """A header of 20 bytes, and padding up to a multiple of 16."""
 
 ENTRY_BYTES: Final = 16
+ALIGNMENT: Final = 16
+"""Of chunks and sections."""
+
+PATTERN_BYTES: Final = 8
 
 
 class FileHeader2(Structure, size=32, endian="<"):
@@ -91,3 +96,26 @@ class SessionEntry2(Structure, size=32, endian="<"):
 
     start: int = uint(8, at=0, doc="sector; the first one says 16 and means 0")
     flags: int = uint(4, at=8, doc="1: audio")
+
+
+def padded(data: bytes) -> bytes:
+    """``data`` and zeros up to the next multiple of 16 bytes."""
+    return data + bytes(-len(data) % ALIGNMENT)
+
+
+def describe(kind: int, md5: bytes, length: int, *, padding: int, previous: int) -> bytes:
+    """The descriptor behind ``length`` bytes of data, ``padding`` of which are none.
+
+    ``previous`` is where the descriptor before this one is; 0: there is none.
+    """
+    return sealed(
+        Descriptor2(
+            type=kind,
+            flags=IS_HASHED,
+            previous=previous,
+            size=length,
+            descriptor_size=Descriptor2.SIZE,
+            padding=padding,
+            md5=md5,
+        )
+    )

@@ -12,6 +12,7 @@ from imprint.core.errors import (
     UnsupportedFeatureError,
 )
 from imprint.formats.ewf import second
+from imprint.formats.ewf.evidence import guid
 from imprint.formats.ewf.layout import MAGIC_E01, MAGIC_ENCRYPTED, FileHeader
 from imprint.formats.ewf.layout2 import MAGIC_EX01, FileHeader2
 from imprint.formats.ewf.naming import Names
@@ -148,10 +149,21 @@ class _Finder:
             )
         segment = Segment(storage, number)
         if is_second:
+            self._check_set(storage, FileHeader2.unpack(data))
             second.walk(segment)
         else:
             walk(segment, FileHeader.SIZE)
         return segment
+
+    def _check_set(self, storage: Storage, header: FileHeader2) -> None:
+        """Whether a segment is of the same set as the first one."""
+        first = FileHeader2.unpack(self._head(self._first))
+        if (header.set_id, header.compression) != (first.set_id, first.compression):
+            raise CorruptImageError(
+                f"expected a segment of the set {guid(first.set_id)}, found one of the set "
+                f"{guid(header.set_id)}",
+                name=storage.name,
+            )
 
     @staticmethod
     def _head(storage: Storage) -> bytes:

@@ -1,4 +1,4 @@
-"""The options of a new E01, and what they come to."""
+"""The options of a new E01 or Ex01, and what they come to."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ CASE_FIELDS: Final = (
     ("examiner", "who made the image"),
     ("description", "what it is an image of"),
     ("notes", "anything else"),
-    ("model", "of the drive; EnCase 6 and 7"),
-    ("serial_number", "of the drive; EnCase 6 and 7"),
+    ("model", "of the drive"),
+    ("serial_number", "of the drive"),
 )
-MEDIA: Final = {"fixed": 1, "removable": 0, "optical": 3, "memory": 16}
+MEDIA: Final = ("fixed", "removable", "optical", "memory")
 COMPRESSIONS: Final = ("fast", "best", "none", "empty-block", "zlib")
 
 SEGMENT_BYTES: Final = 1400 * MIB
@@ -33,11 +33,12 @@ SEGMENT_BYTES_MAX_OLD: Final = 2000 * MIB
 
 SECTORS_MAX_OLD: Final = 0xFFFF_FFFF
 CHUNKS_MAX: Final = 0xFFFF_FFFF
+GRANULARITY_MAX: Final = 0xFFFF_FFFF
 CHUNK_SECTORS: Final = tuple(1 << shift for shift in range(4, 16))
-_CHUNK_SECTORS_7: Final = range(64, 1025)
+CHUNK_SECTORS_7: Final = tuple(1 << shift for shift in range(6, 11))
+"""What EnCase 7 offers."""
 
-OPTIONS: Final = (
-    Option("flavour", "whose dialect to write", default="encase6", choices=FLAVOURS),
+_OPTIONS: Final = (
     Option(
         "compression",
         "of chunks; empty-block: of zeros only",
@@ -46,9 +47,8 @@ OPTIONS: Final = (
     ),
     Option("level", "0 to 9, for compression=zlib", OptionKind.NUMBER, choices=tuple(range(10))),
     Option("segment_size", "largest size of one file", OptionKind.SIZE, SEGMENT_BYTES),
-    Option("chunk_sectors", "sectors in a chunk", OptionKind.NUMBER, 64, CHUNK_SECTORS),
     Option("sector_size", "of the disk, in bytes", OptionKind.NUMBER, 512, (512, 2048, 4096)),
-    Option("media_type", "what the disk is", default="fixed", choices=tuple(MEDIA)),
+    Option("media_type", "what the disk is", default="fixed", choices=MEDIA),
     Option(
         "media", "a whole disk or a volume", default="physical", choices=("physical", "logical")
     ),
@@ -58,6 +58,16 @@ OPTIONS: Final = (
     *(Option(name, doc) for name, doc in CASE_FIELDS),
 )
 
+OPTIONS: Final = (
+    Option("flavour", "whose dialect to write", default="encase6", choices=FLAVOURS),
+    Option("chunk_sectors", "sectors in a chunk", OptionKind.NUMBER, 64, CHUNK_SECTORS),
+    *_OPTIONS,
+)
+OPTIONS_EX01: Final = (
+    Option("chunk_sectors", "sectors in a chunk", OptionKind.NUMBER, 64, CHUNK_SECTORS_7),
+    *_OPTIONS,
+)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -65,13 +75,13 @@ class Plan:
 
     Attributes:
         size: of the disk, in bytes.
-        flavour: whose dialect.
+        flavour: whose dialect; empty: of version 2, which has one only.
         level: of the compression; ``None``: chunks are stored as they are.
         packs_zeros: chunks of zeros are packed all the same.
         segment_size: bytes that no file exceeds.
         sectors_per_chunk: of the disk.
         sector_size: in bytes.
-        media_type: code of what the disk is.
+        media_type: what the disk is, one of :data:`MEDIA`.
         is_physical: a whole disk.
         granularity: sectors that were given up together.
         tracks: first sectors, and whether they are audio.
@@ -85,7 +95,7 @@ class Plan:
     segment_size: int
     sectors_per_chunk: int
     sector_size: int
-    media_type: int
+    media_type: str
     is_physical: bool
     granularity: int
     tracks: tuple[tuple[int, bool], ...]
@@ -129,10 +139,10 @@ def plan(spec: CreateSpec) -> Plan:
     sector_size = int(options["sector_size"])
     if spec.size % sector_size:
         raise UsageError(
-            f"e01: expected a disk of whole sectors of {sector_size} bytes, found {spec.size}"
+            f"expected a disk of whole sectors of {sector_size} bytes, found {spec.size}"
         )
     level, packs_zeros = _compression(spec)
-    flavour = str(options["flavour"])
+    flavour = str(options.get("flavour", ""))
     segment_size = int(options["segment_size"])
     chunk_size = int(options["chunk_sectors"]) * sector_size
     least = max(SEGMENT_BYTES_MIN, 2 * chunk_size)
@@ -146,7 +156,7 @@ def plan(spec: CreateSpec) -> Plan:
         segment_size=segment_size,
         sectors_per_chunk=int(options["chunk_sectors"]),
         sector_size=sector_size,
-        media_type=MEDIA[str(options["media_type"])],
+        media_type=str(options["media_type"]),
         is_physical=options["media"] == "physical",
         granularity=int(options.get("granularity", options["chunk_sectors"])),
         tracks=_tracks(str(options.get("tracks", ""))),
@@ -163,11 +173,11 @@ def _check_limits(made: Plan) -> None:
         )
     if made.is_old and made.sectors > SECTORS_MAX_OLD:
         raise UsageError(f"flavour {made.flavour} has at most {SECTORS_MAX_OLD} sectors")
-    if made.chunks > CHUNKS_MAX:
+    if made.flavour and made.chunks > CHUNKS_MAX:
         raise UsageError(f"e01: expected at most {CHUNKS_MAX} chunks: give larger chunk_sectors")
-    if made.flavour == "encase7" and made.sectors_per_chunk not in _CHUNK_SECTORS_7:
+    if made.flavour == "encase7" and made.sectors_per_chunk not in CHUNK_SECTORS_7:
         raise UsageError("option chunk_sectors: EnCase 7 has 64 to 1024")
-    if not 0 < made.granularity <= CHUNKS_MAX:
+    if not 0 < made.granularity <= GRANULARITY_MAX:
         raise UsageError("option granularity: expected a number of sectors")
 
 

@@ -11,8 +11,9 @@ from itertools import accumulate
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.contracts import FileMaking, Reference, Traits
-from imprint.core.errors import CorruptImageError, RefusedError, UsageError
+from imprint.core.contracts import Traits
+from imprint.core.errors import CorruptImageError, UsageError
+from imprint.core.filesets import FileSet
 from imprint.core.info import ImageInfo
 from imprint.core.units import div_up
 
@@ -183,26 +184,30 @@ class PiecesTarget:
                 f"option split: {count} pieces are too many for names like {name}",
                 advice="take a larger size",
             )
-        self._storage = storage
         self._size = spec.size
         self._piece_size = piece_size
-        self._opener = spec.opener
-        self._stale = list(self._old_pieces(match, count))
-        self._pieces = [storage]
+        self._set = FileSet(
+            storage,
+            spec.opener,
+            lambda number: _name(match, number - 1),
+            count_max=min(PIECES_MAX, 10 ** len(match.group(2)) - 1),
+            at_least=count,
+        )
+        self._pieces = self._set.files
         try:
-            for number in range(1, count):
-                self._pieces.append(self._make(_name(match, number)))
+            while len(self._pieces) < count:
+                self._set.add()
             for index, piece in enumerate(self._pieces):
                 piece.resize(min(piece_size, spec.size - index * piece_size))
         except BaseException:
-            for piece in self._pieces[1:]:
+            for piece in reversed(self._pieces[1:]):
                 piece.abort()
             raise
 
     @property
     def name(self) -> str:
         """Of the first piece."""
-        return self._storage.name
+        return self._pieces[0].name
 
     @property
     def size(self) -> int:
@@ -225,17 +230,12 @@ class PiecesTarget:
             piece.zero(at, size)
 
     def commit(self) -> None:
-        """All pieces but the first, then that; what was left of an older image goes."""
-        for piece in (*self._pieces[1:], self._storage):
-            piece.commit()
-        if isinstance(self._opener, FileMaking):
-            for name in self._stale:
-                self._opener.remove_file(name, self._storage)
+        """All pieces but the first, then that; what there is of an older image goes."""
+        self._set.commit()
 
     def abort(self) -> None:
         """Forget it all."""
-        for piece in self._pieces:
-            piece.abort()
+        self._set.abort()
 
     def _parts(self, offset: int, length: int) -> Iterator[tuple[Storage, int, int, int]]:
         """Pieces of a range: the file, where in it, where in the range, and how much."""
@@ -245,32 +245,3 @@ class PiecesTarget:
             size = min(length - done, self._piece_size - within)
             yield self._pieces[index], within, done, size
             done += size
-
-    def _make(self, name: str) -> Storage:
-        if isinstance(self._opener, FileMaking):
-            return self._opener.make_file(name, self._storage, is_extra=False)
-        return self._opener.data_file(Reference(name, format="raw"), self._storage)
-
-    def _old_pieces(self, match: re.Match[str], count: int) -> Iterator[str]:
-        """Pieces behind the last one, which would be read as part of the new disk."""
-        number = count
-        while True:
-            name = _name(match, number)
-            piece = _sibling(self._storage, self._opener, name)
-            if piece is None:
-                return
-            piece.close()
-            old = (
-                self._opener.replaced(self._storage)
-                if isinstance(self._opener, FileMaking)
-                else None
-            )
-            if old is None:
-                raise RefusedError(
-                    f"would be taken for a piece of {match.group()}",
-                    name=name,
-                    advice="--force removes it along with the image that it is of",
-                )
-            old.close()
-            yield name
-            number += 1

@@ -110,4 +110,5 @@ def _ex01_seeds() -> list[bytes]:
     return [
         ewf_image.ex01(disk, bad=((5, 3),)),
         ewf_image.ex01(disk, is_bzip2=True, tables=1),
+        made("ex01", disk, examiner="me", tracks="0,20a"),
     ]

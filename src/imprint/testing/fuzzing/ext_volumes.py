@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from imprint.filesystems.ext import FILE_SYSTEM, features, layout
 from imprint.filesystems.ext.checksums import checksum
 from imprint.storage.memory import MemoryStorage
-from imprint.testing.fuzzing.file_places import locating
+from imprint.testing.fuzzing.file_places import dating, locating
 from imprint.testing.fuzzing.target import Place, Target
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def targets() -> Iterator[Target]:
     yield Target(
         "ext",
         lambda: [bytes(4 * _BLOCK_BYTES)],
-        (map_ext, walk_ext, locating(FILE_SYSTEM)),
+        (map_ext, walk_ext, locating(FILE_SYSTEM), dating(FILE_SYSTEM)),
         places=(
             Place(layout.Superblock, layout.SUPERBLOCK_OFFSET),
             Place(layout.GroupDescriptor, _DESCRIPTORS_AT),

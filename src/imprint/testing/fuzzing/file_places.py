@@ -1,4 +1,4 @@
-"""A step of targets: what a file system tells of the places of its files."""
+"""Steps of targets: what a file system tells of its files: their places, and their states."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from imprint.filesystems.states import is_written_past
 from imprint.storage.memory import MemoryStorage
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from imprint.core.contracts import Source
     from imprint.filesystems.files import Locating
+    from imprint.filesystems.states import Dating
 
 _LOOKED_AT_MAX: Final = 20_000
 
@@ -31,3 +33,22 @@ def locating(
         deque(runs, maxlen=0)
 
     return locate_files
+
+
+def dating(
+    system: Dating, opened: Callable[[bytes], Source] = MemoryStorage
+) -> Callable[[bytes], None]:
+    """A step: files come in order, and what they have is inside of the volume."""
+
+    def tell_states(content: bytes) -> None:
+        volume = opened(content)
+        last = -1
+        for file in system.states(volume).files:
+            assert last < file.number
+            last = file.number
+            assert file.runs
+            for offset, length in file.runs:
+                assert 0 <= offset <= offset + length <= volume.size
+            is_written_past(volume, file)
+
+    return tell_states

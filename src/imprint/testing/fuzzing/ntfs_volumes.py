@@ -18,7 +18,7 @@ from imprint.core.bitmap import set_bits
 from imprint.filesystems.ntfs import FILE_SYSTEM, layout
 from imprint.filesystems.probes.microsoft import MftAttribute, MftRecord, NtfsBootSector
 from imprint.storage.memory import MemoryStorage
-from imprint.testing.fuzzing.file_places import locating
+from imprint.testing.fuzzing.file_places import dating, locating
 from imprint.testing.fuzzing.target import Place, Target
 from imprint.testing.ntfs_volume import RESTART_PAGE, restart_page
 
@@ -54,7 +54,7 @@ def targets() -> Iterator[Target]:
     yield Target(
         "ntfs",
         lambda: [_volume(), _volume(has_list=True), _volume(has_shadows=True, is_open=True)],
-        (map_ntfs, walk_ntfs, locating(FILE_SYSTEM)),
+        (map_ntfs, walk_ntfs, locating(FILE_SYSTEM), dating(FILE_SYSTEM)),
         places=(
             Place(NtfsBootSector),
             Place(MftRecord, layout.FILE_MARK),

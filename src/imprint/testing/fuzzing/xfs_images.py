@@ -18,7 +18,7 @@ from imprint.core.runs import Runs
 from imprint.core.units import KIB
 from imprint.filesystems.xfs import FILE_SYSTEM, layout
 from imprint.storage.memory import MemoryStorage
-from imprint.testing.fuzzing.file_places import locating
+from imprint.testing.fuzzing.file_places import dating, locating
 from imprint.testing.fuzzing.target import Place, Target
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def targets() -> Iterator[Target]:
     yield Target(
         "xfs",
         seeds=lambda: [_image(is_dirty=False), _image(is_dirty=True), _image(version=4)],
-        steps=(read_map, walk_trees, locating(FILE_SYSTEM)),
+        steps=(read_map, walk_trees, locating(FILE_SYSTEM), dating(FILE_SYSTEM)),
         places=(
             Place(layout.Superblock),
             Place(layout.FreeSpaceHeader, _SECTOR),
