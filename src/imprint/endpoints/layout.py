@@ -8,6 +8,7 @@ files have other bytes there on every disk.
 
 from __future__ import annotations
 
+import threading
 from array import array
 from bisect import bisect_left
 from collections import defaultdict
@@ -23,11 +24,11 @@ from imprint.endpoints.survey import describe
 from imprint.endpoints.used import VolumeTree
 from imprint.filesystems.files import Locating
 from imprint.filesystems.table import allocator
-from imprint.repository.cutting import Cuts
+from imprint.repository.cutting import Cuts, Cutting
 from imprint.repository.pack import CHUNK_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from imprint.core.contracts import Source
     from imprint.endpoints.used import Volume
@@ -119,3 +120,27 @@ def _files(volume: Volume, limit: int) -> Cuts:
 
 def _parts() -> defaultdict[int, array[int]]:
     return defaultdict(lambda: array("Q"))
+
+
+class LateCutting:
+    """Looks for the borders of files when something has to be cut: often nothing has to be."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._lock = threading.Lock()
+        self._found: Cutting | None = None
+
+    def border_after(self, offset: int) -> int:
+        """As of :class:`Cutting`."""
+        return self._cutting().border_after(offset)
+
+    def lengths(self, offset: int, data: memoryview) -> Sequence[int]:
+        """As of :class:`Cutting`."""
+        return self._cutting().lengths(offset, data)
+
+    def _cutting(self) -> Cutting:
+        if self._found is None:
+            with self._lock:
+                if self._found is None:
+                    self._found = Cutting(disk_cuts(self._source))
+        return self._found

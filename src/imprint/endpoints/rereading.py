@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from imprint.core.errors import UsageError
+from imprint.core.errors import ReadError, UsageError
 from imprint.core.events import Finding, Severity
 from imprint.core.image import Image
 from imprint.endpoints.changes import chain_of, changed_since, is_sound, written_to
@@ -44,7 +44,7 @@ def noted(request: CopyRequest, bitmap: str) -> Runs:
     location, access = parse(request.source), request.access
     if location.is_part or access.snapshot is not None:
         raise UsageError("a bitmap is of a whole image, as it is now", name=request.source)
-    with closing(open_inside(location, access.cancel)) as storage:
+    with closing(open_inside(location, access)) as storage:
         return written_to(storage, access, bitmap)
 
 
@@ -54,6 +54,8 @@ def to_read(
     request: CopyRequest,
     state: tuple[str, ...],
     written: Runs | None,
+    *,
+    trust_times: bool = False,
 ) -> Runs | None:
     """What may not be as in an older snapshot; ``None``: anything.
 
@@ -63,6 +65,7 @@ def to_read(
         request: that ``source`` was opened for; it is told what is noteworthy.
         state: of the files that ``source`` is read from.
         written: what was written since the snapshot, if somebody has noted it.
+        trust_times: go by what file systems on the disk say of their files.
 
     Raises:
         RepositoryError: if the snapshot is damaged.
@@ -73,8 +76,15 @@ def to_read(
     changed = written
     if changed is None and then.format == format_of(source):
         changed = changed_since(source, state, then.chain)
-    if changed is None or is_sound(source, older, changed):
-        return changed
-    what = "has changed where it seemed not to: all of it is read"
-    request.on_event(Finding(Severity.WARNING, request.source, what))
+    if changed is None and trust_times:
+        from imprint.endpoints.unchanged import changed_by_files  # only where it is asked for
+
+        changed = changed_by_files(source, older, request)
+    try:
+        if changed is None or is_sound(source, older, changed):
+            return changed
+        what = "has changed where it seemed not to"
+    except ReadError as failure:
+        what = f"cannot be read where it seems not to have changed: {failure.args[0]}"
+    request.on_event(Finding(Severity.WARNING, request.source, f"{what}: all of it is read"))
     return None

@@ -25,7 +25,7 @@ from imprint.core.errors import ReadError, RepositoryError
 from imprint.core.events import Finding, OnEvent, Severity, ignore
 from imprint.core.extent import Extent, Kind
 from imprint.objects.contract import MissingObjectError
-from imprint.repository.leaves import UNREAD, make_leaf
+from imprint.repository.leaves import UNREAD, make_leaf, unchanged_entries, without_entries
 from imprint.repository.nodes import NAME_BYTES, Leaf, Piece, TreeBuilder
 from imprint.repository.pack import GROUP_BYTES, Group, encode_group
 from imprint.repository.regions import COUNTS, Region, fresh_regions, known_regions, with_edges
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from imprint.core.cancel import CancelToken
     from imprint.core.contracts import Source
     from imprint.core.runs import Runs
+    from imprint.repository.leaves import Entries
     from imprint.repository.nodes import Tree
     from imprint.repository.protection import Protection
     from imprint.repository.regions import Cutting
@@ -237,17 +238,18 @@ class _Run:
     def _read(self, region: Region) -> _Read:
         """Read a region, and find out what of it is new; runs in a worker."""
         older = self._older_leaf(region)
-        if older is not None and region.is_known and self._is_same_outside(older, region.extents):
-            return _Read(region)
-        runs = self._runs(region.extents)
-        moved = sum(extent.length for extent in region.extents if extent.kind in HAS_BYTES)
+        trusted = {} if older is None else unchanged_entries(older, region)
+        wanted = without_entries(region.extents, trusted)
+        runs = self._runs(wanted)
+        moved = sum(extent.length for extent in wanted if extent.kind in HAS_BYTES)
         kept = runs if self._options.hashes is not None else []
-        known: dict[int, tuple[int, bytes | None]] = {}
+        known: Entries = {}
         if older is not None:
             known = self._unchanged(older, runs)
-            if len(known) == _count_read(older) and self._is_same_outside(older, region.extents):
+            is_same = len(trusted) + len(known) == _count_read(older)
+            if is_same and self._is_same_outside(older, region.extents):
                 return _Read(region, None, moved=moved, runs=kept)
-        leaf, new = self._leaf(region, runs, known)
+        leaf, new = self._leaf(region, runs, known, trusted)
         return _Read(region, leaf, new, moved, kept)
 
     def _runs(self, extents: Sequence[Extent]) -> list[tuple[int, memoryview]]:
@@ -289,11 +291,9 @@ class _Run:
             ]
         return left
 
-    def _unchanged(
-        self, older: Leaf, runs: list[tuple[int, memoryview]]
-    ) -> dict[int, tuple[int, bytes | None]]:
-        """What of the older leaf still holds, by offset: length and name, ``None`` for zeros."""
-        known: dict[int, tuple[int, bytes | None]] = {}
+    def _unchanged(self, older: Leaf, runs: list[tuple[int, memoryview]]) -> Entries:
+        """What of the older leaf still holds."""
+        known: Entries = {}
         name_of = self._name_of
         entry, borders, kinds = 0, older.borders, older.kinds
         for offset, data in runs:
@@ -334,18 +334,18 @@ class _Run:
         self,
         region: Region,
         runs: list[tuple[int, memoryview]],
-        known: dict[int, tuple[int, bytes | None]],
+        known: Entries,
+        trusted: Entries,
     ) -> tuple[Leaf, list[tuple[bytes, bytes]]]:
         """The leaf of a region, and its chunks that are new."""
-        entries: list[tuple[int, int, bytes | None, Piece]] = []
+        entries: list[tuple[int, int, bytes | None, Piece]] = [
+            (start, length, name, Piece.ZERO if name is None else Piece.DATA)
+            for start, (length, name) in {**known, **trusted}.items()
+        ]
         fresh: list[tuple[bytes, memoryview]] = []
         for offset, data in runs:
             for start, view in _stretches(offset, data, known):
-                found = known.get(start)
-                if found is not None:
-                    length, name = found
-                    kind = Piece.ZERO if name is None else Piece.DATA
-                    entries.append((start, length, name, kind))
+                if start in known:
                     continue
                 at = 0
                 for length in self._cutting.lengths(start, view):
@@ -382,9 +382,7 @@ def _joined(runs: Iterator[tuple[int, int, int]]) -> list[tuple[int, int]]:
     return found
 
 
-def _stretches(
-    offset: int, data: memoryview, known: dict[int, tuple[int, bytes | None]]
-) -> Iterator[tuple[int, memoryview]]:
+def _stretches(offset: int, data: memoryview, known: Entries) -> Iterator[tuple[int, memoryview]]:
     """A run in parts: each entry that is known, and each stretch between."""
     end = offset + len(data)
     borders = {offset, end}

@@ -7,10 +7,16 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.extent import Kind
+from imprint.core.runs import Runs
 from imprint.repository.nodes import Leaf, Piece
+from imprint.repository.regions import COUNTS
 
 if TYPE_CHECKING:
+    from imprint.core.extent import Extent
     from imprint.repository.regions import Region
+
+Entries = dict[int, tuple[int, bytes | None]]
+"""Of a leaf, by their offsets: length, and name of the chunk; ``None``: zeros."""
 
 UNREAD: Final = {
     Kind.HOLE: Piece.HOLE,
@@ -18,6 +24,39 @@ UNREAD: Final = {
     Kind.BAD: Piece.BAD,
 }
 """What becomes of extents that are skipped."""
+
+
+def unchanged_entries(leaf: Leaf, region: Region) -> Entries:
+    """Entries of the older leaf of a region that hold still, so that they need not be read.
+
+    They are those of which nothing may have changed, and that are as a whole what counts now.
+    """
+    if region.changed is None:
+        return {}
+    skipped = (item for item in region.extents if item.kind not in COUNTS)
+    other = Runs.of((item.offset, item.length) for item in skipped) | region.changed
+    found: Entries = {}
+    index, borders = 0, leaf.borders
+    for entry, kind in enumerate(leaf.kinds):
+        start, end = borders[entry], borders[entry + 1]
+        while index < len(other) and other.ends[index] <= start:
+            index += 1
+        if kind <= Piece.ZERO and (index == len(other) or other.starts[index] >= end):
+            found[start] = end - start, leaf.name_of(entry) if kind == Piece.DATA else None
+    return found
+
+
+def without_entries(extents: list[Extent], entries: Entries) -> list[Extent]:
+    """What of some extents of a disk, which are contiguous, is in none of the entries."""
+    if not entries:
+        return extents
+    inside = Runs.of((start, length) for start, (length, _) in entries.items())
+    rest = inside.complement(extents[-1].end)
+    return [
+        extent.clip(start, start + length)
+        for extent in extents
+        for start, length in rest.clip(extent.offset, extent.end)
+    ]
 
 
 def make_leaf(region: Region, entries: list[tuple[int, int, bytes | None, Piece]]) -> Leaf:

@@ -56,14 +56,14 @@ class Region:
         extents: what it is made of: contiguous, all of it. What is ``ZERO`` counts as data,
             what is a ``HOLE`` is skipped.
         leaf: name of the leaf that an older snapshot has of exactly this stretch.
-        is_known: what is used of it is known to hold still what the leaf says.
+        changed: what of it may not be as the leaf says, in bytes of the disk; ``None``: anything.
     """
 
     start: int
     end: int
     extents: list[Extent]
     leaf: bytes | None = None
-    is_known: bool = False
+    changed: Runs | None = None
 
 
 def with_edges(extents: Iterable[Extent]) -> Iterator[Extent]:
@@ -146,13 +146,13 @@ def known_regions(
     for start, end, name in leaves:
         if end > source.size:
             break
-        is_known = changed is not None and not changed.clip(start, end)
         extents = cursor.up_to(end)
         wanted = sum(extent.length for extent in extents if extent.kind in COUNTS)
         if wanted > _READ_MAX or len(extents) > 2 * _EXTENTS_MAX:
             yield from fresh_regions(extents, cutting)
         else:
-            yield Region(start, end, extents, name, is_known)
+            here = None if changed is None else changed.clip(start, end)
+            yield Region(start, end, extents, name, here)
     yield from fresh_regions(cursor.rest(), cutting)
 
 

@@ -21,8 +21,10 @@ from imprint.filesystems.ext.journal import Log, read_log
 from imprint.filesystems.ext.replayed import ReplayedReader
 from imprint.filesystems.ext.ring import Ring
 from imprint.filesystems.ext.space import read_space
+from imprint.filesystems.ext.states import file_states
 from imprint.filesystems.ext.trees import Trees
 from imprint.filesystems.ext.walk import reached
+from imprint.filesystems.states import States
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +68,23 @@ class Ext:
         reader = VolumeReader(volume, budget=min(READ_BYTES_MAX, volume.size))
         return file_runs(reader, read_geometry(reader))
 
+    def states(self, volume: Source) -> States:
+        """See :class:`~imprint.filesystems.states.Dating`."""
+        reader = VolumeReader(volume, budget=min(READ_BYTES_MAX, volume.size))
+        geometry = read_geometry(reader)
+        block = geometry.superblock
+        state = _State(volume, geometry)
+        doubts = state.doubts
+        if state.is_recovering:
+            doubts.append("the file system was not unmounted: its journal has to be replayed")
+        if state.is_in_use:
+            doubts.append("another machine may have it mounted")
+        identity = (block.uuid, block.inode_size, block.inodes_per_group, geometry.block_size)
+        seconds = block.write_time | block.write_time_high << 32
+        return States(
+            identity, tuple(doubts), seconds * 10**9 or None, file_states(reader, geometry)
+        )
+
 
 FILE_SYSTEM: Final = Ext()
 
@@ -77,6 +96,7 @@ class _State:
         log: what of the journal is to be replayed.
         fast: what files were given by fast commits, in bytes.
         is_recovering: it was mounted, or not unmounted, with its journal.
+        is_in_use: a machine says that it has it mounted.
         doubts, notes: see :class:`~imprint.filesystems.allocation.Allocation`.
     """
 
@@ -88,6 +108,7 @@ class _State:
         self._volume = volume
         self._geometry = geometry
         self.is_recovering = geometry.has(incompat=features.RECOVER)
+        self.is_in_use = False
         block = geometry.superblock
         if block.state & layout.HAS_ERRORS:
             self.doubts.append("the file system is marked as having errors")
@@ -134,4 +155,5 @@ class _State:
         reader = VolumeReader(self._volume)
         sequence = reader.read(place + layout.MMP_OFFSET, 4, "block of MMP")
         if int.from_bytes(sequence, "little") != layout.MMP_CLEAN:
+            self.is_in_use = True
             self.notes.append("another machine may have it mounted")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Final
 from imprint.filesystems.ext.groups import read_groups
 from imprint.filesystems.ext.layout import (
     EXTENT_LENGTH_MAX,
-    EXTENT_MAGIC,
+    FILE_MARK,
     HAS_INLINE_DATA,
+    ONE_EXTENT,
+    TYPE_MASK,
     USES_EXTENTS,
     Inode,
 )
@@ -22,15 +24,11 @@ if TYPE_CHECKING:
     from imprint.filesystems.allocation import VolumeReader
     from imprint.filesystems.ext.geometry import Geometry
 
-_TYPE: Final = 0xF000
-_FILE: Final = 0x8000
 _HEAD: Final = "<H24xH4xI4x60s"
 """Of an inode: mode, links, flags, and the root of its tree, as :class:`Inode` has them.
 
 As numbers and not as a structure: a volume has millions of them.
 """
-_ONE: Final = struct.pack("<HHHH", EXTENT_MAGIC, 1, 4, 0)
-"""How the root of a tree begins that is one extent: nearly every file has such a one."""
 _EXTENT: Final = struct.Struct("<12xIHHI")
 
 
@@ -43,9 +41,9 @@ def file_runs(reader: VolumeReader, geometry: Geometry) -> Iterator[tuple[int, i
     for group in read_groups(reader, geometry, is_strict=False):
         for _, first, data in read_inodes(reader, geometry, group):
             for index, (mode, links, flags, root) in enumerate(rows.iter_unpack(data)):
-                if mode & _TYPE != _FILE or not links or flags & HAS_INLINE_DATA:
+                if mode & TYPE_MASK != FILE_MARK or not links or flags & HAS_INLINE_DATA:
                     continue
-                if flags & USES_EXTENTS and root.startswith(_ONE):
+                if flags & USES_EXTENTS and root.startswith(ONE_EXTENT):
                     position, length, high, low = extent(root)
                     if length > EXTENT_LENGTH_MAX:
                         length -= EXTENT_LENGTH_MAX

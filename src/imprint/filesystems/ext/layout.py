@@ -7,6 +7,7 @@ Source: Linux ``Documentation/filesystems/ext4`` ("The Super Block", "Block Grou
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 from imprint.core.layout import Structure, raw, uint
@@ -33,7 +34,15 @@ EXTENT_DEPTH_MAX: Final = 5
 EXTENT_LENGTH_MAX: Final = 0x8000
 """Above, an extent is one that was never written, and this much shorter."""
 
+ONE_EXTENT: Final = struct.pack("<HHHH", EXTENT_MAGIC, 1, 4, 0)
+"""How the root of a tree begins that is one extent: nearly every file has such a one."""
+
+TYPE_MASK: Final = 0xF000
+FILE_MARK: Final = 0x8000
+
+IS_IMMUTABLE: Final = 0x0000_0010
 USES_EXTENTS: Final = 0x0008_0000
+IS_EA_INODE: Final = 0x0020_0000
 HAS_INLINE_DATA: Final = 0x1000_0000
 
 
@@ -49,6 +58,7 @@ class Superblock(Structure, size=1024, endian="<"):
     blocks_per_group: int = uint(4, at=0x20, doc="at most a block's bits, in clusters")
     clusters_per_group: int = uint(4, at=0x24, doc="with bigalloc")
     inodes_per_group: int = uint(4, at=0x28, doc="at most a block's bits")
+    write_time: int = uint(4, at=0x30, doc="of the superblock, in seconds since 1970")
     magic: int = uint(2, at=0x38, doc="MAGIC")
     state: int = uint(2, at=0x3A, doc="IS_CLEAN, HAS_ERRORS")
     revision: int = uint(4, at=0x4C, doc="0 has no features, and inodes of 128 bytes")
@@ -68,9 +78,13 @@ class Superblock(Structure, size=1024, endian="<"):
     mmp_block: int = uint(8, at=0x168, doc="who has it mounted, with mmp")
     checksum_type: int = uint(1, at=0x175, doc="1: CRC-32C")
     error_count: int = uint(4, at=0x194, doc="since the last check")
+    user_quota_inode: int = uint(4, at=0x240, doc="with quota")
+    group_quota_inode: int = uint(4, at=0x244, doc="with quota")
     backup_group_0: int = uint(4, at=0x24C, doc="with sparse_super2; 0: none")
     backup_group_1: int = uint(4, at=0x250, doc="with sparse_super2; 0: none")
+    project_quota_inode: int = uint(4, at=0x26C, doc="with project")
     checksum_seed: int = uint(4, at=0x270, doc="with metadata_csum_seed")
+    write_time_high: int = uint(1, at=0x274, doc="upper bits of write_time")
     orphan_file_inode: int = uint(4, at=0x280, doc="with orphan_file")
     checksum: int = uint(4, at=0x3FC, doc="CRC-32C of what is before it, not inverted")
 

@@ -13,6 +13,7 @@ from imprint.filesystems.ext.layout import (
     EXTENT_LENGTH_MAX,
     EXTENT_MAGIC,
     HAS_INLINE_DATA,
+    TYPE_MASK,
     USES_EXTENTS,
     ExtentHeader,
     Inode,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 NODE: Final = -1
 """In place of a file's block: the piece is a block of the tree."""
 
-_TYPE: Final = 0xF000
 _LINK: Final = 0xA000
 _WITH_BLOCKS: Final = (0x8000, 0x4000, _LINK)
 _DIRECT: Final = 12
@@ -156,7 +156,7 @@ class Trees:
 
 def has_blocks(inode: Inode) -> bool:
     """Whether ``block`` of an inode says where its blocks are: not for devices and short links."""
-    kind = inode.mode & _TYPE
+    kind = inode.mode & TYPE_MASK
     if kind == _LINK and inode.size_low < len(inode.block) and not inode.flags & USES_EXTENTS:
         return False
     return kind in _WITH_BLOCKS

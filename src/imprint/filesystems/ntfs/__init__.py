@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError
 from imprint.filesystems.allocation import Allocation, VolumeReader
+from imprint.filesystems.ntfs import layout
 from imprint.filesystems.ntfs.contents import file_runs
 from imprint.filesystems.ntfs.files import Files
 from imprint.filesystems.ntfs.geometry import read_geometry
 from imprint.filesystems.ntfs.shadows import read_shadows
 from imprint.filesystems.ntfs.space import read_space
 from imprint.filesystems.ntfs.state import doubts_of
+from imprint.filesystems.ntfs.states import file_states
 from imprint.filesystems.ntfs.walk import reached
+from imprint.filesystems.states import States
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +54,14 @@ class Ntfs:
     def file_runs(self, volume: Source) -> Iterator[tuple[int, int, int]]:
         """See :class:`~imprint.filesystems.files.Locating`."""
         return file_runs(_files(VolumeReader(volume)))
+
+    def states(self, volume: Source) -> States:
+        """See :class:`~imprint.filesystems.states.Dating`."""
+        files = _files(VolumeReader(volume))
+        geometry = files.geometry
+        boot = files.reader.read(0, layout.STRIDE, "boot sector")
+        identity = (bytes(boot), geometry.record_size, geometry.cluster_size)
+        return States(identity, tuple(doubts_of(files)), None, file_states(files))
 
 
 def _files(reader: VolumeReader) -> Files:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imprint.filesystems.ntfs.files import Files
+    from imprint.filesystems.ntfs.geometry import Geometry
 
 _RECORD: Final = struct.Struct("<4xHH12xH")
 """Of a record: place and count of its update sequence, and where its attributes begin."""
@@ -33,14 +34,8 @@ def file_runs(files: Files) -> Iterator[tuple[int, int, int]]:
     size, head, data_kind = geometry.record_size, _HEAD.unpack_from, layout.DATA
     last = size - _HEAD.size
     for number, record in records_in_use(files):
-        if record.startswith(DAMAGED_MARK):
-            continue
-        sequence, count, at = _RECORD.unpack_from(record)
-        if count != size // STRIDE + 1 or sequence + 2 * count > STRIDE - 2:
-            continue
-        for index in range(1, count):
-            place, kept = index * STRIDE - 2, sequence + 2 * index
-            record[place : place + 2] = record[kept : kept + 2]
+        start = None if record.startswith(DAMAGED_MARK) else undo_fixups(record, geometry)
+        at = size if start is None else start
         while at <= last:
             kind, length, is_elsewhere, lowest, runs_at = head(record, at)
             if kind > data_kind or length < MftAttribute.SIZE:
@@ -53,3 +48,17 @@ def file_runs(files: Files) -> Iterator[tuple[int, int, int]]:
                         yield position, cluster * unit, run * unit
                     position += run * unit
             at += length
+
+
+def undo_fixups(record: bytearray, geometry: Geometry) -> int | None:
+    """Put back what the update sequence of a record keeps, and tell where its attributes begin.
+
+    ``None`` if it can have none. It is not verified that the record was written as a whole.
+    """
+    sequence, count, start = _RECORD.unpack_from(record)
+    if count != geometry.record_size // STRIDE + 1 or sequence + 2 * count > STRIDE - 2:
+        return None
+    for index in range(1, count):
+        place, kept = index * STRIDE - 2, sequence + 2 * index
+        record[place : place + 2] = record[kept : kept + 2]
+    return int(start)

@@ -21,7 +21,9 @@ RECORD_BAD_CLUSTERS: Final = 8
 FIXED_RECORDS: Final = 12
 """Records whose files every volume has."""
 
+STANDARD_INFORMATION: Final = 0x10
 ATTRIBUTE_LIST: Final = 0x20
+FILE_NAME: Final = 0x30
 VOLUME_INFORMATION: Final = 0x70
 DATA: Final = 0x80
 INDEX_ROOT: Final = 0x90
