@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from imprint.core.layout import Structure, raw, uint
+from imprint.core.layout import Structure, raw, sint, uint
 from imprint.core.units import GIB, KIB, MIB
 
 MAGIC: Final = b"_BHRfS_M"
@@ -47,6 +47,12 @@ RO_BLOCK_GROUP_TREE: Final = 1 << 3
 RO_KNOWN: Final = 0xF
 """The two of the free-space tree, verity, block-group tree."""
 
+FILE_TREE: Final = 5
+"""That of the file system's root; those of subvolumes have identities from FIRST_FREE on."""
+
+FIRST_FREE: Final = 256
+"""The first identity that files have: of the root folder of each tree of files."""
+
 # Identities of trees, and of the things that have one.
 ROOT_TREE: Final = 1
 EXTENT_TREE: Final = 2
@@ -57,8 +63,11 @@ LOG: Final = (1 << 64) - 6
 CHUNKS: Final = 256
 
 # Types of items
+INODE: Final = 1
+FOLDER_NAME: Final = 96
 EXTENT_DATA: Final = 108
 ROOT_ITEM: Final = 132
+ROOT_BACKREF: Final = 144
 EXTENT_ITEM: Final = 168
 EXTENT_FLAGS_AT: Final = 16
 EXTENT_IS_DATA: Final = 1
@@ -88,6 +97,13 @@ PROFILES: Final = {
 
 LEVEL_MAX: Final = 7
 FILE_EXTENT_INLINE: Final = 0
+FILE_EXTENT_WRITTEN: Final = 1
+COMPRESSED_MAX: Final = 128 * KIB
+"""Of a compressed extent, unpacked."""
+
+ZLIB: Final = 1
+LZO: Final = 2
+ZSTD: Final = 3
 
 
 class Superblock(Structure, size=SUPERBLOCK_BYTES, endian="<"):
@@ -201,9 +217,42 @@ class FreeSpaceInfo(Structure, size=8, endian="<"):
     flags: int = uint(4, at=4, doc="1: by bitmaps")
 
 
+class Inode(Structure, size=160, endian="<"):
+    """What is known of a file besides its names and its content."""
+
+    size: int = uint(8, at=16, doc="in bytes")
+    links: int = uint(4, at=40, doc="how many names it has")
+    owner: int = uint(4, at=44, doc="uid")
+    group: int = uint(4, at=48, doc="gid")
+    mode: int = uint(4, at=52, doc="type and permissions")
+    accessed_s: int = sint(8, at=112, doc="atime, since 1970")
+    accessed_ns: int = uint(4, at=120, doc="")
+    changed_s: int = sint(8, at=124, doc="ctime")
+    changed_ns: int = uint(4, at=132, doc="")
+    modified_s: int = sint(8, at=136, doc="mtime")
+    modified_ns: int = uint(4, at=144, doc="")
+    created_s: int = sint(8, at=148, doc="otime")
+    created_ns: int = uint(4, at=156, doc="")
+
+
+class FolderName(Structure, size=30, endian="<"):
+    """A name in a folder; its bytes follow."""
+
+    target: int = uint(8, at=0, doc="inode, or tree of a subvolume")
+    target_kind: int = uint(1, at=8, doc="INODE or ROOT_ITEM")
+    data_bytes: int = uint(2, at=25, doc="of what follows the name: nothing")
+    name_bytes: int = uint(2, at=27, doc="of the name")
+
+
 class FileExtent(Structure, size=53, endian="<"):
     """Where a run of a file is; one that is stored inline has no more than 21 bytes of this."""
 
+    unpacked: int = uint(8, at=8, doc="bytes of all of it, once unpacked")
+    compression: int = uint(1, at=16, doc="0: none")
+    encryption: int = uint(1, at=17, doc="0: none")
+    other: int = uint(2, at=18, doc="encoding; 0: none")
     kind: int = uint(1, at=20, doc="0 inline, 1 written, 2 reserved only")
     address: int = uint(8, at=21, doc="of the whole extent; 0: a hole")
     length: int = uint(8, at=29, doc="of the whole extent, as stored")
+    begin: int = uint(8, at=37, doc="of the run, in the extent once unpacked")
+    count: int = uint(8, at=45, doc="bytes of the run")

@@ -80,9 +80,9 @@ class Node(NamedTuple):
         return _ITEM.iter_unpack(self.data[start : start + self.item_count * _ITEM.size])
 
     def items(self, *kinds: int) -> Iterator[Item]:
-        """Of a leaf: those of some kinds; their data is not longer than the leaf."""
+        """Of a leaf: those of some kinds, or all; their data is not longer than the leaf."""
         for owner, kind, offset, start, size in self.keyed():
-            if kind in kinds:
+            if not kinds or kind in kinds:
                 at = start + NodeHeader.SIZE
                 yield Item(owner, kind, offset, self.data[at : at + size])
 
@@ -136,6 +136,16 @@ class Trees:
             ReadError: if no copy of a node can be read.
         """
         return self._walk([root], enter, since, forgive=forgive)
+
+    def node(self, pointer: Pointer) -> Node:
+        """What a pointer leads to.
+
+        Raises:
+            CorruptImageError: if it is not what the pointer says.
+            ReadError: if no copy of it can be read.
+        """
+        (found,) = self._load([pointer], forgive=False)
+        return found
 
     def whole(self, root: Pointer) -> Iterator[Node]:
         """All nodes of a tree, in which none may be met twice.
