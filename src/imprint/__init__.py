@@ -4,6 +4,7 @@
 >>> with imprint.open("disk.qcow2") as disk:
 ...     boot_sector = disk.read_at(0, 512)
 ...     used = sum(e.length for e in disk.extents(0, disk.size) if e.kind is imprint.Kind.DATA)
+...     hostname = disk.filesystem("p1").read("/etc/hostname")
 
 Everything below is typed and documented; what is not listed here may change.
 """
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
     from imprint.core.extent import Kind as Kind
     from imprint.core.image import Image as Image
     from imprint.core.info import ImageInfo as ImageInfo
+    from imprint.endpoints.opened import Disk as Disk
 
 __version__: Final = VERSION
 
-__all__ = ["Extent", "Image", "ImageInfo", "ImagingError", "Kind", "__version__", "open"]
+__all__ = ["Disk", "Extent", "Image", "ImageInfo", "ImagingError", "Kind", "__version__", "open"]
 
 _HOMES: Final = {
+    "Disk": "imprint.endpoints.opened",
     "ImagingError": "imprint.core.errors",
     "Extent": "imprint.core.extent",
     "Kind": "imprint.core.extent",
@@ -43,12 +46,13 @@ def open(  # noqa: A001 - ``imprint.open`` is what it should be called
     snapshot: str | None = None,
     allow_parents: tuple[Path, ...] = (),
     passphrase: bytes | None = None,
-) -> Image:
+) -> Disk:
     """Open a disk image, a device, a URL or a disk in a repository for reading.
 
     Args:
         address: as on the command line: ``disk.vmdk``, ``/dev/sdb``, ``https://…``,
-            ``repo:/srv/images::laptop``.
+            ``repo:/srv/images::laptop``, also a file inside of a disk that is an image itself:
+            ``disk.iso:/boot.img``.
         format: its format; ``None``: found by content.
         snapshot: name or id of an internal snapshot to read instead of the present state; of a
             disk in a repository, which one, as after ``@``.
@@ -56,13 +60,14 @@ def open(  # noqa: A001 - ``imprint.open`` is what it should be called
         passphrase: unlocks an encrypted image or repository.
 
     Returns:
-        The disk: thread-safe ``read_at``, ``readinto``, ``extents`` and ``info``; close
-        it, or use it in a ``with`` statement.
+        The disk: thread-safe ``read_at``, ``readinto``, ``extents`` and ``info``, and its files
+        by ``volumes`` and ``filesystem``; close it, or use it in a ``with`` statement.
 
     Raises:
         ImagingError: of the kind that says what is wrong; see :mod:`imprint.core.errors`.
     """
     from imprint.endpoints.open import Access, open_whole
+    from imprint.endpoints.opened import Disk
 
     def answer(name: str) -> bytes:
         del name
@@ -75,7 +80,12 @@ def open(  # noqa: A001 - ``imprint.open`` is what it should be called
         allowed=allow_parents,
         passphrase=None if passphrase is None else answer,
     )
-    return open_whole(str(address), access)
+    image = open_whole(str(address), access)
+    try:
+        return Disk(image, access.gate().passphrase, access.on_event)
+    except BaseException:
+        image.close()
+        raise
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,4 @@
-"""EWF against the format contract: E01 as it is written here, S01 as the tests make it."""
+"""EWF against the format contract: E01 and Ex01 as they are written here, others as tests do."""
 
 from __future__ import annotations
 
@@ -41,10 +41,15 @@ class TestS01(FormatContract):
 
 class TestEx01(FormatContract):
     format_name = "ex01"
-    frees_zeros = False
+    frees_zeros = False  # zeros are chunks like any others, though nothing is stored of them
+    has_parents = False
 
-    def build(self, disk: bytes) -> bytes:
-        return ewf_image.ex01(disk)
+
+class TestEx01Unpacked(FormatContract):
+    format_name = "ex01"
+    options: ClassVar = {"compression": "none", "sector_size": "512"}
+    frees_zeros = False
+    has_parents = False
 
 
 class TestEx01WithBzip2(ReadingContract):
@@ -61,3 +66,11 @@ class TestL01(FormatContract):
 
     def build(self, disk: bytes) -> bytes:
         return ewf_image.l01({"first": disk[:70_000], "second": disk[70_000:]})
+
+
+class TestEx01AsTheTestsMakeIt(ReadingContract):
+    format_name = "ex01"
+    frees_zeros = False
+
+    def build(self, disk: bytes) -> bytes:
+        return ewf_image.ex01(disk)

@@ -119,6 +119,31 @@ def test_an_image_whose_files_are_as_they_were_is_not_read_again(
 
 
 @pytest.mark.oracle("qemu-img", "qemu-io")
+@pytest.mark.parametrize("other", ["--reread", "--bitmap=b", "--hash=md5"])
+def test_times_are_trusted_only_if_nothing_else_says_what_to_read(
+    program: Program, disk: Path, place: str, other: str
+) -> None:
+    """Fails if options contradict each other and one of them is ignored."""
+    failed = program("capture", disk, f"{place}::disk", "--trust-times", other)
+    assert failed.exit_code == 2
+    assert "--trust-times makes no sense with" in failed.err
+    to_file = program("capture", disk, "copy.qcow2", "--trust-times")
+    assert "--trust-times is for snapshots" in to_file.err
+
+
+def test_a_disk_without_file_systems_is_read_whole_whatever_is_trusted(
+    program: Program, disk: Path, place: str
+) -> None:
+    """Fails if what nobody knows counts as unchanged, or nothing is said of that."""
+    target = f"{place}::disk"
+    for _ in range(2):
+        disk.touch()  # as an image file, it is one that has changed
+        found = program.ok("capture", disk, target, "--trust-times", "--json")
+        assert found.json["bytes_read"] >= DATA
+    assert "what it holds is not known" in found.err
+    program.ok("compare", target, disk, "--strict")
+
+
 def test_a_bitmap_says_what_to_read(program: Program, disk: Path, place: str) -> None:
     """Fails if what a bitmap has noted is not captured, or all is read in spite of it."""
     disk.write_bytes(random.Random(2).randbytes(32 * MIB))
@@ -290,7 +315,7 @@ def test_a_partial_copy_lacks_in_the_snapshot_what_its_map_says(
     runs = program.ok("map", f"{place}::disk", "--json").json_lines
     noted = [(run["offset"], run["length"]) for run in runs if run["kind"] == "bad"]
     assert noted == [(3 * MIB, MIB)]
-    program.refuses(2, "capture", disk, f"{place}::disk", "--retries", "3")
+    program.refuses(2, "capture", disk, f"{place}::disk", "--fill", "x")
 
 
 def test_tags_and_level_are_taken_over(program: Program, disk: Path, place: str) -> None:

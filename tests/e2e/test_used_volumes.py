@@ -261,3 +261,24 @@ def test_volumes_are_never_targets(machine: Machine, program: Program, tmp_path:
     """Fails if an address of a volume makes or changes a file."""
     program.refuses(2, "convert", machine.path, f"{tmp_path}/x.raw#luks")
     program.refuses(2, "resize", f"{machine.path}#lvm/vg/root", "1G")
+
+
+def test_files_in_volumes_are_read_by_their_address(
+    machine: Machine, program: Program, tmp_path: Path
+) -> None:
+    """Fails if what is in a group, an array or an encrypted volume cannot be looked into."""
+    program.environment["IMPRINT_PASSPHRASE"] = "secret"
+    lines = program.ok("ls", machine.path, "--json").json_lines
+    prefix = len(f"{machine.path}#")
+    named = {line["path"][prefix:].removesuffix(":/"): line["filesystem"] for line in lines}
+    assert named == {"lvm/vg/root": "ext4", "lvm/vg/data": "xfs", "p3#luks": "ext4", "md5": "ext4"}
+    for number, name in enumerate(("lvm/vg/root", "luks", "md5", "p3#luks")):
+        folder = tmp_path / str(number)
+        program.ok("cp", "-r", f"{machine.path}#{name}:/", folder)
+        assert tree(folder) == machine.files[name.removeprefix("p3#")]
+    del program.environment["IMPRINT_PASSPHRASE"]
+    program.refuses(3, "ls", f"{machine.path}#luks:/")
+    locked = [
+        line for line in program.ok("ls", machine.path, "--json").json_lines if line["problem"]
+    ]
+    assert [line["volume"] for line in locked] == ["p3"]

@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import imprint
 from imprint.core.errors import ReadError
 from imprint.endpoints import several
 from imprint.endpoints.copying import CopyRequest
+from imprint.endpoints.open import Access
+from imprint.endpoints.repository import make_repository
 from imprint.endpoints.target import TargetRequest
 from imprint.storage.memory import MemoryStorage
 from imprint.testing.bad_medium import BadMedium, Faults
@@ -41,6 +44,12 @@ def pwrite(fd, data, offset):
         data[20000] ^= 1
     return real(fd, data, offset)
 os.pwrite = pwrite
+real_write = os.write
+def write(fd, data):
+    if "full" in os.readlink(f"/proc/self/fd/{fd}") and len(data) > 1 << 18:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return real_write(fd, data)
+os.write = write
 from imprint.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -97,6 +106,10 @@ def test_of_several_targets_the_one_that_is_wrong_is_named(source: Path) -> None
     assert found["verified"] is False
 
 
+def _repository(place: Path) -> None:
+    make_repository(str(place), Access(), is_encrypted=False, level=1, parity=0).close()
+
+
 @pytest.mark.parametrize("order", [("full.raw", "b.qcow2", "c.raw"), ("c.raw", "full.raw")])
 def test_a_target_that_fails_does_not_stop_the_others(source: Path, order: tuple[str, ...]) -> None:
     """Fails if a full disk costs the copies that had room."""
@@ -115,6 +128,35 @@ def test_a_target_that_fails_does_not_stop_the_others(source: Path, order: tuple
     assert not list(source.parent.glob("full*"))
 
 
+def test_a_repository_that_fails_does_not_stop_the_others_nor_they_it(source: Path) -> None:
+    """AO-03, AO-04: fails if a full disk under one repository costs another one, or a file."""
+    for name in ("full", "good"):
+        _repository(source.parent / name)
+    also = ("--also", "repo:good::x", "--also", "full.raw", "--also", "c.raw")
+    code, found, err = _run(source.parent, "repo:full::x", *also, "--verify")
+    assert code == 5
+    assert "no space left" in err
+    assert [item["ok"] for item in found["targets"]] == [False, True, False, True]
+    assert "snapshot" not in found
+    assert found["targets"][1]["image"] == "x"
+    assert _content(source.parent / "c.raw") == hashlib.sha256(CONTENT).hexdigest()
+    assert found["targets"][1]["read_back"] == found["targets"][3]["read_back"] == found["hashes"]
+    assert not list((source.parent / "full" / "snapshots").glob("*"))
+
+
+def test_if_it_is_strict_a_repository_gets_no_snapshot_either(source: Path) -> None:
+    """Fails if a snapshot appears although another target has failed, or the reverse."""
+    for name in ("full", "good"):
+        _repository(source.parent / name)
+    for targets in (("repo:good::x", "full.raw"), ("a.raw", "repo:full::x")):
+        code, found, _ = _run(source.parent, targets[0], "--also", targets[1], "--strict")
+        assert code == 5
+        assert [item["ok"] for item in found["targets"]] == [False, False]
+    assert not list(source.parent.glob("*/snapshots/*"))
+    assert not list(source.parent.glob("*.raw.partial"))
+    assert not (source.parent / "a.raw").exists()
+
+
 def test_if_it_is_strict_one_failing_target_stops_all(source: Path) -> None:
     """Fails if somebody who wants all or nothing gets some."""
     code, found, _ = _run(source.parent, "a.raw", "--also", "full.raw", "--strict")
@@ -131,16 +173,24 @@ def test_what_cannot_be_read_is_the_same_in_all_targets_and_listed(
     medium = BadMedium(MemoryStorage(CONTENT), Faults(bad=bad))
     monkeypatch.setattr(several, "open_source", lambda *_: medium)
     targets = [source.parent / name for name in ("a.raw", "b.raw")]
+    place = source.parent / "place"
+    _repository(place)
     request = CopyRequest(
         str(source), TargetRequest(str(targets[0])), hashes=("sha256", "md5"), salvage=True
     )
-    outcome = several.run_several(request, [str(targets[1])])
+    outcome = several.run_several(request, several.Also((str(targets[1]), f"repo:{place}::x")))
     expected = bytearray(CONTENT)
     for start, length in bad:
         expected[start : start + length] = bytes(length)
     assert [(extent.offset, extent.length) for extent in outcome.report.bad] == list(bad)
     assert outcome.report.hashes["sha256"] == hashlib.sha256(expected).hexdigest()
     assert all(path.read_bytes() == expected for path in targets)
+    with imprint.open(f"repo:{place}::x") as disk:
+        assert disk.read_at(0, SIZE) == expected
+    assert outcome.targets[2].snapshot is not None
+    assert outcome.targets[2].snapshot.manifest.notes == (
+        "1024 bytes could not be read, in 2 areas",
+    )
     singles = [read.offset for read in medium.failing if read.length == 512]
     assert sorted(singles) == [start for start, _ in bad]
 
@@ -153,6 +203,9 @@ def test_a_source_that_fails_leaves_no_target(
     monkeypatch.setattr(several, "open_source", lambda *_: medium)
     folder = source.parent
     request = CopyRequest(str(source), TargetRequest(str(folder / "a.E01")), hashes=("sha256",))
+    _repository(folder / "place")
+    others = (str(folder / "b.raw"), str(folder / "c.qcow2"), f"repo:{folder / 'place'}::x")
     with pytest.raises(ReadError):
-        several.run_several(request, [str(folder / "b.raw"), str(folder / "c.qcow2")])
-    assert list(folder.iterdir()) == [source]
+        several.run_several(request, several.Also(others))
+    assert {path.name for path in folder.iterdir()} == {"disk.raw", "place"}
+    assert not list(folder.glob("place/snapshots/*"))

@@ -6,11 +6,9 @@ NIST CFTT, Digital Data Acquisition Tool Specification 4.0: AM-06 (all visible s
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
 import subprocess
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +18,7 @@ from imprint.endpoints import copying
 from imprint.endpoints.copying import CopyRequest
 from imprint.endpoints.target import TargetRequest
 from imprint.storage.memory import MemoryStorage
+from imprint.testing.bad_device import TOOLS, bad_device
 from imprint.testing.bad_medium import SECTOR, BadMedium, Faults, bad_map
 from imprint.testing.program import Program
 from imprint.transfer.rescue import mapfile
@@ -28,7 +27,6 @@ from imprint.transfer.rescue.sink import TargetSink
 from imprint.transfer.rescue.states import Areas, State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 MIB = 1 << 20
@@ -125,47 +123,6 @@ def program(tmp_path: Path) -> Program:
     return Program(tmp_path)
 
 
-@contextlib.contextmanager
-def _bad_device(folder: Path, bad: list[tuple[int, int]]) -> Iterator[str]:
-    """A block device that the kernel cannot read in some sectors, exact to 512 bytes."""
-    image, faults, point = folder / "medium", folder / "faults", folder / "fuse"
-    image.write_bytes(CONTENT)
-    faults.write_text(bad_map(SIZE, bad))
-    point.touch()
-    server = subprocess.Popen(
-        [
-            *("nbdfuse", "-r", point, "--socket-activation", "nbdkit", "-r"),
-            *("--filter=ddrescue", "file", image, f"ddrescue-mapfile={faults}"),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 10
-        while point.stat().st_size != SIZE:
-            if time.monotonic() > deadline:
-                pytest.skip("FUSE does not work here")
-            time.sleep(0.05)
-        made = subprocess.run(
-            ["losetup", "--read-only", "--direct-io=on", "--find", "--show", point],
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        if made.returncode:
-            pytest.skip("no loop device with direct I/O over FUSE here")
-        device = made.stdout.strip()
-        try:
-            yield device
-        finally:
-            subprocess.run(["losetup", "--detach", device], check=True)
-    finally:
-        # Lazily: a loop device is detached some time after it was asked for.
-        subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
-        server.terminate()
-        server.wait(timeout=20)
-
-
 def _expected(bad: list[tuple[int, int]]) -> bytes:
     content = bytearray(CONTENT)
     for start, length in bad:
@@ -174,7 +131,7 @@ def _expected(bad: list[tuple[int, int]]) -> bytes:
 
 
 @pytest.mark.root
-@pytest.mark.oracle("nbdfuse", "nbdkit", "losetup", "ddrescue", "ddrescuelog", "umount")
+@pytest.mark.oracle(*TOOLS, "ddrescue", "ddrescuelog")
 @pytest.mark.parametrize("suffix", ["raw", "E01"])
 def test_a_real_device_loses_exactly_its_bad_sectors(
     program: Program, tmp_path: Path, suffix: str
@@ -184,7 +141,7 @@ def test_a_real_device_loses_exactly_its_bad_sectors(
     The last sector is bad too: the image has the size of the device nevertheless.
     """
     bad = [(512, 512), (MIB + 512, 7 * 512), (SIZE - 512, 512)]
-    with _bad_device(tmp_path, bad) as device:
+    with bad_device(tmp_path, CONTENT, bad) as device:
         done = program("capture", device, f"disk.{suffix}", "--json")
         _ddrescue("-d", device, tmp_path / "theirs.img", tmp_path / "theirs.map")
     assert done.exit_code == 6

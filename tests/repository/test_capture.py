@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from imprint.objects.memory import MemoryStore
 from imprint.repository.capture import Options, store_disk
 from imprint.repository.chunks import ChunkReader
 from imprint.repository.condemning import put_condemned
-from imprint.repository.cutting import Cutting
+from imprint.repository.cutting import Cuts, Cutting
 from imprint.repository.nodes import Piece, Tree
 from imprint.repository.pack_contents import list_packs
 from imprint.repository.repository import Repository
@@ -216,6 +217,43 @@ def test_only_what_may_have_changed_is_read() -> None:
     assert read(after) == changed
     assert report.bytes_read <= 6 * MIB
     assert all(offset <= 9 * MIB < offset + length for offset, length in disk.reads)
+
+
+@settings(max_examples=25, deadline=None)
+@given(disk=disks(size=9 * MIB), other=disks(size=9 * MIB), data=st.data())
+def test_a_disk_of_which_it_is_known_what_changed_comes_out_as_it_is_now(
+    disk: Disk, other: Disk, data: st.DataObject
+) -> None:
+    """Fails if a chunk that may have changed is not read, or is not the one that it was."""
+    repository = Repository.create(MemoryStore())
+    cutting = Cutting(Cuts(array("Q", range(0, 9 * MIB, 64 * KIB))))
+    before, _, _ = capture(repository, disk, cutting=cutting)
+    lengths = st.integers(1, 300 * KIB)
+    drawn = data.draw(st.lists(st.tuples(st.integers(0, 9 * MIB - 1), lengths), max_size=5))
+    changed = Runs.of((start, min(length, 9 * MIB - start)) for start, length in drawn)
+    content = bytearray(disk.content)
+    kinds = []
+    for place, holder in ((changed, other), (changed.complement(disk.size), disk)):
+        for start, length in place:
+            content[start : start + length] = holder.content[start : start + length]
+            kinds += [(item.offset, item.kind) for item in holder.extents(start, length)]
+    now = Disk(bytes(content), sorted(kinds))
+    options = Options(older=(before.tree, before.size), changed=changed)
+    after, _, _ = capture(repository, now, options, cutting)
+    assert read(after) == as_it_reads(now)
+
+
+def test_one_chunk_of_a_region_is_read_if_one_may_have_changed() -> None:
+    """Fails if a change costs reading the region that it is in."""
+    content = random.Random(4).randbytes(8 * MIB)
+    repository = Repository.create(MemoryStore())
+    source, _, _ = capture(repository, Disk(content))
+    disk = Disk(content[: 5 * MIB] + b"other" + content[5 * MIB + 5 :])
+    options = Options(older=(source.tree, source.size), changed=Runs.of([(5 * MIB, 1)]))
+    after, report, _ = capture(repository, disk, options)
+    assert read(after) == disk.content
+    assert disk.reads == [(5 * MIB, 256 * KIB)]
+    assert report.bytes_read == 256 * KIB
 
 
 def test_what_cannot_be_read_is_told() -> None:

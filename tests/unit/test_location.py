@@ -119,9 +119,6 @@ def test_what_is_no_address_is_refused(text: str) -> None:
     [
         "nbd://host:10809/export",
         "nbd+unix:///export?socket=/run/x.sock",
-        "disk.qcow2#p2:/etc/hostname",
-        "disk.qcow2#lvm/vg/lv:/etc/hostname",
-        "disk.qcow2#luks:/etc/hostname",
     ],
 )
 def test_what_cannot_be_opened_yet_is_no_typing_error(text: str) -> None:
@@ -139,3 +136,58 @@ def test_a_file_that_is_there_is_that_file(
     (tmp_path / name).touch()
     found = parse(name)
     assert (found.where, found.base, found.partition) == (Where.FILE, name, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "base", "inside"),
+    [
+        ("disk.qcow2#p2:/etc/hostname", "disk.qcow2#p2", "/etc/hostname"),
+        ("disk.qcow2#lvm/vg/lv:/etc", "disk.qcow2#lvm/vg/lv", "/etc"),
+        ("disk.qcow2#p3#luks:/", "disk.qcow2#p3#luks", "/"),
+        ("disk.iso:/README", "disk.iso", "/README"),
+        ("disk.iso:/a:/b#c", "disk.iso", "/a:/b#c"),
+        ("a:/b#p1:/c", "a:/b#p1", "/c"),
+        ("-:/README", "-", "/README"),
+        ("machine.ova#d2#p1:/x", "machine.ova#d2#p1", "/x"),
+        ("https://host:80/x.qcow2#p1:/f", "https://host:80/x.qcow2#p1", "/f"),
+        ("https://host/x.iso:/README", "https://host/x.iso", "/README"),
+        ("http://host/a?b=http://c#p1:/f", "http://host/a?b=http://c#p1", "/f"),
+        ("repo:/srv/images::laptop#p1:/etc", "repo:/srv/images::laptop#p1", "/etc"),
+        ("repo:s3://[::1]/b::x@3f2a:/a::b", "repo:s3://[::1]/b::x@3f2a", "/a::b"),
+        ("repo:a::b@2026-11-20T10:00#p1:/c", "repo:a::b@2026-11-20T10:00#p1", "/c"),
+    ],
+)
+def test_a_path_inside_stands_behind_a_colon(text: str, base: str, inside: str) -> None:
+    """Fails if an address of a file is cut at another place."""
+    found = parse(text)
+    assert (found.where, found.base, found.inside) == (Where.INSIDE, base, inside)
+    assert found.outermost == parse(base)
+
+
+@pytest.mark.parametrize(
+    "text", ["https://host/a", "http://host:80/a", "repo:s3://b/c::x", "repo:sftp://h:22/p::x"]
+)
+def test_the_colon_of_a_url_leads_nowhere_inside(text: str) -> None:
+    """Fails if a URL is torn apart."""
+    assert parse(text).inside is None
+
+
+def test_names_with_the_mark_of_a_path_win_if_they_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if a file in a folder with an odd name cannot be opened, or made."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd:").mkdir()
+    (tmp_path / "odd:/x.img").touch()
+    (tmp_path / "odd:/x.img#p1:").mkdir()
+    assert parse("odd:/x.img").inside is None
+    assert parse("odd:/new.img").inside is None
+    assert parse("odd:/x.img:/y").base == "odd:/x.img"
+    assert parse("odd:/x.img#p1:/y").base == "odd:/x.img#p1"
+
+
+def test_a_wrong_volume_before_a_path_is_refused() -> None:
+    """Fails if a typing error before the colon becomes a path."""
+    for text in ("disk#q1:/x", "disk#p0:/x", "repo:x::y#d1:/z"):
+        with pytest.raises(UsageError):
+            parse(text)

@@ -175,6 +175,11 @@ class Console:
             self._clear_bar()
             self._out.writelines(lines)
 
+    def write(self, data: memoryview) -> None:
+        """A result that is no text, as it is."""
+        self._clear_bar()
+        self._out.buffer.write(data)
+
     def error(self, error: ImagingError) -> None:
         """Say what went wrong in one line, and in a second one what to do about it."""
         self.note(str(error))

@@ -83,6 +83,12 @@ def add_snapshot_arguments(parser: argparse.ArgumentParser) -> None:
         help="read all of the source, even if its files seem not to have changed since the last "
         "snapshot",
     )
+    parser.add_argument(
+        "--trust-times",
+        action="store_true",
+        help="do not read files on the source that are as in the last snapshot by all that ext2-4, "
+        "XFS or NTFS say of them",
+    )
 
 
 def copy(
@@ -131,7 +137,7 @@ def copy(
     if args.target == "-":
         console.to_stderr()
     if work is None:
-        work, intend = _work(args, intend)
+        work, intend = _work(args, intend, hashes)
     with console.stopping():
         if not args.dry_run:
             return work(request)
@@ -158,14 +164,17 @@ def copy(
 
 
 def _work(
-    args: argparse.Namespace, intend: Callable[[CopyRequest], Plan]
+    args: argparse.Namespace, intend: Callable[[CopyRequest], Plan], hashes: tuple[str, ...]
 ) -> tuple[Callable[[CopyRequest], Outcome], Callable[[CopyRequest], Plan]]:
     """What copies to the target, and what says beforehand what it would do."""
     if not is_repository(args.target):
-        for name in ("tag", "sign", "bitmap", "reread"):
-            if getattr(args, name, None):
+        for name in ("tag", "sign", "bitmap", "reread", "trust-times"):
+            if getattr(args, name.replace("-", "_"), None):
                 raise UsageError(f"--{name} is for snapshots: the target is no repository")
         return run, intend
+    for name, is_given in (("reread", args.reread), ("bitmap", args.bitmap), ("hash", hashes)):
+        if args.trust_times and is_given:
+            raise UsageError(f"--trust-times makes no sense with --{name}")
     from imprint.endpoints import capturing  # only for repositories
 
     adding = capturing.Adding(
@@ -174,6 +183,7 @@ def _work(
         verify=getattr(args, "verify", False),
         reread=args.reread,
         bitmap=args.bitmap,
+        trust_times=args.trust_times,
     )
     return functools.partial(capturing.run, adding=adding), capturing.plan
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from imprint.core.errors import Cancelled, ImagingError, UsageError
+from imprint.core.events import Finding, Severity
 from imprint.endpoints.location import Where, parse
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from imprint.cli.console import Console
     from imprint.core.formats import Format
     from imprint.endpoints.evidence import EvidenceLog
+    from imprint.endpoints.unlocking import Unlocking
 
 CASE: Final = (
     ("case_number", "number of the case"),
@@ -28,7 +30,7 @@ _CASE_CHARACTERS_MAX: Final = 3000
 _RECORDED: Final = (
     *("hash", "verify", "format", "target_format", "option", "used", "used_force", "drop_swap"),
     *("retries", "reverse", "timeout", "rescue_order", "workers", "resume", "detect_zeros"),
-    *("force", "require_read_only"),
+    *("force", "require_read_only", "unlock_hpa"),
 )
 
 
@@ -45,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--require-read-only",
         action="store_true",
         help="refuse a device or file that could be written while it is read",
+    )
+    parser.add_argument(
+        "--unlock-hpa",
+        action="store_true",
+        help="image sectors too that the drive hides by a host protected area: its limit is raised "
+        "by hdparm for the time, never permanently, and set back in the end",
     )
     parser.add_argument(
         "--log",
@@ -71,9 +79,14 @@ def recorded(
         from imprint.endpoints.evidence_source import check_read_only  # only where asked for
 
         check_read_only(args.source)
+    if args.unlock_hpa:
+        from imprint.endpoints.unlocking import check_unlockable  # only where asked for
+
+        check_unlockable(args.source)
     case = {name: text for name, _ in CASE if (text := getattr(args, name)) is not None}
-    format_ = _format(args)
-    base = None if args.dry_run else _base(args, case, format_)
+    format_ = _format(args.target, args.target_format)
+    base = None if args.dry_run else _base(args, case)
+    args.evidence_facts = case
     given = {name for name, _ in args.option}
     known = set() if format_ is None else {option.name for option in format_.options}
     for name, text in case.items():
@@ -83,7 +96,11 @@ def recorded(
             args.option = [*args.option, (name, text)]
     if base is None:
         return work(None)
-    from imprint.endpoints.evidence import EvidenceLog, EvidenceRequest  # only where asked for
+    from imprint.endpoints.evidence import (  # only where asked for
+        DRIVE_FACTS,
+        EvidenceLog,
+        EvidenceRequest,
+    )
 
     request = EvidenceRequest(
         base=base,
@@ -93,14 +110,16 @@ def recorded(
         case=case,
         options=_options(args),
         force=args.force,
+        unlocks=args.unlock_hpa,
     )
     log = EvidenceLog(request)
     for finding in log.hidden_findings:
         console.finding(finding)
     console.watchers.append(log.on_event)
     args.option = [*args.option, *log.drive_options(known - given)]
+    args.evidence_facts = {**case, **dict(log.drive_options(DRIVE_FACTS))}
     try:
-        code = work(log)
+        code = _unlocked(args, console, log, work) if args.unlock_hpa else work(log)
     except (ImagingError, KeyboardInterrupt) as error:
         code = error.exit_code if isinstance(error, ImagingError) else Cancelled.exit_code
         try:
@@ -112,16 +131,64 @@ def recorded(
     return code
 
 
-def _format(args: argparse.Namespace) -> Format | None:
-    """Of the target; ``None`` for a repository, which keeps no case data."""
-    if parse(args.target).where is Where.REPOSITORY:
+def _unlocked(
+    args: argparse.Namespace,
+    console: Console,
+    log: EvidenceLog,
+    work: Callable[[EvidenceLog | None], int],
+) -> int:
+    """Do the work with the limit of the drive raised, and set that back whatever happens."""
+    from imprint.endpoints.unlocking import Unlocking
+    from imprint.storage.device_facts import System
+
+    assert log.hidden is not None, "the source is a drive"
+    drive = Unlocking(parse(args.source).path, log.hidden, System())
+    if not drive.is_needed:
+        what = "no sectors are hidden by a host protected area"
+        console.finding(Finding(Severity.INFO, args.source, what))
+        return work(log)
+    log.unlocking(drive.to_json())
+    try:
+        with console.stopping():  # nobody stops half-way
+            drive.unlock()
+        log.unlocking(drive.to_json())
+        what = f"{log.hidden.protected_sectors} hidden sectors are visible while this goes on"
+        console.finding(Finding(Severity.INFO, args.source, what))
+        if console.cancel.is_cancelled:
+            raise Cancelled("interrupted")
+        code = work(log)
+    except BaseException:
+        try:
+            _hide(console, drive, log)
+        except ImagingError as second:
+            console.error(second)  # what came first is the exit code
+        raise
+    _hide(console, drive, log)
+    return code
+
+
+def _hide(console: Console, drive: Unlocking, log: EvidenceLog) -> None:
+    try:
+        with console.stopping():
+            drive.hide()
+    finally:
+        log.facts["unlocked"] = drive.to_json()
+
+
+def _format(address: str, name: str | None = None) -> Format | None:
+    """Of a target; ``None`` for a repository, which keeps no case data."""
+    if parse(address).where is Where.REPOSITORY:
         return None
     from imprint.endpoints.target import TargetRequest
 
-    return TargetRequest(args.target, args.target_format).chosen_format()
+    return TargetRequest(address, name).chosen_format()
 
 
-def _base(args: argparse.Namespace, case: dict[str, str], format_: Format | None) -> Path | None:
+def _keeps_case(format_: Format | None) -> bool:
+    return format_ is not None and any(option.name == "case_number" for option in format_.options)
+
+
+def _base(args: argparse.Namespace, case: dict[str, str]) -> Path | None:
     """What the files of the log are called; ``None``: there is none.
 
     Raises:
@@ -130,18 +197,22 @@ def _base(args: argparse.Namespace, case: dict[str, str], format_: Format | None
     if args.log is False:
         if args.log_to is not None:
             raise UsageError("--log-to and --no-log contradict each other")
+        if args.unlock_hpa:
+            raise UsageError("--unlock-hpa changes the drive for a time: that has to be logged")
         return None
-    location = parse(args.target)
     if args.log_to is not None:
         base: Path = args.log_to
         return base
-    if location.where is Where.FILE and location.base != "-":
-        keeps_case = format_ is not None and any(
-            option.name == "case_number" for option in format_.options
-        )
-        wanted = args.log or case or args.require_read_only or keeps_case
-        return location.path if wanted else None
-    if args.log or case:
+    formats = [_format(args.target, args.target_format), *map(_format, args.also)]
+    is_asked_for = args.log or case or args.unlock_hpa
+    is_wanted = is_asked_for or args.require_read_only or any(map(_keeps_case, formats))
+    if not is_wanted:
+        return None
+    for address in (args.target, *args.also):
+        location = parse(address)
+        if location.where is Where.FILE and location.base != "-":
+            return location.path
+    if is_asked_for:
         raise UsageError(
             "a log has no place beside it", name=args.target, advice="--log-to PATH gives it one"
         )

@@ -88,17 +88,14 @@ def request(args: argparse.Namespace) -> RescueRequest:
         merge=tuple(args.merge),
         map_path=args.map,
     )
-    if wish != RescueRequest() and not _can_rescue(args.target):
+    has_place = parse(args.target).where is not Where.STREAM or args.map is not None
+    if wish != RescueRequest() and not has_place:
         raise UsageError(
-            "expected a file or a device as target, to be rescued into",
+            "expected a place for what is rescued, which standard output has not",
             name=args.target,
-            advice="capture into a file first, and convert that with --map",
+            advice="--map FILE gives it one: what was read lies beside the map until all is done",
         )
     return wish
-
-
-def _can_rescue(target: str) -> bool:
-    return parse(target).where in (Where.FILE, Where.DEVICE)
 
 
 def _pattern(text: str) -> bytes:

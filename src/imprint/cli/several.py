@@ -6,16 +6,24 @@ import functools
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from imprint.cli import options
-from imprint.core.errors import Cancelled, FormatError, ReadError, UsageError
+from imprint.cli import copying, options
+from imprint.core.errors import (
+    Cancelled,
+    FormatError,
+    ReadError,
+    RepositoryError,
+    UsageError,
+)
 from imprint.core.units import format_size
 from imprint.endpoints.copying import plan
+from imprint.transfer.hashing import READ_BACK
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
     from imprint.cli.console import Console
+    from imprint.endpoints.capturing import Adding
     from imprint.endpoints.copying import CopyRequest, Outcome, Plan
 
 DIFFERS_EXIT: Final = 1
@@ -29,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TARGET",
         action="append",
         default=[],
-        help="write this file or device too, in the format of its suffix: the source is read "
-        "once for all; repeatable",
+        help="write this file or device too, in the format of its suffix, or add to this "
+        "repo:PLACE::IMAGE: the source is read once for all; repeatable",
     )
     parser.add_argument(
         "--strict", action="store_true", help="with --also: stop all targets when one fails"
@@ -49,33 +57,61 @@ def work(
         if args.strict:
             raise UsageError("--strict makes sense only with --also")
         return None, plan
-    for name in ("tag", "sign", "bitmap", "reread"):
-        if getattr(args, name):
-            raise UsageError(f"--{name} is for snapshots, which --also does not make")
+    for name in ("bitmap", "reread", "trust-times"):
+        if getattr(args, name.replace("-", "_")):
+            raise UsageError(f"--{name} makes no sense with --also: all of the source is read")
     from imprint.endpoints import several  # only where there are several
 
-    others = tuple(args.also)
-    return (
-        functools.partial(several.run_several, others=others, strict=args.strict),
-        functools.partial(several.plan_several, others=others),
+    also = several.Also(
+        tuple(args.also),
+        facts=getattr(args, "evidence_facts", {}),
+        adding=_adding(args),
+        strict=args.strict,
     )
+    return (
+        functools.partial(several.run_several, also=also),
+        functools.partial(several.plan_several, also=also),
+    )
+
+
+def only_repositories(args: argparse.Namespace) -> bool:
+    """Whether all targets are images in repositories."""
+    return all(copying.is_repository(address) for address in (args.target, *args.also))
+
+
+def _adding(args: argparse.Namespace) -> Adding | None:
+    if not any(copying.is_repository(address) for address in (args.target, *args.also)):
+        for name in ("tag", "sign"):
+            if getattr(args, name):
+                raise UsageError(f"--{name} is for snapshots: no target is a repository")
+        return None
+    from imprint.endpoints.capturing import Adding  # only for repositories
+
+    return Adding(tuple(args.tag), args.sign)
 
 
 def read_back(
     args: argparse.Namespace, console: Console, outcome: Outcome
 ) -> dict[str, dict[str, str]]:
     """Hash all targets that are whole; what is not as in the source, by address and hash."""
-    whole = [(args.target, outcome.format)]
-    if outcome.targets:
-        whole = [(t.request.address, t.format) for t in outcome.targets if t.error is None]
-    return {address: _differing(args, console, address, name, outcome) for address, name in whole}
+    if not outcome.targets:
+        return {args.target: _differing(args, console, args.target, outcome.format, outcome)}
+    found = {}
+    for item in outcome.targets:
+        address, format_ = item.request.address, item.format
+        if item.snapshot is not None:
+            made = f"{address}@{item.snapshot.name}"
+            found[address] = _differing(args, console, made, None, outcome)
+        elif item.error is None:
+            found[address] = _differing(args, console, address, format_, outcome)
+    return found
 
 
 def tell_read_back(console: Console, outcome: Outcome, found: dict[str, dict[str, str]]) -> None:
     """Say what was found in each target, and what was expected where that is something else."""
     for address, wrong in found.items():
         for name, digest in wrong.items():
-            expected = outcome.report.hashes[name]
+            expected = outcome.report.hashes.get(name, "one")
             console.note(f"{address}: expected {name} {expected}, found {digest}")
         if not wrong:
             what = address if outcome.targets else "the target"
@@ -91,6 +127,8 @@ def describe(console: Console, args: argparse.Namespace, outcome: Outcome) -> No
     )
     for item in outcome.targets:
         done = "failed" if item.error else f"{format_size(item.bytes_stored)} stored"
+        if item.snapshot is not None:
+            done += f", snapshot {item.snapshot.short}"
         console.print(f"-> {item.request.address} ({item.format}): {done}")
 
 
@@ -110,12 +148,16 @@ def facts(outcome: Outcome, wrong: dict[str, dict[str, str]] | None) -> dict[str
     found = []
     for item in outcome.targets:
         address = item.request.address
+        made = {}
+        if item.snapshot is not None:
+            made = {"image": item.snapshot.manifest.image, "snapshot": item.snapshot.name}
         entry: dict[str, object] = {
             "target": address,
             "ok": item.error is None and not (wrong or {}).get(address),
             "format": item.format,
             "bytes_stored": item.bytes_stored,
             "error": None if item.error is None else str(item.error),
+            **made,
         }
         if wrong is not None and address in wrong:
             entry["read_back"] = {**outcome.report.hashes, **wrong[address]}
@@ -131,7 +173,11 @@ def exit_code(outcome: Outcome) -> int:
 
 
 def _differing(
-    args: argparse.Namespace, console: Console, address: str, format_: str, outcome: Outcome
+    args: argparse.Namespace,
+    console: Console,
+    address: str,
+    format_: str | None,
+    outcome: Outcome,
 ) -> dict[str, str]:
     """Hash a target; what is not as in the source, by name of the hash."""
     from imprint.endpoints.hashing import hash_disk, open_written  # only to read back
@@ -142,13 +188,14 @@ def _differing(
         with console.stopping(), closing(open_written(address, report.size, access)) as disk:
             found = hash_disk(
                 disk,
-                tuple(report.hashes),
+                # Chunks of a repository are checked by their names, whatever is compared.
+                tuple(report.hashes) or READ_BACK,
                 workers=args.workers,
                 on_event=console.on_event,
                 cancel=console.cancel,
                 phase="verify",
             ).hashes
-    except (ReadError, FormatError) as error:
+    except (ReadError, FormatError, RepositoryError) as error:
         # It was written a moment ago: that it cannot be read is how it differs.
-        return dict.fromkeys(report.hashes, f"nothing: {error}")
+        return dict.fromkeys(report.hashes or READ_BACK, f"nothing: {error}")
     return {name: found[name] for name, digest in report.hashes.items() if found[name] != digest}

@@ -214,6 +214,14 @@ class Storage(Source, Protocol):
 
 
 @runtime_checkable
+class HasDescriptor(Protocol):
+    """A storage whose bytes the kernel can move by itself: those of a file, where they are."""
+
+    def fileno(self) -> int:
+        """The descriptor, open for reading; offsets in it are those of the storage."""
+
+
+@runtime_checkable
 class Replaceable(Protocol):
     """A storage whose content can be exchanged as a whole."""
 

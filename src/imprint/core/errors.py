@@ -10,6 +10,7 @@
     │   ├── ReferenceRefusedError     3   names a file outside the permitted folders
     │   └── UnsupportedFeatureError   4
     ├── ReadError                     3   the source could not be read
+    ├── NotFoundError                 3   no file of that name in a file system
     ├── PassphraseError               3   missing or wrong
     ├── TargetError                   5   the target could not be written
     │   ├── TargetTooSmallError       5
@@ -90,6 +91,10 @@ class UnsupportedFeatureError(FormatError):
 
 class ReadError(ImagingError):
     """The source could not be read."""
+
+
+class NotFoundError(ImagingError):
+    """A file system has no file of a name that was asked for."""
 
 
 class PassphraseError(ImagingError):

@@ -3,66 +3,49 @@
 from __future__ import annotations
 
 import platform
-import threading
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from imprint import __version__
-from imprint.codecs.zstd import LEVEL_MAX
 from imprint.core.errors import Cancelled, ImagingError, RepositoryError, UsageError
 from imprint.core.events import Event, Finding, Severity
-from imprint.core.formats import Option, OptionKind, parse_options
+from imprint.endpoints.adding import check_addition
 from imprint.endpoints.copying import Outcome, Plan, left_out_of, tell_left_behind
 from imprint.endpoints.hashing import hash_disk
-from imprint.endpoints.layout import disk_cuts
+from imprint.endpoints.layout import LateCutting
 from imprint.endpoints.location import FORMAT, Where, parse
 from imprint.endpoints.open import open_source
 from imprint.endpoints.places import without_secrets
 from imprint.endpoints.proof import prove_disk
 from imprint.endpoints.repository import open_repository, teller
 from imprint.endpoints.rereading import format_of, noted, state_of, to_read
-from imprint.endpoints.rescue_request import RescueRequest
-from imprint.filters.salvage import Salvaging
 from imprint.filters.used import UsedOnly
 from imprint.repository.capture import Options, store_disk
-from imprint.repository.cutting import Cutting
 from imprint.repository.signing import read_key, sign
 from imprint.repository.snapshots import (
     Manifest,
     Snapshot,
-    check_image_name,
     newest_first,
     time_text,
 )
 from imprint.repository.tags import change_tags, check_tag
-from imprint.transfer.hashing import HashSet
+from imprint.transfer.hashing import READ_BACK, HashSet
 from imprint.transfer.span import HAS_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from imprint.core.contracts import Source
     from imprint.core.runs import Runs
     from imprint.endpoints.copying import CopyRequest
-    from imprint.endpoints.location import Location
     from imprint.repository.repository import Repository
     from imprint.repository.sessions import Session
     from imprint.repository.writing import ChunkWriter
     from imprint.transfer.report import Report
 
-OPTIONS: Final = (
-    Option(
-        "level",
-        f"of the compression, 1 to {LEVEL_MAX}; by default what the repository says",
-        kind=OptionKind.NUMBER,
-    ),
-)
-"""What ``-o`` takes if the target is a repository."""
-
 _NOTES_MAX: Final = 64
-_READ_BACK: Final = ("blake3",)
 
 
 @dataclass(frozen=True)
@@ -75,6 +58,7 @@ class Adding:
         verify: read it back.
         reread: read all of the disk, whatever is known not to have changed.
         bitmap: of the image, which has noted what was written since the last snapshot.
+        trust_times: do not read files that their file systems say not to have changed since.
     """
 
     tags: tuple[str, ...] = ()
@@ -82,16 +66,18 @@ class Adding:
     verify: bool = False
     reread: bool = False
     bitmap: str | None = None
+    trust_times: bool = False
 
 
 @dataclass
-class _Heard:
+class Heard:
     """Passes events on, and keeps those that belong to the snapshot."""
 
     request: CopyRequest
     notes: list[str] = field(default_factory=list)
 
     def __call__(self, event: Event) -> None:
+        """An event of whoever reads the disk."""
         if (
             isinstance(event, Finding)
             and event.severity is not Severity.INFO
@@ -101,13 +87,23 @@ class _Heard:
         self.request.access.on_event(event)
 
 
+@dataclass(frozen=True)
+class _Passage:
+    """A disk on its way into a repository; see :meth:`Addition.add`."""
+
+    source: Source
+    disk: Source
+    cutting: LateCutting
+    hashes: HashSet | None
+
+
 def plan(request: CopyRequest) -> Plan:
     """Open the source and the repository, and touch nothing.
 
     Raises:
         ImagingError: for what would make the copy fail before it begins.
     """
-    location, _ = _checked(request)
+    location, _ = check_addition(request)
     with open_repository(location.base, request.access):
         source = open_source(request.source, request.access)
         try:
@@ -125,12 +121,8 @@ def run(request: CopyRequest, adding: Adding | None = None) -> Outcome:
         ImagingError: of the kind that says what is wrong. There is no snapshot then; what was
             stored is found again by the next attempt, or removed by a prune.
     """
-    adding = adding or Adding()
-    location, level = _checked(request)
-    for tag in adding.tags:
-        check_tag(tag)
-    heard = _Heard(request)
-    with open_repository(location.base, request.access) as repository:
+    heard = Heard(request)
+    with closing(Addition(request, adding or Adding(), heard.notes)) as addition:
         source = open_source(request.source, replace(request.access, on_event=heard))
         try:
             tell_left_behind(request, source)
@@ -138,89 +130,109 @@ def run(request: CopyRequest, adding: Adding | None = None) -> Outcome:
                 from imprint.endpoints.maps import mapped  # only for partial copies
 
                 source = mapped(source, request.source_map)
-            capture = _Capture(request, adding, repository, location.image, heard.notes)
-            added = capture.run(source, repository.format.level if level is None else level)
+            if not request.salvage:
+                added = addition.add(source, source)
+            else:
+                from imprint.endpoints.rescued_source import Rescuable  # where errors are expected
+
+                disk = Rescuable(request, source)
+                opened, source = source, disk
+                disk.begin()
+                added = addition.add(opened, disk, aside=disk.aside)
+                disk.finish(added.report)
         finally:
             source.close()
-        if not adding.verify:
-            return added
-        return replace(added, wrong=_read_back(request, repository, added))
+        return addition.read_back(added)
 
 
-class _LateCutting:
-    """Looks for the borders of files when something has to be cut: often nothing has to be."""
+class Addition:
+    """A repository, open, and what a disk needs to become a snapshot in it; to be closed.
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._lock = threading.Lock()
-        self._found: Cutting | None = None
+    Args:
+        request: whose target it is.
+        adding: what the snapshot shall have besides.
+        notes: of the snapshot; may grow until it is made.
 
-    def border_after(self, offset: int) -> int:
-        """As of :class:`Cutting`."""
-        return self._cutting().border_after(offset)
+    Raises:
+        ImagingError: for what would make it fail before anything is read.
+    """
 
-    def lengths(self, offset: int, data: memoryview) -> Sequence[int]:
-        """As of :class:`Cutting`."""
-        return self._cutting().lengths(offset, data)
-
-    def _cutting(self) -> Cutting:
-        if self._found is None:
-            with self._lock:
-                if self._found is None:
-                    self._found = Cutting(disk_cuts(self._source))
-        return self._found
-
-
-class _Capture:
-    """One disk on its way into a repository."""
-
-    def __init__(
-        self,
-        request: CopyRequest,
-        adding: Adding,
-        repository: Repository,
-        image: str,
-        notes: list[str],
-    ) -> None:
+    def __init__(self, request: CopyRequest, adding: Adding, notes: list[str]) -> None:
+        location, level = check_addition(request)
+        for tag in adding.tags:
+            check_tag(tag)
         self._request = request
         self._adding = adding
-        self._repository = repository
-        self._image = image
+        self._image = location.image
         self._notes = notes
         self._key = None if adding.signer is None else read_key(adding.signer)
         self._written = None if adding.bitmap is None else noted(request, adding.bitmap)
+        self._repository = open_repository(location.base, request.access)
+        self._level = self._repository.format.level if level is None else level
 
-    def run(self, source: Source, level: int) -> Outcome:
+    def close(self) -> None:
+        """Close the repository."""
+        self._repository.close()
+
+    def add(
+        self,
+        source: Source,
+        disk: Source,
+        *,
+        aside: Source | None = None,
+        hashes: HashSet | None = None,
+    ) -> Outcome:
+        """Add a disk.
+
+        Args:
+            source: as it was opened.
+            disk: what is read in its place, once and in ascending order.
+            aside: where file systems are looked at, in any order; ``None``: ``source``.
+            hashes: to take; then all of the disk is read. ``None``: what the request says.
+
+        Raises:
+            ImagingError: of the kind that says what is wrong; there is no snapshot then.
+        """
+        passage = _Passage(source, disk, LateCutting(aside or source), hashes)
         older = self._older()
         try:
-            return self._add(source, level, older)
+            return self._add(passage, older)
         except RepositoryError as error:
             if older is None:
                 raise
             # A new snapshot is what somebody needs who has lost part of an old one.
             what = f"starts over, and without snapshot {older.short}: {error.args[0]}"
             self._request.on_event(Finding(Severity.WARNING, self._request.source, what))
-            return self._add(source, level, None)
+            return self._add(passage, None)
 
-    def _add(self, source: Source, level: int, older: Snapshot | None) -> Outcome:
+    def read_back(self, added: Outcome) -> Outcome:
+        """Read the snapshot again, if that was asked for, and note what is not as it was read."""
+        if not self._adding.verify:
+            return added
+        return replace(added, wrong=_read_back(self._request, self._repository, added))
+
+    def _add(self, passage: _Passage, older: Snapshot | None) -> Outcome:
         request, repository = self._request, self._repository
+        source, hashes = passage.source, passage.hashes
         used = source.used if isinstance(source, UsedOnly) else None
         began, state = self._moment(), state_of(source, request)
         then = None if older is None else repository.source(older)
         changed = None
-        if then is not None and not self._adding.reread:
-            changed = to_read(source, then, request, state, self._written)
+        if then is not None and hashes is None and not self._adding.reread:
+            times = self._adding.trust_times
+            changed = to_read(source, then, request, state, self._written, trust_times=times)
+        if hashes is None and request.hashes:
+            hashes = HashSet(request.hashes)
         options = Options(
             workers=request.workers,
-            level=level,
+            level=self._level,
             older=None if then is None else (then.tree, then.size),
             changed=changed,
-            hashes=HashSet(request.hashes) if request.hashes else None,
+            hashes=hashes,
             on_event=request.on_event,
             cancel=request.cancel,
         )
-        disk: Source = Salvaging(source) if request.salvage else source
-        cutting = _LateCutting(source)
+        disk, cutting = passage.disk, passage.cutting
         with repository.session("capture") as session:
             writer = repository.writer(session)
             try:
@@ -286,11 +298,11 @@ class _Capture:
 
     def _address(self, source: Source) -> str:
         """Where the disk came from, without what is secret."""
-        where = parse(self._request.source).where
-        if where is Where.REPOSITORY:
+        location = parse(self._request.source)
+        if location.where is Where.REPOSITORY:
             return source.name
         address = self._request.source
-        return without_secrets(address) if where is Where.HTTP else address
+        return without_secrets(address) if location.outermost.where is Where.HTTP else address
 
     def _prove(self, manifest: Manifest, used: Runs, report: Report) -> bool:
         """Walk the file systems in what was stored, before it becomes a snapshot."""
@@ -320,33 +332,6 @@ class _Capture:
         return snapshot
 
 
-def _checked(request: CopyRequest) -> tuple[Location, int | None]:
-    """Where the disk shall go, and the level that was asked for."""
-    address = request.target.address
-    location = parse(address)
-    if location.where is not Where.REPOSITORY or location.is_part or location.snapshot is not None:
-        raise UsageError("expected repo:PLACE::IMAGE as target, found more", name=address)
-    check_image_name(location.image)
-    if request.target.format is not None:
-        raise UsageError("-O makes no sense: a repository keeps disks, not images", name=address)
-    if request.rescue != RescueRequest():
-        raise UsageError(
-            "options of a rescue make no sense with a repository",
-            name=address,
-            advice="rescue into a file, and convert that into the repository with --map",
-        )
-    if request.resume:
-        raise UsageError(
-            "--resume makes no sense: what is there already is always found again", name=address
-        )
-    level = parse_options(FORMAT, OPTIONS, request.target.options).get("level")
-    if level is None:
-        return location, None
-    if not isinstance(level, int) or not 1 <= level <= LEVEL_MAX:
-        raise UsageError(f"option level: expected 1 to {LEVEL_MAX}, found {level}")
-    return location, level
-
-
 def _keep(writer: ChunkWriter, error: ImagingError) -> None:
     """Let the next attempt find what was stored so far."""
     if not isinstance(error, Cancelled):
@@ -366,7 +351,7 @@ def _read_back(request: CopyRequest, repository: Repository, added: Outcome) -> 
     expected = added.report.hashes
     found = hash_disk(
         disk,
-        tuple(expected) or _READ_BACK,
+        tuple(expected) or READ_BACK,
         workers=request.workers,
         on_event=request.on_event,
         cancel=request.cancel,

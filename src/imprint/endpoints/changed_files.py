@@ -17,7 +17,8 @@ from imprint.core.limits import SPAN_BYTES
 from imprint.endpoints.files_on import from_disk, names_of, tell_notes, touched
 from imprint.endpoints.survey import describe
 from imprint.endpoints.used import VolumeTree
-from imprint.filesystems.sleuthkit import Entry, Type, paired
+from imprint.filesystems.tree import Type, shown
+from imprint.filesystems.walking import paired
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from imprint.core.contracts import Passphrase, Source
     from imprint.core.runs import Runs
     from imprint.endpoints.used import Volume
-    from imprint.filesystems.sleuthkit import SleuthKit
+    from imprint.filesystems.tree import Entry, FileTree
 
 
 class Change(enum.Enum):
@@ -129,7 +130,7 @@ def _in_volume(
             tell_notes(volume, files, on_event)
 
 
-def _files(volume: Volume | None, on_event: OnEvent) -> SleuthKit | None:
+def _files(volume: Volume | None, on_event: OnEvent) -> FileTree | None:
     if volume is None:
         return None
     try:
@@ -150,14 +151,14 @@ def _judged(
         return None
     if before is None or after is None:
         change = Change.ADDED if before is None else Change.REMOVED
-        return ChangedFile(where, change, entry.path, entry)
+        return ChangedFile(where, change, shown(entry.path), entry)
     why = _differences(before, after)
     if not why and before.extents == after.extents and contents.differ(after):
         why.append("content")
     if why:
-        return ChangedFile(where, Change.CHANGED, entry.path, entry, tuple(why))
+        return ChangedFile(where, Change.CHANGED, shown(entry.path), entry, tuple(why))
     if before.extents != after.extents and after.type is not Type.DIRECTORY:
-        return ChangedFile(where, Change.MOVED, entry.path, entry)
+        return ChangedFile(where, Change.MOVED, shown(entry.path), entry)
     return None
 
 
@@ -168,7 +169,7 @@ def _differences(before: Entry, after: Entry) -> list[str]:
         why.append("type")
     elif after.type is not Type.DIRECTORY:
         why += [name for name in ("size", "inode") if getattr(before, name) != getattr(after, name)]
-        if before.mtime_ns != after.mtime_ns:
+        if before.times.modified != after.times.modified:
             why.append("mtime")
     if before.mode != after.mode:
         why.append("mode")

@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from imprint.core.contracts import Source, Target
     from imprint.core.formats import CreateSpec
     from imprint.endpoints.fitting import Grown
+    from imprint.endpoints.rescued_source import Rescuable
     from imprint.endpoints.rescuing import Rescue
-    from imprint.endpoints.several import TargetResult
+    from imprint.endpoints.several_jobs import TargetResult
     from imprint.repository.snapshots import Snapshot
     from imprint.transfer.recovery import Recovery
     from imprint.transfer.report import Report
@@ -192,20 +193,19 @@ def run(request: CopyRequest) -> Outcome:
         job = _job(request, source)
         used = source.used if isinstance(source, UsedOnly) else None
         where = request.target.location.where
-        rescue = None
-        if request.salvage and where is not Where.STREAM:
+        rescue: Rescue | None = None
+        passing: Rescuable | None = None
+        if request.salvage and where is Where.STREAM:
+            source, passing = _passing(request, source)
+        elif request.salvage:
             from imprint.endpoints.rescuing import Rescue  # only where errors are expected
 
             rescue = Rescue(request, source)
             source = rescue.source
-        elif request.salvage:
-            from imprint.filters.salvage import Salvaging  # what is written cannot be amended
-
-            source = Salvaging(source)
         if where is Where.STREAM:
             report = _to_stream(request, source)
             stored = source.size
-        elif where is Where.DEVICE:
+        elif request.target.location.is_overwritten:
             report = _to_device(request, source, rescue)
             stored = source.size
         else:
@@ -214,6 +214,8 @@ def run(request: CopyRequest) -> Outcome:
             stored = stored_size(request.target.location.path, spec)
         if rescue is not None:
             rescue.finish(report)
+        if passing is not None:
+            passing.finish(report)
         if used is None:
             return Outcome(report, stored, format_.name)
         from imprint.endpoints.proof import prove_written  # only where something is left out
@@ -222,6 +224,23 @@ def run(request: CopyRequest) -> Outcome:
         return Outcome(report, stored, format_.name, source.size - used.total, proved)
     finally:
         source.close()
+
+
+def _passing(request: CopyRequest, source: Source) -> tuple[Source, Rescuable | None]:
+    """What is read for a stream, in which nothing can be amended; it owns ``source``."""
+    if request.rescue.map_path is None:
+        from imprint.filters.salvage import Salvaging  # the map says where there is place for more
+
+        return Salvaging(source), None
+    from imprint.endpoints.rescued_source import Rescuable
+
+    disk = Rescuable(request, source)
+    try:
+        disk.begin()
+    except BaseException:
+        disk.close()
+        raise
+    return disk, disk
 
 
 def tell_left_behind(request: CopyRequest, source: Source) -> None:
@@ -331,11 +350,12 @@ def _job(request: CopyRequest, source: Source) -> Job:
     mtime_ns = None
     # Which snapshot of a repository is the newest changes.
     name = source.name if location.where is Where.REPOSITORY else request.source
-    if location.where in (Where.FILE, Where.DEVICE):
-        name = str(location.path.absolute()) + location.text[len(location.base) :]
-        facts = location.path.stat()
+    outer = location.outermost
+    if outer.where in (Where.FILE, Where.DEVICE):
+        name = str(outer.path.absolute()) + location.text[len(outer.base) :]
+        facts = outer.path.stat()
         # A device's time changes with every write to its node's directory, not its content.
-        mtime_ns = facts.st_mtime_ns if location.where is Where.FILE else None
+        mtime_ns = facts.st_mtime_ns if outer.where is Where.FILE else None
     format_ = request.target.chosen_format()
     snapshot = {} if request.access.snapshot is None else {"snapshot": request.access.snapshot}
     used = {"used": source.used.digest()} if isinstance(source, UsedOnly) else {}

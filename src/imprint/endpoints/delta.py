@@ -187,7 +187,7 @@ def _copy(request: CopyRequest, source: Source, target: DeltaTarget) -> Report:
 
 
 def _open_target(request: CopyRequest, source: Source) -> Changeable:
-    if request.target.location.where is Where.DEVICE:
+    if request.target.location.is_overwritten:
         from imprint.endpoints.device import open_device_target  # only for devices
 
         return open_device_target(request.target, source.size, untouched=untouched_of(source))

@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from imprint.core.errors import RefusedError, UnsupportedFeatureError
+from imprint.core.errors import RefusedError, TargetTooSmallError, UnsupportedFeatureError
 from imprint.core.extent import Extent, Kind
 from imprint.core.units import format_size
+from imprint.endpoints.location import Where
 from imprint.storage.device import confirm_text, describe
 from imprint.storage.device_target import HELD_BYTES, DeviceTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from imprint.endpoints.location import Location
     from imprint.endpoints.target import TargetRequest
+    from imprint.storage.nbd import NbdStorage
 
 
 class _SparingTarget(DeviceTarget):
@@ -59,34 +62,55 @@ def open_device_target(
         TargetTooSmallError: if the disk does not fit.
         RefusedError: if nobody said yes.
     """
-    path = request.location.path
+    location = request.location
     if request.chosen_format().name != "raw":
         raise UnsupportedFeatureError(
             "a device is written as a raw disk", name=request.address, advice="leave -O away"
         )
-    target = _SparingTarget.open(path, size=size)
+    if location.where is Where.NBD:
+        target = _SparingTarget(_open_export(location, size), size)
+    else:
+        target = _SparingTarget.open(location.path, size=size)
     # The last MiB are held back and written in any case: no old table may survive there.
     target.untouched = untouched[0], max(untouched[0], min(untouched[1], size - HELD_BYTES))
     try:
-        _confirm(request)
+        _confirm(request, target.device_size)
     except BaseException:
         target.abort()
         raise
     return target
 
 
-def _confirm(request: TargetRequest) -> None:
+def _open_export(location: Location, size: int) -> NbdStorage:
+    """An export of an NBD server, for a disk of ``size`` bytes."""
+    from imprint.storage.nbd import NbdStorage  # only for exports
+
+    export = NbdStorage.open(location.base, writable=True)
+    if size > export.size:
+        export.close()
+        raise TargetTooSmallError(
+            f"has {export.size} bytes, {size} are needed", name=export.name, length=size
+        )
+    return export
+
+
+def _confirm(request: TargetRequest, size: int) -> None:
     if request.force:
         return
-    path = request.location.path
-    facts = describe(path)
-    identity = " ".join(part for part in (facts.model, facts.serial) if part)
-    description = f"{path}: {format_size(facts.size)}" + (f", {identity}" if identity else "")
+    location = request.location
+    if location.where is Where.NBD:
+        word, description = location.own_name, f"{location.base}: {format_size(size)}"
+    else:
+        facts = describe(location.path)
+        identity = " ".join(part for part in (facts.model, facts.serial) if part)
+        description = f"{location.path}: {format_size(facts.size)}"
+        description += f", {identity}" if identity else ""
+        word = confirm_text(location.path)
     if request.confirm is None:
         raise RefusedError(
             f"would be erased ({description})",
-            name=str(path),
+            name=location.base,
             advice="--force says that this is meant",
         )
-    if not request.confirm(confirm_text(path), description):
-        raise RefusedError("was not confirmed: nothing was changed", name=str(path))
+    if not request.confirm(word, description):
+        raise RefusedError("was not confirmed: nothing was changed", name=location.base)

@@ -22,58 +22,70 @@ OWN: Final = "urn:imprint:evidence:1"
 _VERSION: Final = "2.0.0-beta.0"
 _HASHES: Final = ("md5", "sha1", "sha256", "sha512")
 # Characters that XML 1.0 cannot hold, in whatever form.
-_NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+NO_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def render_dfxml(facts: Mapping[str, Any]) -> str:
     """The facts of an evidence log as a document."""
-    root = ET.Element("dfxml", {"xmlns": DFXML, "xmlns:dc": DUBLIN_CORE, "xmlns:imprint": OWN})
-    root.set("version", _VERSION)
+    root = new_document(OWN)
     _metadata(root, facts)
-    _creator(root, facts)
-    source = _add(root, "source")
-    _add(source, "image_filename", facts["source"]["address"])
+    add_creator(root, facts)
+    source = add(root, "source")
+    add(source, "image_filename", facts["source"]["address"])
     _disk(root, facts)
+    return rendered(root)
+
+
+def new_document(own: str) -> ET.Element:
+    """An empty document; ``own`` is the namespace of what the schema has no words for."""
+    root = ET.Element("dfxml", {"xmlns": DFXML, "xmlns:dc": DUBLIN_CORE, "xmlns:imprint": own})
+    root.set("version", _VERSION)
+    return root
+
+
+def rendered(root: ET.Element) -> str:
+    """A document as text."""
     ET.indent(root)
     text = ET.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
 
 
 def _metadata(root: ET.Element, facts: Mapping[str, Any]) -> None:
-    metadata = _add(root, "metadata")
-    _add(metadata, "dc:type", "Disk Image")
+    metadata = add(root, "metadata")
+    add(metadata, "dc:type", "Disk Image")
     for name, value in facts["case"].items():
-        _add(metadata, "imprint:case", value, name=name)
-    _add(metadata, "imprint:target", facts["target"]["address"])
+        add(metadata, "imprint:case", value, name=name)
+    add(metadata, "imprint:target", facts["target"]["address"])
     for name in ("started", "ended", "result", "exit_code"):
         if facts[name] is not None:
-            _add(metadata, f"imprint:{name}", facts[name])
+            add(metadata, f"imprint:{name}", facts[name])
 
 
-def _creator(root: ET.Element, facts: Mapping[str, Any]) -> None:
-    creator = _add(root, "creator")
-    _add(creator, "program", facts["program"]["name"])
-    _add(creator, "version", facts["program"]["version"])
+def add_creator(root: ET.Element, facts: Mapping[str, Any]) -> None:
+    """What made it, from ``program``, ``environment``, ``command_line`` and ``started``."""
+    creator = add(root, "creator")
+    add(creator, "program", facts["program"]["name"])
+    add(creator, "version", facts["program"]["version"])
     where = facts["environment"]
-    inner = _add(creator, "execution_environment")
-    _add(inner, "os_sysname", where["system"])
-    _add(inner, "os_release", where["release"])
-    _add(inner, "os_version", where["version"])
-    _add(inner, "host", where["host"])
-    _add(inner, "arch", where["machine"])
-    _add(inner, "command_line", shlex.join(facts["command_line"]))
-    _add(inner, "uid", where["uid"])
-    _add(inner, "username", where["user"])
-    _add(inner, "start_time", facts["started"])
+    inner = add(creator, "execution_environment")
+    add(inner, "os_sysname", where["system"])
+    add(inner, "os_release", where["release"])
+    add(inner, "os_version", where["version"])
+    add(inner, "host", where["host"])
+    add(inner, "arch", where["machine"])
+    add(inner, "command_line", shlex.join(facts["command_line"]))
+    add(inner, "uid", where["uid"])
+    add(inner, "username", where["user"])
+    add(inner, "start_time", facts["started"])
 
 
 def _disk(root: ET.Element, facts: Mapping[str, Any]) -> None:
-    disk = _add(root, "diskimageobject")
+    disk = add(root, "diskimageobject")
     for name, value in {**facts["source"].get("medium", {}), **_hidden(facts)}.items():
         if not isinstance(value, dict | list):
-            _add(disk, "imprint:medium", value, name=name)
+            add(disk, "imprint:medium", value, name=name)
     if facts["size"] is not None:
-        runs = _add(disk, "byte_runs")
+        runs = add(disk, "byte_runs")
         whole = {"offset": 0, "length": facts["size"], "hashes": facts["hashes"]["read"]}
         for piece in (whole, *facts["pieces"]):
             run = _run(runs, piece)
@@ -81,9 +93,9 @@ def _disk(root: ET.Element, facts: Mapping[str, Any]) -> None:
                 _hash(run, name, digest)
         for area in facts["bad"]:
             _run(runs, area).set("type", "unreadable")
-        _add(disk, "sector_size", facts["sector_size"])
+        add(disk, "sector_size", facts["sector_size"])
     if facts["error"] is not None:
-        _add(disk, "error", facts["error"])
+        add(disk, "error", facts["error"])
 
 
 def _hidden(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,22 +104,27 @@ def _hidden(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(runs: ET.Element, piece: Mapping[str, Any]) -> ET.Element:
-    run = _add(runs, "byte_run")
+    run = add(runs, "byte_run")
     run.set("img_offset", str(piece["offset"]))
     run.set("len", str(piece["length"]))
     return run
 
 
 def _hash(run: ET.Element, name: str, digest: str) -> None:
-    if name in _HASHES:
-        _add(run, "hashdigest", digest, type=name)
-    else:
-        _add(run, "hashdigest", digest, type="other").set("imprint:algorithm", name)
+    element = add(run, "hashdigest", digest, type=hash_type(name))
+    if element.get("type") != name:
+        element.set("imprint:algorithm", name)
 
 
-def _add(parent: ET.Element, tag: str, text: object = None, **attributes: str) -> ET.Element:
-    safe = {name: _NO_XML.sub("\ufffd", value) for name, value in attributes.items()}
+def hash_type(name: str) -> str:
+    """What the schema calls a hash."""
+    return name if name in _HASHES else "other"
+
+
+def add(parent: ET.Element, tag: str, text: object = None, **attributes: str) -> ET.Element:
+    """An element below another one; what XML cannot hold becomes U+FFFD."""
+    safe = {name: NO_XML.sub("\ufffd", value) for name, value in attributes.items()}
     element = ET.SubElement(parent, tag, safe)
     if text is not None:
-        element.text = _NO_XML.sub("\ufffd", str(text))
+        element.text = NO_XML.sub("\ufffd", str(text))
     return element

@@ -42,9 +42,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imprint.endpoints.copying import Outcome
+    from imprint.storage.hidden import Hidden
 
 KIND: Final = "imprint evidence log"
 SUFFIXES: Final = (".log.json", ".log.txt", ".dfxml")
+DRIVE_FACTS: Final = ("model", "serial_number")
+"""Options of formats that keep facts about the drive."""
 _LOG_MAX: Final = 64 << 20
 _FINDINGS_MAX: Final = 1000
 _SECTOR: Final = 512
@@ -64,6 +67,7 @@ class EvidenceRequest:
         case: what the examiner says, by field.
         options: of the capture, for the record.
         force: replace files that are no logs of ours.
+        unlocks: sectors that a host protected area hides are to be imaged.
     """
 
     base: Path
@@ -73,6 +77,7 @@ class EvidenceRequest:
     case: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     force: bool = False
+    unlocks: bool = False
 
 
 class EvidenceLog:
@@ -96,7 +101,7 @@ class EvidenceLog:
             "version": 1,
             "program": {"name": "imprint", "version": VERSION},
             "command_line": [without_secrets_of(word) for word in request.arguments],
-            "environment": _environment(),
+            "environment": environment(),
             "started": _now(),
             "ended": None,
             "duration_s": None,
@@ -119,6 +124,7 @@ class EvidenceLog:
             "exit_code": None,
             "earlier": self._earlier,
         }
+        self.hidden: Hidden | None = None
         self.hidden_findings: list[Finding] = []
         if self._device is not None:
             self._look_for_hidden(self._device, before)
@@ -126,7 +132,7 @@ class EvidenceLog:
     def drive_options(self, known: Collection[str]) -> list[tuple[str, str]]:
         """Options of a format that keeps facts about the drive, as far as these are known."""
         medium = self.facts["source"].get("medium", {})
-        facts = {"model": medium.get("model"), "serial_number": medium.get("serial")}
+        facts = dict(zip(DRIVE_FACTS, (medium.get("model"), medium.get("serial")), strict=True))
         return [
             (name, value)
             for name, value in facts.items()
@@ -142,6 +148,16 @@ class EvidenceLog:
             # Callbacks do not raise: the log that is written in the end will say so.
             with contextlib.suppress(ImagingError):
                 self._write()
+
+    def unlocking(self, facts: Mapping[str, Any]) -> None:
+        """Note at once that, and how, the limit of the drive is being changed.
+
+        Raises:
+            TargetError: if the log cannot be written.
+        """
+        self._began = True
+        self.facts["unlocked"] = dict(facts)
+        self._write()
 
     def completed(
         self, outcome: Outcome, wrong: Mapping[str, str] | None, more: Mapping[str, Any]
@@ -211,8 +227,9 @@ class EvidenceLog:
 
     def _look_for_hidden(self, device: Path, smart: dict[str, Any] | None) -> None:
         hidden = asking_medium.hidden(device, smart)
+        self.hidden = hidden
         self.facts["hidden_areas"] = hidden.to_json()
-        for what in hidden.findings():
+        for what in hidden.findings(is_unlocked=self._request.unlocks):
             finding = Finding(Severity.WARNING, str(device), what)
             self.hidden_findings.append(finding)
             self._note(finding)
@@ -285,7 +302,8 @@ def _is_there(address: str) -> bool:
     return location.where not in (Where.FILE, Where.DEVICE) or location.path.exists()
 
 
-def _environment() -> dict[str, Any]:
+def environment() -> dict[str, Any]:
+    """Where this runs: host, user, system and Python."""
     system = platform.uname()
     try:
         user = getpass.getuser()

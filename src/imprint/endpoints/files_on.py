@@ -21,13 +21,16 @@ from imprint.endpoints.survey import describe
 from imprint.endpoints.used import Volume, VolumeTree
 from imprint.filesystems.collected import CollectedRuns
 from imprint.filesystems.files import Locating
-from imprint.filesystems.sleuthkit import KINDS, Entry, SleuthKit, Type
 from imprint.filesystems.table import allocator
+from imprint.filesystems.tree import Type, shown
+from imprint.filesystems.trees import READERS, tree
+from imprint.filesystems.walking import walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from imprint.core.contracts import Passphrase, Source
+    from imprint.filesystems.tree import Entry, FileTree
 
 NOTES_MAX: Final = 8
 """What is told of one damaged file system."""
@@ -137,17 +140,17 @@ def from_disk(volume: Volume, ranges: Runs) -> Runs:
     )
 
 
-def names_of(volume: Volume) -> SleuthKit | None:
+def names_of(volume: Volume) -> FileTree | None:
     """The files of a volume; ``None`` if nothing knows names in such a file system.
 
     Raises:
         UnsupportedFeatureError: if the module for it is missing.
         FormatError: if they cannot be listed.
     """
-    return SleuthKit(volume.source, volume.kind) if volume.kind in KINDS else None
+    return tree(volume.kind, volume.source) if volume.kind in READERS else None
 
 
-def tell_notes(volume: Volume, files: SleuthKit, on_event: OnEvent) -> None:
+def tell_notes(volume: Volume, files: FileTree, on_event: OnEvent) -> None:
     """What could not be followed, as findings."""
     for note in files.notes[:NOTES_MAX]:
         on_event(Finding(Severity.WARNING, volume.where, note))
@@ -202,12 +205,12 @@ class _Search:
             self._warn(failure)
             files = None
         if files is not None:
-            for entry in files.walk():
+            for entry in walk(files):
                 runs = touched(entry, self._inside)
                 if runs is not None:
                     self._found.add(runs)
                     part = _PARTS.get(entry.type, Part.FILE)
-                    yield self._hit(part, runs, entry.path, entry.inode)
+                    yield self._hit(part, runs, shown(entry.path), entry.inode)
             tell_notes(volume, files, self._on_event)
         if files is None or files.notes:
             yield from self._nameless()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from imprint.core.contracts import Passphrase, Source
-    from imprint.endpoints.survey import Survey
+    from imprint.endpoints.survey import Survey, Volume
     from imprint.filesystems import FileSystem
     from imprint.volumes.assembly import Assembly
 
@@ -123,6 +123,90 @@ def inner_volumes(disk: Source, survey: Survey) -> tuple[list[InnerVolume], list
     return volumes, findings
 
 
+@dataclass(frozen=True)
+class Leaf:
+    """A volume that nothing is opened in: a file system, or what is not known or locked.
+
+    Attributes:
+        name: what stands behind the first ``#`` of its address; empty for the disk itself.
+        source: its content.
+        filesystem: what it is; ``None``: not known.
+        problem: why a container could not be opened; ``None``: it is none.
+    """
+
+    name: str
+    source: Source
+    filesystem: FileSystem | None
+    problem: str | None = None
+
+
+def leaves(
+    disk: Source, survey: Survey, passphrase: Passphrase
+) -> tuple[list[Leaf], list[Finding]]:
+    """All volumes of a disk by the names of addresses, containers opened; and what is to be said.
+
+    What cannot be opened is a leaf with a problem.
+
+    Args:
+        disk: or a partition of it.
+        survey: of it.
+        passphrase: asks for the secrets of encrypted volumes, once for each.
+    """
+    found: list[Leaf] = []
+    findings: list[Finding] = []
+    nodes = [*_outermost(disk, survey), *_unknown(disk, survey)]
+    for depth in range(DEPTH_MAX + 1):
+        inside: list[_Node] = []
+        for group in _sets(nodes):
+            kind = group[0].kind
+            if depth == DEPTH_MAX or (kind not in _OPEN and kind not in _LOCKED):
+                found += [Leaf(node.name, node.source, node.filesystem) for node in group]
+                continue
+            try:
+                for node in _opened(kind, group, passphrase, findings):
+                    inside += _divided(node)
+            except (FormatError, ReadError, PassphraseError) as error:
+                why = str(error.args[0])
+                found += [Leaf(node.name, node.source, node.filesystem, why) for node in group]
+        nodes = inside[:VOLUMES_MAX]
+    order = {f"p{item.partition.index}": at for at, item in enumerate(survey.volumes)}
+    found.sort(key=lambda leaf: order.get(leaf.name.partition("#")[0], len(order)))
+    return found, findings
+
+
+def _sets(nodes: Sequence[_Node]) -> Iterator[list[_Node]]:
+    """What is opened at once: containers that belong together, else each volume by itself."""
+    for kind, group in _by_kind(nodes).items():
+        if kind in _OPEN:
+            yield group
+        else:
+            yield from ([node] for node in group)
+
+
+def _divided(node: _Node) -> list[_Node]:
+    """A volume in a container, or what its partition table divides it into."""
+    if node.filesystem is not None:
+        return [node]
+    survey = describe(node.source)
+    if survey.table is None:
+        return [node]
+    parts = [*_outermost(node.source, survey), *_unknown(node.source, survey)]
+    return [_Node(node.address_of(part.name), part.source, part.filesystem) for part in parts] or [
+        node
+    ]
+
+
+def _unknown(disk: Source, survey: Survey) -> Iterator[_Node]:
+    """Partitions in which nothing is known, and a disk that is nothing known as a whole."""
+    if survey.filesystem is None and not survey.volumes:
+        yield _Node("", disk, None)
+    for item in survey.volumes:
+        part = item.partition
+        is_volume = not part.is_container and not part.is_free and part.end <= disk.size
+        if item.filesystem is None and is_volume:
+            yield _node(disk, item)
+
+
 def _facts(node: _Node) -> InnerVolume:
     found = node.filesystem
     if found is None:
@@ -136,11 +220,15 @@ def _outermost(disk: Source, survey: Survey) -> Iterator[_Node]:
     if survey.filesystem is not None:
         yield _Node("", disk, survey.filesystem)
     for item in survey.volumes:
-        part = item.partition
-        if item.filesystem is not None and part.end <= disk.size:
-            name = f"p{part.index}"
-            window = Window(disk, part.start, part.length, name=f"{disk.name}#{name}")
-            yield _Node(name, window, item.filesystem)
+        if item.filesystem is not None and item.partition.end <= disk.size:
+            yield _node(disk, item)
+
+
+def _node(disk: Source, item: Volume) -> _Node:
+    part = item.partition
+    name = f"p{part.index}"
+    window = Window(disk, part.start, part.length, name=f"{disk.name}#{name}")
+    return _Node(name, window, item.filesystem)
 
 
 def _by_kind(nodes: Sequence[_Node]) -> dict[str, list[_Node]]:

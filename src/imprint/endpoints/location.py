@@ -6,6 +6,7 @@ import enum
 import errno
 import re
 import stat
+import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,10 +22,14 @@ _FRAGMENT = re.compile(
 )
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _HTTP: Final = ("http", "https")
-# What the grammar of addresses knows besides, and imprint cannot open yet.
-_INSIDE = re.compile(rf"#(?:{_VOLUME}|p{_NUMBER}):/.*", re.DOTALL)
+_NBD: Final = ("nbd", "nbds", "nbd+unix", "nbds+unix")
+# Where a path inside begins; two slashes are those of a URL.
+_INSIDE = re.compile(r":(?=/(?!/))")
+_VOLUME_NAMED = re.compile(rf"#(?:{_VOLUME}|[dp]{_NUMBER})\Z")
+_IN_SNAPSHOT = re.compile(r"repo:.*?::(?:(?!:/|::).)++(:/.*)?\Z", re.DOTALL)
 REPOSITORY_MARK: Final = "repo:"
 _IN_REPOSITORY = "::"
+_MARKS_MAX: Final = 64
 
 FORMAT: Final = "repository"
 """What results call the format of a disk in a repository."""
@@ -36,8 +41,11 @@ class Where(enum.Enum):
     FILE = "file"
     DEVICE = "device"
     HTTP = "http"
+    NBD = "nbd"
     STREAM = "stream"
     REPOSITORY = "repository"
+    INSIDE = "inside"
+    """In the file system of a disk, which has an address of its own."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +55,16 @@ class Location:
     Attributes:
         text: as the user wrote it.
         where: which storage it needs.
-        base: the path or URL without the fragment; of a repository, its place.
+        base: the path or URL without the fragment; of a repository, its place; of a file
+            inside of a disk, the address of that file system.
         partition: number of a partition of the disk, or ``None`` for all of it.
         disk: number of a disk in a package of several, or ``None`` for the first.
         inner: names of volumes inside of that, each in the one before: ``luks``,
             ``lvm/group/root``, ``md0``, and ``p1`` for a partition in one of them.
         image: name of a disk in a repository.
         snapshot: which of its snapshots: the beginning of an id, or a time; ``None``: the newest.
+        inside: path in the file system at ``base``, from its root, which is ``/``; ``None``: the
+            address leads into none.
     """
 
     text: str
@@ -64,11 +75,30 @@ class Location:
     inner: tuple[str, ...] = ()
     image: str = ""
     snapshot: str | None = None
+    inside: str | None = None
+
+    @property
+    def outermost(self) -> Location:
+        """What has to be opened first: the disk, if this is a file inside of one."""
+        return self if self.inside is None else parse(self.base)
 
     @property
     def is_part(self) -> bool:
         """Whether it names less than the whole file."""
         return self.disk is not None or self.partition is not None or bool(self.inner)
+
+    @property
+    def is_overwritten(self) -> bool:
+        """Whether a target there is written over in place, and as large as it is."""
+        return self.where in (Where.DEVICE, Where.NBD)
+
+    @property
+    def own_name(self) -> str:
+        """What it is called where it is: of a file or device, its name; of an export, too."""
+        if self.where is not Where.NBD:
+            return self.path.name
+        export = urllib.parse.urlsplit(self.base).path.rpartition("/")[2]
+        return urllib.parse.unquote(export).replace("/", "_").replace("\0", "") or "nbd"
 
     @property
     def path(self) -> Path:
@@ -89,6 +119,10 @@ def parse(text: str) -> Location:
         return Location(text, Where.STREAM, text)
     if _exists(Path(text)):  # a name with '#' in it that is really there
         return Location(text, _kind_of(Path(text)), text)
+    start = _start_of_path(text)
+    if start is not None:
+        parse(text[:start])
+        return Location(text, Where.INSIDE, text[:start], inside=text[start + 1 :])
     if text.startswith(REPOSITORY_MARK):
         return _parse_repository(text)
     base, disk, partition, inner = _split_fragment(text)
@@ -97,6 +131,8 @@ def parse(text: str) -> Location:
         name = scheme.group(1).lower()
         if name in _HTTP:
             return Location(text, Where.HTTP, base, partition, disk, inner)
+        if name in _NBD:
+            return Location(text, Where.NBD, base, partition, disk, inner)
         raise UnsupportedFeatureError(f"addresses of {name}:// cannot be opened", name=text)
     return Location(text, _kind_of(Path(base)), base, partition, disk, inner)
 
@@ -143,8 +179,6 @@ def _split_fragment(text: str) -> tuple[str, int | None, int | None, tuple[str, 
     match = _FRAGMENT.search(text)
     if match is None:
         fragment = text[start:]
-        if _INSIDE.fullmatch(fragment):
-            raise UnsupportedFeatureError("what is inside a partition cannot be opened", name=text)
         raise UsageError(
             f"expected #p and the number of a partition, #d and that of a disk, or the name of "
             f"a volume, found {fragment!r:.80}",
@@ -152,6 +186,37 @@ def _split_fragment(text: str) -> tuple[str, int | None, int | None, tuple[str, 
         )
     disk, partition = (int(number) if number else None for number in match.groups()[:2])
     return text[: match.start()], disk, partition, tuple(match[3].split("#")[1:])
+
+
+def _start_of_path(text: str) -> int | None:
+    """Where the colon of a path inside is; ``None``: there is none in the address.
+
+    Of a file, the first one behind a name that exists counts; of a URL, the first behind the
+    name of a volume, else the first behind the host.
+    """
+    if text.startswith(REPOSITORY_MARK):
+        found = _IN_SNAPSHOT.match(text)
+        return None if found is None or found[1] is None else found.start(1)
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        marks = [mark.start() for mark in _INSIDE.finditer(text)][:_MARKS_MAX]
+        for mark in marks:
+            if _exists(Path(text[:mark])) or _exists(Path(_without_fragment(text[:mark]))):
+                return mark
+        if marks and text[-1] != "/" and _exists(Path(text).parent):  # a file that shall be made
+            return None
+    else:
+        host_end = text.find("/", scheme.end())
+        if host_end < 0:
+            return None
+        marks = [mark.start() for mark in _INSIDE.finditer(text, host_end)][:_MARKS_MAX]
+    named = (mark for mark in marks if _VOLUME_NAMED.search(text[:mark]))
+    return next(named, marks[0] if marks else None)
+
+
+def _without_fragment(text: str) -> str:
+    found = _FRAGMENT.search(text)
+    return text if found is None else text[: found.start()]
 
 
 def _exists(path: Path) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from imprint.core.buffers import fill_zero
 from imprint.core.contracts import Salvage, Traits
@@ -19,20 +20,29 @@ from imprint.transfer.rescue import mapfile
 from imprint.transfer.rescue.states import Areas, State
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from imprint.core.contracts import Source
     from imprint.transfer.rescue.sink import TargetSink
+
+MAP_SUFFIX: Final = ".map"
+WORK_SUFFIX: Final = ".rescue"
+"""Of the raw file that is rescued into, for targets that take their bytes in order."""
 
 _LACKING = tuple(state for state in State if state is not State.GOOD)
 
 
 def map_path(target: Location) -> Path | None:
-    """Where a map is kept: beside a file; for a device, in this folder."""
+    """Where a map is kept: beside a file; for devices and repositories, in this folder."""
     if target.where is Where.STREAM:
         return None
-    place = target.path if target.where is Where.FILE else type(target.path)(target.path.name)
-    return place.with_name(place.name + ".map")
+    if target.where is Where.REPOSITORY:
+        return Path(f"{image_place(target)}{WORK_SUFFIX}{MAP_SUFFIX}")
+    place = target.path if target.where is Where.FILE else Path(target.own_name)
+    return place.with_name(place.name + MAP_SUFFIX)
+
+
+def image_place(target: Location) -> Path:
+    """What files of an image in a repository are called like, in this folder."""
+    return Path(target.image.replace("/", "_"))
 
 
 def read_map(path: Path, size: int | None = None) -> tuple[Areas, mapfile.Progress]:

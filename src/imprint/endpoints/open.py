@@ -109,10 +109,16 @@ def open_storage(location: Location, cancel: CancelToken | None = None) -> Stora
         from imprint.storage.http import HttpStorage  # http.client costs 20 ms
 
         return HttpStorage.open(location.base)
+    if location.where is Where.NBD:
+        from imprint.storage.nbd import NbdStorage  # not needed for files
+
+        return NbdStorage.open(location.base)
     if location.where is Where.STREAM:
         from imprint.storage.stream import open_input  # not needed for files
 
         return open_input(cancel=cancel)
+    if location.where is Where.INSIDE:
+        raise UsageError("expected an image, found a path inside of one", name=location.text)
     if location.where is Where.REPOSITORY:
         raise UnsupportedFeatureError(
             "expected an image file, found a disk in a repository",
@@ -259,7 +265,7 @@ def detect_format(address: str, access: Access) -> tuple[Format, Storage]:
         ReadError: if it cannot be opened.
         FormatError: if more than one format claims it.
     """
-    storage = open_inside(parse(address), access.cancel)
+    storage = open_inside(parse(address), access)
     try:
         return access.driver(access.format or formats.detect(storage)), storage
     except BaseException:
@@ -273,7 +279,7 @@ def open_with_storage(location: Location, access: Access) -> tuple[Image, Storag
     Raises:
         ImagingError: of the kind that says what is wrong.
     """
-    storage = open_inside(location, access.cancel)
+    storage = open_inside(location, access)
     try:
         format_ = access.driver(access.format or formats.detect(storage))
         if access.snapshot is None:
@@ -322,15 +328,21 @@ def _holds_package(storage: Storage) -> bool:
     return head[257:262] == b"ustar" and b".ovf" in head[:100].lower()
 
 
-def open_inside(location: Location, cancel: CancelToken | None = None) -> Storage:
-    """The file of an image, also where it is in a package.
+def open_inside(location: Location, access: Access | None = None) -> Storage:
+    """The file of an image, also where it is in a package, or in the file system of a disk.
 
     Raises:
+        ImagingError: of the kind that says what is wrong with that disk.
         ReadError: if it cannot be opened.
         FormatError: if the package is not sound.
         UsageError: if there is no such disk in it.
     """
-    storage = open_storage(location, cancel)
+    access = access or Access()
+    if location.inside is not None:
+        from imprint.endpoints.browsing import open_content  # most are files by themselves
+
+        return open_content(location, access)
+    storage = open_storage(location, access.cancel)
     try:
         return _inside_package(storage, location)
     except BaseException:

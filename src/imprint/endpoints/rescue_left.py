@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from imprint.core.errors import RefusedError, TargetError
 from imprint.core.formats import Resuming
 from imprint.core.system import reason_of
-from imprint.endpoints.location import Where
-from imprint.endpoints.maps import map_path
+from imprint.endpoints.location import Where, parse
+from imprint.endpoints.maps import MAP_SUFFIX, WORK_SUFFIX, image_place, map_path
 from imprint.storage.pending import check_replaceable, discard, partial_path
 
 if TYPE_CHECKING:
@@ -16,34 +16,35 @@ if TYPE_CHECKING:
 
     from imprint.endpoints.copying import CopyRequest
 
-_WORK_SUFFIX: Final = ".rescue"
-
 
 def work_path(target: Path) -> Path:
     """The raw file that is rescued into, for targets that take their bytes in order."""
-    return target.with_name(target.name + _WORK_SUFFIX)
+    return target.with_name(target.name + WORK_SUFFIX)
+
+
+def place_of(request: CopyRequest) -> Path:
+    """What the files of a rescue are called like: the target, or what has a place in its stead."""
+    location, path = parse(request.target.address), request.rescue.map_path
+    if location.where is Where.FILE:
+        return location.path
+    if path is None and location.where is Where.REPOSITORY:
+        return image_place(location)
+    assert path is not None, "a stream has no place, and needs --map"
+    return path.with_suffix("") if path.suffix == MAP_SUFFIX else path
 
 
 def prepare_left(request: CopyRequest, path: Path) -> bool:
     """Whether another run has left a rescue to go on with; makes way for a new one if not."""
-    location = request.target.location
-    if location.where is not Where.FILE:
+    location = parse(request.target.address)
+    if location.is_overwritten:
         return False
-    target = location.path
+    where = location.where
+    target = place_of(request)
     work = work_path(target)
-    if request.resume is not False and path.exists():
-        can_resume = isinstance(request.target.chosen_format(), Resuming)
-        if work.exists() or (can_resume and partial_path(target).exists()):
-            return True
-        is_raw = request.target.chosen_format().name == "raw"
-        if request.resume and is_raw and target.is_file():
-            # Under its own name again when it is finished: what is in it stays in any case.
-            try:
-                target.rename(partial_path(target))
-            except OSError as failure:
-                raise TargetError(reason_of(failure), name=str(target)) from failure
-            return True
-    if request.resume is not False and work.exists():
+    may_resume = request.resume is not False
+    if may_resume and path.exists() and (work.exists() or _is_begun(request, where, target)):
+        return True
+    if may_resume and work.exists():
         raise RefusedError(
             "a rescue was left without its map",
             name=str(work),
@@ -55,19 +56,38 @@ def prepare_left(request: CopyRequest, path: Path) -> bool:
     return False
 
 
+def _is_begun(request: CopyRequest, where: Where, target: Path) -> bool:
+    """Whether the target itself was rescued into; then it is under its temporary name."""
+    if where is not Where.FILE:
+        return False
+    format_ = request.target.chosen_format()
+    if isinstance(format_, Resuming) and partial_path(target).exists():
+        return True
+    if not (request.resume and format_.name == "raw" and target.is_file()):
+        return False
+    # Under its own name again when it is finished: what is in it stays in any case.
+    try:
+        target.rename(partial_path(target))
+    except OSError as failure:
+        raise TargetError(reason_of(failure), name=str(target)) from failure
+    return True
+
+
 def is_left(request: CopyRequest) -> bool:
     """Whether there is something to go on with; changes nothing."""
-    path = request.rescue.map_path or map_path(request.target.location)
-    target = request.target.location
-    if path is None or request.resume is False or target.where is not Where.FILE:
+    target = parse(request.target.address)
+    path = request.rescue.map_path or map_path(target)
+    if path is None or request.resume is False or target.is_overwritten:
         return False
-    work = work_path(target.path)
+    has_work = work_path(place_of(request)).exists()
+    if target.where is not Where.FILE:
+        return path.exists() and has_work
     has_partial = partial_path(target.path).exists() or bool(request.resume)
-    return path.exists() and (work.exists() or has_partial)
+    return path.exists() and (has_work or has_partial)
 
 
 def check_map_free(request: CopyRequest) -> None:
     """Refuse at once to replace a map that may be needed."""
-    path = request.rescue.map_path or map_path(request.target.location)
+    path = request.rescue.map_path or map_path(parse(request.target.address))
     if path is not None:
         check_replaceable(path, may_replace=request.target.force or request.resume is False)

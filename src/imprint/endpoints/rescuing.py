@@ -25,7 +25,7 @@ from imprint.core.system import reason_of
 from imprint.endpoints.location import Where, parse
 from imprint.endpoints.maps import MapKeeper, map_path, read_map, write_map
 from imprint.endpoints.open import open_source
-from imprint.endpoints.rescue_left import prepare_left, work_path
+from imprint.endpoints.rescue_left import place_of, prepare_left, work_path
 from imprint.endpoints.target import create_target, resume_target
 from imprint.filters.mapped import Mapped
 from imprint.filters.window import Window
@@ -70,6 +70,7 @@ class Rescue:
 
     Attributes:
         source: the medium, watched: what is to be copied.
+        map_path: of its map.
     """
 
     def __init__(self, request: CopyRequest, source: Source) -> None:
@@ -79,15 +80,14 @@ class Rescue:
         self._size = source.size
         self.source = Watching(source, timeout_s=self._wish.timeout_s, cancel=request.cancel)
         self._areas: Areas | None = None
-        path = self._wish.map_path or map_path(request.target.location)
+        location = parse(request.target.address)
+        path = self._wish.map_path or map_path(location)
         assert path is not None
-        self._map_path = path
-        self._target_path = request.target.location.path
-        self._is_file = request.target.location.where is Where.FILE
-
-    @property
-    def _work_path(self) -> Path:
-        return work_path(self._target_path)
+        self.map_path: Final = path
+        # The snapshot itself says what it lacks.
+        self._is_map_kept = location.where is not Where.REPOSITORY or self._wish.map_path
+        has_work = not location.is_overwritten
+        self._work_path = work_path(place_of(request)) if has_work else None
 
     def for_target(self, target: Target, journal: JournalFile | None, start: int) -> Attached:
         """What helps a copy into ``target``, of which ``start`` bytes were there before."""
@@ -106,15 +106,15 @@ class Rescue:
         Raises:
             RefusedError: if what was left is of another disk.
         """
-        is_left = prepare_left(self._request, self._map_path)
+        is_left = prepare_left(self._request, self.map_path)
         if not is_left and not self._wish.is_at_once:
             return None
-        areas = read_map(self._map_path, self._size)[0] if is_left else Areas(self._size)
+        areas = read_map(self.map_path, self._size)[0] if is_left else Areas(self._size)
         resumed_at = areas.total(State.GOOD)
         if is_left:
             said = f"a rescue goes on: {resumed_at} of {self._size} bytes were read before"
             self._tell(Severity.INFO, said)
-        if is_left and self._is_file and not self._work_path.exists():
+        if is_left and self._work_path is not None and not self._work_path.exists():
             target = resume_target(self._request.target, spec)
             disk = random_access(target)
             assert disk is not None
@@ -129,28 +129,28 @@ class Rescue:
                 report, bytes_read = self._beside(target, areas, copy)
         report.bytes_read = bytes_read
         report.resumed_at = resumed_at
-        report.bad = _bad(areas)
+        report.bad = bad_in(areas)
         return report
 
     def finish(self, report: Report) -> None:
         """The target is whole: keep the map if something is missing, and nothing else."""
-        if self._is_file:
+        if self._work_path is not None:
             self._work_path.unlink(missing_ok=True)
         areas = self._areas
-        if not report.bad:
+        if not (report.bad and self._is_map_kept):
             if areas is not None and self._wish.map_path is None:
-                self._map_path.unlink(missing_ok=True)
+                self.map_path.unlink(missing_ok=True)
             elif areas is not None:
-                write_map(self._map_path, areas, mapfile.Progress(self._size, mapfile.FINISHED))
+                write_map(self.map_path, areas, mapfile.Progress(self._size, mapfile.FINISHED))
             return
         if areas is None:
             areas = Areas(self._size)
             areas.set(0, self._size, State.GOOD)
             for extent in report.bad:
                 areas.set(extent.offset, extent.end, State.BAD)
-        write_map(self._map_path, areas, mapfile.Progress(self._size, mapfile.FINISHED))
+        write_map(self.map_path, areas, mapfile.Progress(self._size, mapfile.FINISHED))
         self._request.on_event(
-            Finding(Severity.WARNING, str(self._map_path), "lists the areas that were not read")
+            Finding(Severity.WARNING, str(self.map_path), "lists the areas that were not read")
         )
 
     def rescue(
@@ -177,7 +177,7 @@ class Rescue:
             sink,
             areas,
             domain,
-            keeper=MapKeeper(self._map_path, sink, fleeting),
+            keeper=MapKeeper(self.map_path, sink, fleeting),
             settings=Settings(
                 retries=wish.retries,
                 reverse=wish.reverse,
@@ -220,6 +220,7 @@ class Rescue:
     def work_file(self) -> FileStorage:
         """The raw file beside the target, made if it is not there; closed with the medium."""
         path = self._work_path
+        assert path is not None, "a device is rescued into"
         try:
             path.touch()
         except OSError as failure:
@@ -249,7 +250,7 @@ class Rescue:
         is_clear: bool,
     ) -> tuple[Report, int]:
         try:
-            self._check_same(disk, areas)
+            self.check_same(disk, areas)
             bytes_read = self.rescue(disk, areas, is_clear=is_clear)
         except BaseException:
             assert isinstance(target, Resumable)
@@ -260,7 +261,7 @@ class Rescue:
     def _beside(self, target: Target, areas: Areas, copy: Copy) -> tuple[Report, int]:
         try:
             work = self.work_file()
-            self._check_same(work, areas)
+            self.check_same(work, areas)
             bytes_read = self.rescue(work, areas, is_clear=False)
         except BaseException:
             target.abort()
@@ -271,7 +272,7 @@ class Rescue:
         """A target as a disk of the medium's size; it may be larger."""
         return disk if disk.size == self._size else Window(disk, 0, self._size)
 
-    def _check_same(self, disk: Random, areas: Areas) -> None:
+    def check_same(self, disk: Random, areas: Areas) -> None:
         """Refuse to mix two disks.
 
         Raises:
@@ -290,7 +291,7 @@ class Rescue:
             if there != here:
                 raise RefusedError(
                     "the unfinished rescue is of another disk",
-                    name=str(self._map_path),
+                    name=str(self.map_path),
                     advice="--no-resume starts over",
                 )
 
@@ -339,7 +340,7 @@ class Attached:
         copied = position if self._disk is None else max(position, self._start)
         areas.set(0, copied, State.GOOD)
         if not is_gone(error):
-            _note_failed(areas, rescue.source)
+            note_failed(areas, rescue.source)
         if self._disk is not None:
             fleeting = _NOTHING
             if isinstance(self._target, DeviceTarget):
@@ -352,12 +353,12 @@ class Attached:
                 fleeting=fleeting,
                 journal=self._journal,
             )
-            return Recovered(rescue.cut(self._disk), size, _bad(areas), bytes_read)
+            return Recovered(rescue.cut(self._disk), size, bad_in(areas), bytes_read)
         work = rescue.work_file()
         bytes_read = rescue.rescue(
             work, areas, is_clear=True, fleeting=Runs.of([(0, copied)]), journal=self._journal
         )
-        return Recovered(rescue.view(work, areas), 0, _bad(areas), bytes_read)
+        return Recovered(rescue.view(work, areas), 0, bad_in(areas), bytes_read)
 
 
 def _domain(medium: Source, sink: TargetSink, areas: Areas) -> Runs:
@@ -376,7 +377,7 @@ def _domain(medium: Source, sink: TargetSink, areas: Areas) -> Runs:
     return Runs.of(wanted)
 
 
-def _note_failed(areas: Areas, source: Watching) -> None:
+def note_failed(areas: Areas, source: Watching) -> None:
     """What was read ahead and failed need not fail again."""
     sector = source.traits.logical_sector
     for offset, length in source.failed:
@@ -386,6 +387,6 @@ def _note_failed(areas: Areas, source: Watching) -> None:
                 areas.set(start, end, state)
 
 
-def _bad(areas: Areas) -> list[Extent]:
+def bad_in(areas: Areas) -> list[Extent]:
     """What could not be read."""
     return [Extent(start, length, Kind.BAD) for start, length in areas.runs(*_FAILED)]

@@ -111,6 +111,14 @@ class _Shaping:
     def _room(self, source: Source) -> Room:
         target = self._asked.target
         path = target.location.path
+        if target.location.where is Where.NBD:
+            from imprint.storage.nbd import NbdStorage  # only for exports
+
+            if self._fit.size is not None or self._fit.grow:
+                raise UsageError("--size and --grow are for files and devices", name=str(path))
+            with contextlib.closing(NbdStorage.open(target.location.base)) as export:
+                sector_size = self._fit.sector_size or export.traits.logical_sector
+                return Room(export.size, sector_size, is_device=True)
         if target.location.where is Where.DEVICE:
             from imprint.storage.device import describe  # only for devices
 

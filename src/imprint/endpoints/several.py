@@ -8,69 +8,75 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from imprint.core.contracts import Documenting
-from imprint.core.errors import Cancelled, ImagingError, ReadError, RefusedError, UsageError
-from imprint.core.events import Finding, Severity
+from imprint.core.errors import Cancelled, ReadError, RefusedError, UsageError
+from imprint.core.events import Event, Finding, Severity
 from imprint.endpoints.copying import (
     CopyRequest,
     Outcome,
     Plan,
+    left_out_of,
     plan,
     tell_left_behind,
     tell_padding,
 )
-from imprint.endpoints.fitted import untouched_of
 from imprint.endpoints.hashing import hash_disk
-from imprint.endpoints.journal import journal_path
 from imprint.endpoints.location import Where, parse
-from imprint.endpoints.open import files_of, open_source
+from imprint.endpoints.open import open_source
 from imprint.endpoints.rescue_request import RescueRequest
+from imprint.endpoints.several_jobs import (
+    ImageWriting,
+    Job,
+    SnapshotWriting,
+    Writing,
+    image_writing,
+    is_repository,
+)
 from imprint.endpoints.sharing import Elsewhere, Stop, Taken
-from imprint.endpoints.target import TargetRequest, check_not_source, create_target, stored_size
+from imprint.endpoints.target import TargetRequest, check_not_source
 from imprint.filters.broadcast import Broadcast
 from imprint.filters.salvage import Salvaging
 from imprint.filters.used import UsedOnly
-from imprint.storage.pending import check_replaceable, discard
-from imprint.transfer.copy import copy
+from imprint.storage.pending import check_replaceable
 from imprint.transfer.report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Mapping
 
-    from imprint.core.contracts import Source, Target
-    from imprint.core.formats import CreateSpec
+    from imprint.core.contracts import Source
+    from imprint.core.events import OnEvent
+    from imprint.endpoints.capturing import Adding
     from imprint.filters.broadcast import View
 
 
-@dataclass
-class TargetResult:
-    """What came of one target.
+@dataclass(frozen=True)
+class Also:
+    """What there is besides the main target.
 
     Attributes:
-        request: what it was to be.
-        format: its name.
-        bytes_stored: what it takes up; for a device, the disk's size; 0 if it failed.
-        error: what went wrong; ``None``: it is whole.
+        targets: addresses of files, in formats by their suffixes, of devices, and of images in
+            repositories.
+        facts: options that each of them gets whose format has them: the case, the drive.
+        adding: what snapshots shall have.
+        strict: stop all targets when one fails.
     """
 
-    request: TargetRequest
-    format: str
-    bytes_stored: int = 0
-    error: ImagingError | None = None
+    targets: tuple[str, ...]
+    facts: Mapping[str, str] = field(default_factory=dict)
+    adding: Adding | None = None
+    strict: bool = False
 
 
-def run_several(request: CopyRequest, others: Iterable[str], *, strict: bool = False) -> Outcome:
-    """Copy a disk to the request's target and to ``others``, and read it once.
+def run_several(request: CopyRequest, also: Also) -> Outcome:
+    """Copy a disk to the request's target and to others, and read it once.
 
     What is known to be wrong before anything is read is raised, and then no target is changed.
 
     Args:
         request: for the main target. Its options and format are not those of the others.
-        others: addresses of files, in formats by their suffixes, and of devices.
-        strict: stop all targets when one fails.
+        also: the others.
 
     Returns:
         An outcome with ``targets``, in order, the main one first.
@@ -80,43 +86,86 @@ def run_several(request: CopyRequest, others: Iterable[str], *, strict: bool = F
         ImagingError: what opening the source or beginning a target raises; and what the source
             raises later, of which all targets fail.
     """
-    wanted = _wanted(request, others)
+    wanted = _wanted(request, also)
     _check(request, wanted)
     began = time.monotonic()
-    opened = open_source(request.source, request.access)
+    stop = Stop(request.cancel)
+    access, notes = request.access, list[str]()
+    if any(is_repository(each) for each in wanted):
+        from imprint.endpoints.capturing import Heard  # only for repositories
+
+        heard = Heard(request)
+        access, notes = replace(access, on_event=heard), heard.notes
+    opened = open_source(request.source, access)
+    jobs: list[Job] = []
     try:
         tell_left_behind(request, opened)
         source = Salvaging(opened) if request.salvage else opened
-        jobs = _begin(request, wanted, opened, source)
-        report = _copy_all(request, jobs, source, strict=strict)
+        theirs = replace(request, cancel=stop, on_event=_findings(request.on_event))
+        try:
+            for each in wanted:
+                writing = _writing(theirs, each, opened, also, notes)
+                jobs.append(Job(writing))
+                if isinstance(writing, ImageWriting):
+                    tell_padding(replace(request, target=each), source, writing.target)
+        except BaseException:
+            for job in jobs:
+                job.writing.abort()
+            raise
+        report = _copy_all(request, theirs, jobs, source, stop, strict=also.strict)
         report.duration_s = time.monotonic() - began
-        first = jobs[0].result
-        results = tuple(job.result for job in jobs)
-        outcome = Outcome(report, first.bytes_stored, first.format, targets=results)
-        if not isinstance(opened, UsedOnly):
-            return outcome
-        from imprint.endpoints.proof import prove_written  # only where something is left out
-
-        proved = first.error is None and prove_written(request, opened.used, report, first.format)
-        return replace(outcome, left_out=opened.size - opened.used.total, proved=proved)
+        return _outcome(request, jobs, opened, report)
     finally:
+        for job in jobs:
+            job.writing.close()
         opened.close()
 
 
-def plan_several(request: CopyRequest, others: Iterable[str]) -> Plan:
+def _outcome(request: CopyRequest, jobs: list[Job], opened: Source, report: Report) -> Outcome:
+    first = jobs[0].result
+    proved = first.proved
+    if isinstance(opened, UsedOnly) and first.error is None and first.snapshot is None:
+        from imprint.endpoints.proof import prove_written  # only where something is left out
+
+        proved = prove_written(request, opened.used, report, first.format)
+    return Outcome(
+        report,
+        first.bytes_stored,
+        first.format,
+        left_out_of(opened),
+        proved,
+        snapshot=first.snapshot,
+        targets=tuple(job.result for job in jobs),
+    )
+
+
+def plan_several(request: CopyRequest, also: Also) -> Plan:
     """Check the source and all targets, and touch nothing.
 
     Raises:
         ImagingError: for what would make the copy fail before it begins.
     """
-    _check(request, _wanted(request, others))
+    _check(request, _wanted(request, also))
+    if is_repository(request.target):
+        from imprint.endpoints import capturing  # only for repositories
+
+        return capturing.plan(request)
     return plan(request)
 
 
-def _wanted(request: CopyRequest, others: Iterable[str]) -> list[TargetRequest]:
+def _wanted(request: CopyRequest, also: Also) -> list[TargetRequest]:
     main = request.target
     bare = replace(main, format=None, options={}, uuid=None)
-    return [main, *(replace(bare, address=address) for address in others)]
+    others = [replace(bare, address=address) for address in also.targets]
+    return [main, *(_with_facts(other, also.facts) for other in others)]
+
+
+def _with_facts(target: TargetRequest, facts: Mapping[str, str]) -> TargetRequest:
+    """A target that keeps what its format can of a case."""
+    if parse(target.address).where is not Where.FILE:
+        return target
+    known = {option.name for option in target.chosen_format().options}
+    return replace(target, options={name: facts[name] for name in facts if name in known})
 
 
 def _check(request: CopyRequest, wanted: list[TargetRequest]) -> None:
@@ -128,106 +177,67 @@ def _check(request: CopyRequest, wanted: list[TargetRequest]) -> None:
         )
     if request.resume:
         raise UsageError("--resume makes no sense with several targets")
-    seen = set()
+    seen: set[object] = set()
     for target in wanted:
-        where = parse(target.address).where
-        if where not in (Where.FILE, Where.DEVICE):
+        location = parse(target.address)
+        if location.where is Where.REPOSITORY:
+            from imprint.endpoints.adding import check_addition  # only for repositories
+
+            check_addition(replace(request, target=target, salvage=False))
+            name: object = (location.base, location.image)
+        elif location.where is Where.FILE or location.is_overwritten:
+            target.chosen_format()
+            check_not_source(target, (request.source,))
+            path = target.location.path.absolute()
+            name = path
+            if location.where is Where.FILE and path not in seen:
+                check_replaceable(path, may_replace=target.force)
+        else:
             raise UsageError(
-                "expected a file or a device as one of several targets",
+                "expected a file, a device or a repository as one of several targets",
                 name=target.address,
-                advice="convert adds the image to a repository, or writes it to a stream",
             )
-        target.chosen_format()
-        check_not_source(target, (request.source,))
-        path = target.location.path.absolute()
-        if path in seen:
+        if name in seen:
             raise RefusedError("is another target as well", name=target.address)
-        seen.add(path)
-        if where is Where.FILE:
-            check_replaceable(path, may_replace=target.force)
+        seen.add(name)
 
 
-class _Job:
-    """One target on its way."""
+def _findings(on_event: OnEvent) -> OnEvent:
+    """What targets tell: not how far they are, which the thread that hashes says of them all."""
 
-    def __init__(self, request: TargetRequest, target: Target, spec: CreateSpec | None) -> None:
-        self.result = TargetResult(request, request.chosen_format().name)
-        self.target = target
-        self._spec = spec
-        self._defect: BaseException | None = None
-        self._thread: threading.Thread | None = None
+    def tell(event: Event) -> None:
+        if isinstance(event, Finding):
+            on_event(event)
 
-    def start(
-        self, move: Callable[[Target], Report], view: View, failed: Callable[[], None]
-    ) -> None:
-        """Copy in a thread."""
-
-        def work() -> None:
-            try:
-                move(self.target)
-                self.result.bytes_stored = self._stored()
-            except ImagingError as error:
-                self.result.error = error
-                failed()
-            except BaseException as error:  # noqa: BLE001 - it is raised again by join()
-                self._defect = error
-                failed()
-            finally:
-                view.close()
-
-        self._thread = threading.Thread(target=work, name="target", daemon=True)
-        self._thread.start()
-
-    def join(self) -> None:
-        """Wait for it."""
-        if self._thread is not None:
-            self._thread.join()
-        if self._defect is not None:
-            raise self._defect
-
-    def _stored(self) -> int:
-        request = self.result.request
-        if self._spec is None:
-            return self.target.size
-        return stored_size(request.location.path, self._spec)
+    return tell
 
 
-def _begin(
-    request: CopyRequest, wanted: list[TargetRequest], opened: Source, source: Source
-) -> list[_Job]:
-    """Make all targets, or none of them."""
-    sources = tuple(files_of(opened))
-    jobs: list[_Job] = []
-    try:
-        for each in wanted:
-            check_not_source(each, sources)
-            if each.location.where is Where.DEVICE:
-                from imprint.endpoints.device import open_device_target  # only for devices
+def _writing(
+    request: CopyRequest, wanted: TargetRequest, opened: Source, also: Also, notes: list[str]
+) -> Writing:
+    """Begin a target."""
+    if is_repository(wanted):
+        from imprint.endpoints import capturing  # only for repositories
 
-                untouched = untouched_of(opened)
-                target: Target = open_device_target(each, source.size, untouched=untouched)
-                jobs.append(_Job(each, target, None))
-                continue
-            spec = each.spec(source.size, request.access, sources=sources)
-            target = create_target(each, spec)
-            # What an earlier copy has noted is about a file that is gone now.
-            discard(journal_path(each.location.path))
-            tell_padding(replace(request, target=each), source, target)
-            jobs.append(_Job(each, target, spec))
-    except BaseException:
-        for job in jobs:
-            job.target.abort()
-        raise
-    return jobs
+        theirs = replace(request, target=wanted, salvage=False)
+        adding = also.adding or capturing.Adding()
+        return SnapshotWriting(wanted, capturing.Addition(theirs, adding, notes), opened)
+    return image_writing(request, wanted, opened)
 
 
-def _copy_all(request: CopyRequest, jobs: list[_Job], source: Source, *, strict: bool) -> Report:
+def _copy_all(
+    request: CopyRequest,
+    theirs: CopyRequest,
+    jobs: list[Job],
+    source: Source,
+    stop: Stop,
+    *,
+    strict: bool,
+) -> Report:
     """Let all targets read, and hash in this thread."""
-    stop = Stop(request.cancel)
     names = dict.fromkeys(request.hashes)
     for job in jobs:
-        if isinstance(job.target, Documenting):
-            names.update(dict.fromkeys(job.target.wanted_hashes))
+        names.update(dict.fromkeys(job.writing.wanted_hashes))
     broadcast = Broadcast(source)
     views = [broadcast.view() for _ in jobs]
     own = broadcast.view()
@@ -245,19 +255,14 @@ def _copy_all(request: CopyRequest, jobs: list[_Job], source: Source, *, strict:
         if strict or not alive.acquire(blocking=False):
             end()
 
-    def move(view: View) -> Callable[[Target], Report]:
-        return lambda target: copy(
-            view,
-            target,
-            workers=request.workers,
-            hashes=Elsewhere(taken, gate) if strict or isinstance(target, Documenting) else None,
-            detect_zeros=request.detect_zeros,
-            cancel=stop,
-        )
+    def write(job: Job, view: View) -> Callable[[], None]:
+        needs_them = strict or job.writing.needs_hashes
+        hashes = Elsewhere(taken, gate) if needs_them else None
+        return lambda: job.writing.write(theirs, view, hashes)
 
     try:
         for job, view in zip(jobs, views, strict=True):
-            job.start(move(view), view, failed)
+            job.start(write(job, view), view, failed)
         report = _hash(request, own, tuple(names), stop)
         taken.give(report.hashes)
     except BaseException as error:
@@ -278,7 +283,7 @@ def _copy_all(request: CopyRequest, jobs: list[_Job], source: Source, *, strict:
     return report
 
 
-def _join(request: CopyRequest, jobs: list[_Job]) -> None:
+def _join(request: CopyRequest, jobs: list[Job]) -> None:
     """Wait for all targets, and tell which have failed."""
     for job in jobs:
         job.join()

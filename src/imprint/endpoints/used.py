@@ -148,6 +148,7 @@ def users_of(location: Location) -> str | None:
     """Who may change a disk while it is read: whoever mounts it, also if it is a file."""
     from imprint.storage.device_facts import System  # only where it is asked for
 
+    location = location.outermost
     if location.where is Where.DEVICE:
         return "; ".join(System().used_by(location.path)) or None
     if location.where is Where.FILE:

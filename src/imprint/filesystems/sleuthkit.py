@@ -1,30 +1,29 @@
-"""Names and places of the files of a volume, told by The Sleuth Kit: nothing is mounted.
+"""Files of a volume, told by The Sleuth Kit: nothing is mounted.
 
-It is a library in C that was made for evidence. What it says of a damaged file system is taken as
-far as it goes: what cannot be followed is a note, and the rest is told. It runs in a process of its
-own: if an image makes it crash, or calculate without end, that process ends, which is a note too.
+It is a library in C that was made for evidence. It runs in a process of its own. Where a file lies
+in the volume as it is, its content is read there; what is compressed, or within the file system's
+tables, is asked for.
+
+Times of FAT are local times of nobody knows where: they are taken as UTC.
 """
 
 from __future__ import annotations
 
-import contextlib
-import enum
-import importlib.util
-import json
-import os
-import select
-import subprocess
-import sys
-import weakref
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from imprint.core.errors import (
     CorruptImageError,
+    FormatError,
     ReadError,
-    RepositoryError,
     UnsupportedFeatureError,
 )
-from imprint.core.units import MIB
+from imprint.core.runs import Runs
+from imprint.filesystems.contents import OnDemand, Run, extents_of, held, mapped
+from imprint.filesystems.isolated import Isolated, told_pairs
+from imprint.filesystems.sleuthkit_worker import DELETED, IN_USE, LOST, PLAIN
+from imprint.filesystems.table import allocator
+from imprint.filesystems.tree import Entry, Times, Type, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,21 +36,17 @@ KINDS: Final = {
     "ext3": "TSK_FS_TYPE_EXT_DETECT",
     "ext4": "TSK_FS_TYPE_EXT_DETECT",
     "hfsplus": "TSK_FS_TYPE_HFS_DETECT",
-    "iso9660": "TSK_FS_TYPE_ISO9660",
     "ntfs": "TSK_FS_TYPE_NTFS",
     "ufs": "TSK_FS_TYPE_FFS_DETECT",
-    "vfat": "TSK_FS_TYPE_FAT_DETECT",
+    "vfat": "TSK_FS_TYPE_FAT_DETECT TSK_FS_TYPE_FAT32",
 }
-"""What the library calls them, by the kind that ``identify`` tells; it knows no others of ours."""
+"""What the library calls them, by the kind that ``identify`` tells; it knows no others of ours.
 
-ENTRIES_MAX: Final = 1 << 24
-"""Names that are looked at; file systems with more have to be damaged to be walked in a minute."""
+Names are tried one after the other: it does not see that a small FAT32 is one.
+"""
 
-PATH_CHARS_MAX: Final = 4096
-"""Of a path: Linux's own limit."""
-
-PENDING_CHARS_MAX: Final = 64 * MIB
-"""Of all paths of folders that are still to be looked into: some million."""
+ORPHANS: Final = "$OrphanFiles"
+"""The folder, made up by the library, of what was deleted and has no name any more."""
 
 _SYSTEM_BELOW: Final = {"ntfs": 24, "hfsplus": 16}
 """First inode number that files of users have."""
@@ -61,64 +56,43 @@ _ROOT_TABLES: Final = frozenset(
 )
 """What the library calls the entries of exFAT's root that are no files."""
 
-SILENCE_MAX_S: Final = 60
-"""Without a word of the library. A folder of NTFS with 100,000 names takes it half of that."""
+_LABEL: Final = " (Volume Label Entry)"
+"""Behind the name of the entry of FAT's and exFAT's root that is no file."""
 
+_WITH_ZERO_TIMES: Final = frozenset({"ext2", "ext3", "ext4", "ufs"})
+"""Where 1970 is a time like others, and does not stand for none."""
+
+_META_TYPES: Final = {
+    1: Type.FILE,
+    2: Type.DIRECTORY,
+    3: Type.FIFO,
+    4: Type.CHARACTER,
+    5: Type.BLOCK,
+    6: Type.LINK,
+    8: Type.SOCKET,
+    10: Type.SYSTEM,
+    11: Type.DIRECTORY,
+}
+_NAME_TYPES: Final = {
+    1: Type.FIFO,
+    2: Type.CHARACTER,
+    3: Type.DIRECTORY,
+    4: Type.BLOCK,
+    5: Type.FILE,
+    6: Type.LINK,
+    7: Type.SOCKET,
+}
+_PERMISSIONS: Final = 0o7777
 _SHOWN_CHARS: Final = 200
-_MESSAGE_MAX: Final = 256 * MIB
-_READ_MAX: Final = 64 * MIB
-_FAILURE: Final = b"\xff" * 4
-_START: Final = """\
-import sys
-sys.path[:] = {path!r}
-from imprint.filesystems.sleuthkit_worker import main
-main({size}, {kind!r})
-"""
-
-
-class Type(enum.Enum):
-    """What an entry of a folder is."""
-
-    FILE = "file"
-    DIRECTORY = "directory"
-    LINK = "link"
-    OTHER = "other"
-    SYSTEM = "system"
-    """Of the file system itself: a table that it, or the library, calls a file."""
-
-
-class Entry(NamedTuple):
-    """A name in a file system.
-
-    Attributes:
-        path: from its root, which is ``/``; bytes that are not UTF-8 are escapes.
-        inode: its number, of whatever the file system numbers.
-        type: what it is.
-        size: of its content, in bytes.
-        mtime_ns: when that was changed, in ns since 1970.
-        mode: its permissions, with owner and group; ``0`` where there are none.
-        owner: its number.
-        group: its number.
-        extents: where its content lies, ``(offset, length)`` in bytes of the volume, whole blocks;
-            those of a file that is stored within its inode are none.
-    """
-
-    path: str
-    inode: int
-    type: Type
-    size: int
-    mtime_ns: int
-    mode: int
-    owner: int
-    group: int
-    extents: tuple[tuple[int, int], ...]
+_NS: Final = 1_000_000_000
 
 
 class SleuthKit:
-    """A file system, by folders. For one thread; reads of the volume are in that thread.
+    """A file system; see :class:`~imprint.filesystems.tree.FileTree`.
 
     Attributes:
         notes: what could not be followed, one sentence each, without a full stop.
+        process: the library.
     """
 
     def __init__(self, volume: Source, kind: str) -> None:
@@ -130,97 +104,106 @@ class SleuthKit:
         """
         if kind not in KINDS:
             raise UnsupportedFeatureError(f"files of {kind} cannot be listed", name=volume.name)
-        if importlib.util.find_spec("pytsk3") is None:
-            raise UnsupportedFeatureError(
-                "listing its files needs the Python module pytsk3",
-                name=volume.name,
-                advice="pip install 'imprint[browse]' brings it",
-            )
         self.notes: list[str] = []
         self._kind = kind
         self._volume = volume
-        self._seen: set[int] = set()
-        self._left = ENTRIES_MAX
-        self._failure = ""
-        start = _START.format(path=sys.path, size=int(volume.size), kind=KINDS[kind])
-        self._process = subprocess.Popen(  # noqa: S603 - ourselves
-            [sys.executable, "-c", start],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self.close = weakref.finalize(self, _end, self._process)
+        self._used: Runs | None = None
+        self.process = Isolated(volume, "sleuthkit_worker", KINDS[kind], library="pytsk3")
+        self.close = self.process.close
         """Ends the process; it is called by itself when nobody needs this any more."""
-        told = self._next()
-        if told[0] != "root":
+        try:
+            self._root = self._asked_root()
+        except (CorruptImageError, ReadError) as failure:
             self.close()
-            why = told[1] if told[0] == "failed" else "the library has crashed"
-            raise CorruptImageError(
-                f"its files cannot be listed: {self._failure or why}", name=volume.name
-            )
-        self._root = int(told[1])
+            raise type(failure)(
+                f"its files cannot be listed: {failure.args[0]}", name=volume.name
+            ) from failure
 
     def root(self) -> Entry:
         """The folder that holds all others."""
-        rows = self._rows("/", None)
-        if not rows:
-            return Entry("/", self._root, Type.DIRECTORY, 0, 0, 0, 0, 0, ())
-        return self._entry("/", rows[0])._replace(type=Type.DIRECTORY)
+        return self._root
 
-    def children(self, path: str, inode: int) -> list[Entry]:
-        """What is in a folder, by name; what was deleted is left out. Once for each folder."""
-        if inode in self._seen or len(path) > PATH_CHARS_MAX:
-            self.notes.append(f"{path[:_SHOWN_CHARS]}: a folder in itself, or too deep")
-            return []
-        self._seen.add(inode)
+    def _asked_root(self) -> Entry:
+        row, notes = self.process.ask("root")
+        self._take_notes("/", notes)
+        return self._entry("/", row)._replace(type=Type.DIRECTORY, is_plain=False)
+
+    def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
+        """What is in a folder; see :class:`~imprint.filesystems.tree.FileTree`.
+
+        With deleted names, the root has the folder :data:`ORPHANS`, for which all inodes are
+        looked at.
+        """
+        path = folder.path
         prefix = path if path == "/" else f"{path}/"
-        found: dict[str, Entry] = {}
-        for row in self._rows(path, inode):
-            name = row[0].replace("/", "\\x2f")
-            if name not in ("", ".", ".."):
-                found[name] = self._entry(prefix + name, row)
-        return [found[name] for name in sorted(found)]
+        told, is_all = 0, False
+        while not is_all:
+            try:
+                answer = self.process.ask("folder", folder.inode, told, deleted)
+            except (FormatError, ReadError) as failure:
+                self._note(path, str(failure.args[0]))
+                return
+            rows, count, is_all, notes = answer
+            told += count
+            for row in rows:
+                entry = self._entry(prefix + row[0].replace("/", "\\x2f"), row)
+                yield self._judged(entry) if entry.is_deleted else entry
+            self._take_notes(path, notes)
 
-    def walk(self) -> Iterator[Entry]:
-        """All names, and the root."""
-        root = self.root()
-        yield root
-        for _, entry in paired(None, self):
-            assert entry is not None
-            yield entry
+    def content(self, entry: Entry, stream: str | None = None) -> Source:
+        """The bytes of a file; see :class:`~imprint.filesystems.tree.FileTree`."""
+        name = entry.path if stream is None else f"{entry.path}:{stream}"
+        name = f"{self._volume.name}: {shown(name)}"
+        if stream is None and entry.is_plain:
+            return mapped(self._volume, extents_of(entry), entry.size, name=name)
+        if stream is None and entry.type is Type.LINK and entry.target is not None:
+            return held(name, entry.target.encode("utf-8", "surrogateescape"))
+        size, valid, flat, number = self.process.ask("content", entry.inode, stream)
+        if flat is None:
+            return OnDemand(name, size, partial(self._read, entry.inode, *number))
+        numbers = iter(flat)
+        runs = (Run(*told) for told in zip(numbers, numbers, numbers, strict=True))
+        return mapped(self._volume, runs, size, name=name, valid=valid)
 
-    def _rows(self, path: str, inode: int | None) -> list[Any]:
-        """What the library tells of a folder, or of the root itself."""
-        rows: list[Any] = []
-        if not self.close.alive:
-            return rows
-        self._failure = ""
-        self._send(json.dumps(inode).encode())
-        while True:
-            told = self._next()
-            if told[0] == "done":
-                return rows
-            if told[0] == "part":
-                rows += told[1]
-                self._left -= len(told[1])
-            if told[0] == "note":
-                self._note(path, self._failure or str(told[1]))
-                continue
-            if self._left < 0 or told[0] != "part":
-                crowd = "expected an end, found too many files"
-                self._note(path, crowd if self._left < 0 else str(told[1]))
-                self.close()
-                return rows
+    def _read(self, inode: int, kind: int, number: int, offset: int, length: int) -> bytes:
+        """Bytes that only the library can make."""
+        found: bytes = self.process.ask("read", inode, kind, number, offset, length)
+        return found
 
     def _entry(self, path: str, row: Any) -> Entry:  # noqa: ANN401 - parsed JSON
-        _, inode, kind, size, mtime_ns, mode, owner, group, extents = row
-        found = self._type(path, Type(kind), inode)
-        places = tuple((start, length) for start, length in extents)
-        return Entry(path, inode, found, size, mtime_ns, mode, owner, group, places)
+        _, inode, code, size, *times, facts, flags, target, streams, places = row
+        mode, owner, group, links = facts
+        types = _NAME_TYPES if flags & LOST else _META_TYPES
+        return Entry(
+            path,
+            inode,
+            self._type(path, types.get(code, Type.OTHER), inode),
+            size,
+            self._times(times),
+            mode & _PERMISSIONS,
+            owner,
+            group,
+            links,
+            told_pairs(places),
+            target,
+            () if streams is None else tuple(streams),
+            bool(flags & DELETED),
+            bool(flags & IN_USE),
+            bool(flags & PLAIN),
+        )
+
+    def _times(self, told: list[int]) -> Times:
+        """Seconds and further ns of each, in the order of :class:`Times`."""
+        modified, accessed = told[0] * _NS + told[1], told[2] * _NS + told[3]
+        changed, created = told[4] * _NS + told[5], told[6] * _NS + told[7]
+        if self._kind in _WITH_ZERO_TIMES:
+            return Times(modified, accessed, changed, created or None)
+        return Times(modified or None, accessed or None, changed or None, created or None)
 
     def _type(self, path: str, found: Type, inode: int) -> Type:
         if self._kind == "exfat" and path in _ROOT_TABLES:
+            return Type.SYSTEM
+        if self._kind in ("exfat", "vfat") and path.endswith(_LABEL) and path.count("/") == 1:
             return Type.SYSTEM
         if found is not Type.DIRECTORY and inode < _SYSTEM_BELOW.get(self._kind, 0):
             return Type.SYSTEM
@@ -228,109 +211,37 @@ class SleuthKit:
             return Type.SYSTEM
         return found
 
+    def _judged(self, entry: Entry) -> Entry:
+        """A deleted entry; its place may be another's although its inode is not."""
+        if entry.path == f"/{ORPHANS}":
+            return entry._replace(is_allocated=False)
+        if entry.is_allocated or not entry.extents:
+            return entry
+        if self._used is None:
+            self._used = self._allocation()
+        used = self._used
+        is_taken = any(used.clip(start, start + length) for start, length in entry.extents)
+        return entry._replace(is_allocated=is_taken)
+
+    def _allocation(self) -> Runs:
+        """What the file system uses, if that can be told."""
+        system = allocator(self._kind)
+        try:
+            return Runs.of([]) if system is None else system.allocation(self._volume).used
+        except (FormatError, ReadError) as failure:
+            self._note("/", f"it is not known which blocks are in use again: {failure.args[0]}")
+            return Runs.of([])
+
+    def _take_notes(self, path: str, notes: list[Any]) -> None:
+        prefix = path if path == "/" else f"{path}/"
+        for name, why, is_unread in notes:
+            failure = self.process.failure if is_unread else ""
+            self._note(prefix + name if name else path, failure or why)
+
     def _note(self, path: str, why: str) -> None:
-        self.notes.append(f"{path[:_SHOWN_CHARS]}: {why}")
-
-    def _next(self) -> list[Any]:
-        """The next message that is no question; these are answered."""
-        while True:
-            try:
-                told: list[Any] = json.loads(self._take())
-            except TimeoutError:
-                return ["lost", f"the library did not come to an end in {SILENCE_MAX_S} s"]
-            except (OSError, EOFError):
-                return ["lost", "the library has crashed"]
-            if told[0] != "read":
-                return told
-            self._answer(int(told[1]), int(told[2]))
-
-    def _answer(self, offset: int, length: int) -> None:
-        volume = self._volume
-        buffer = bytearray(max(0, min(length, volume.size - offset, _READ_MAX)))
-        try:
-            volume.readinto(memoryview(buffer), offset)
-        except (ReadError, RepositoryError) as failure:
-            self._failure = str(failure.args[0])
-            self._send(None)
-            return
-        self._failure = ""
-        self._send(buffer)
-
-    def _send(self, data: bytes | bytearray | None) -> None:
-        pipe = self._process.stdin
-        assert pipe is not None
-        try:
-            pipe.write(_FAILURE if data is None else len(data).to_bytes(4, "little"))
-            pipe.write(data or b"")
-            pipe.flush()
-        except BrokenPipeError:
-            return  # the next message tells it
-
-    def _take(self) -> bytes:
-        length = int.from_bytes(self._exactly(4), "little")
-        if length > _MESSAGE_MAX:
-            raise EOFError
-        return self._exactly(length)
-
-    def _exactly(self, length: int) -> bytes:
-        pipe = self._process.stdout
-        assert pipe is not None
-        parts = bytearray()
-        while len(parts) < length:
-            if not select.select([pipe], [], [], SILENCE_MAX_S)[0]:
-                raise TimeoutError
-            part = os.read(pipe.fileno(), min(MIB, length - len(parts)))
-            if not part:
-                raise EOFError
-            parts += part
-        return bytes(parts)
+        self.notes.append(f"{shown(path)[:_SHOWN_CHARS]}: {why}")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
-
-
-def paired(
-    old: SleuthKit | None, new: SleuthKit | None
-) -> Iterator[tuple[Entry | None, Entry | None]]:
-    """What two file systems have at each path but the root, ``None`` for nothing.
-
-    Both are walked at once, so that only the folders on the way are kept.
-    """
-    sides = (old, new)
-    roots = tuple(None if side is None else ("/", side.root().inode) for side in sides)
-    pending: list[tuple[tuple[str, int] | None, ...]] = [roots]
-    chars = 0
-    while pending:
-        folders = pending.pop()
-        chars -= max(len(item[0]) for item in folders if item is not None)
-        first, second = (
-            {}
-            if side is None or folder is None
-            else {entry.path: entry for entry in side.children(*folder)}
-            for side, folder in zip(sides, folders, strict=True)
-        )
-        below = []
-        for path in sorted({*first, *second}):
-            pair = (first.get(path), second.get(path))
-            yield pair
-            inside = tuple(
-                (item.path, item.inode)
-                if item is not None and item.type is Type.DIRECTORY
-                else None
-                for item in pair
-            )
-            if any(inside):
-                chars += len(path)
-                if chars > PENDING_CHARS_MAX:
-                    for side in sides:
-                        if side is not None:
-                            side.notes.append(f"{path[:_SHOWN_CHARS]}: too many folders")
-                    return
-                below.append(inside)
-        pending += reversed(below)
+def open_tree(volume: Source, kind: str) -> SleuthKit:
+    """The files of a volume; see :func:`imprint.filesystems.trees.tree`."""
+    return SleuthKit(volume, kind)

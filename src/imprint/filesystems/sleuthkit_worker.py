@@ -1,71 +1,51 @@
 """The Sleuth Kit in a process of its own: whatever an image does to it ends there.
 
-Started by :mod:`imprint.filesystems.sleuthkit`, which asks by standard input and is told by
-standard output. Every message is four bytes of length and JSON; what is read of the volume
-comes back as bytes, again with their length before them.
+Asked by :mod:`imprint.filesystems.sleuthkit`, through :mod:`imprint.filesystems.isolated`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import json
-import stat
-import sys
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
-from imprint.core.units import GIB
+from imprint.filesystems.isolated_worker import Refusal
+from imprint.filesystems.sleuthkit_attributes import (
+    EXTENTS_MAX,
+    Attributes,
+    is_content,
+    is_stored,
+)
+from imprint.filesystems.sleuthkit_ntfs import records_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MEMORY_MAX: Final = 2 * GIB
-"""Of the process."""
+    from imprint.filesystems.isolated_worker import Answers, Pipe
 
-CPU_MAX_S: Final = 900
-"""Of the process: a file system of a hundred million names."""
+PART_ENTRIES: Final = 2000
+"""Of one answer: large enough that a question costs nothing, small enough to be held."""
 
-EXTENTS_MAX: Final = 1 << 18
-"""Of one file, and of all that are told at once."""
+_OPEN_MAX: Final = 2
+"""Folders of which the rest is kept: the library holds all names of each."""
 
-_TYPES: Final = {
-    "TSK_FS_META_TYPE_REG": "file",
-    "TSK_FS_META_TYPE_DIR": "directory",
-    "TSK_FS_META_TYPE_LNK": "link",
-    "TSK_FS_META_TYPE_VIRT": "system",
-    "TSK_FS_META_TYPE_VIRT_DIR": "system",
-}
-_NAME_IN_USE: Final = 1
-_RUN_WITHOUT_DATA: Final = 0x01 | 0x02
-"""``TSK_FS_ATTR_RUN_FLAG_FILLER`` and ``SPARSE``: no place on the volume."""
+_LINK_BYTES_MAX: Final = 4096
+_NAME_GIVEN_UP: Final = 2
+_META_IN_USE: Final = 1
+_LINK: Final = 6
+_ORPHANS: Final = 11
+"""``TSK_FS_META_TYPE_VIRT_DIR``: a folder that the library makes up."""
 
-
-class _Pipe:
-    """Messages, both ways."""
-
-    def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
-        self._source = source
-        self._sink = sink
-
-    def send(self, *message: object) -> None:
-        data = json.dumps(message).encode()
-        self._sink.write(len(data).to_bytes(4, "little") + data)
-        self._sink.flush()
-
-    def take(self) -> bytes | None:
-        """The next message; ``None`` for a failure.
-
-        Raises:
-            EOFError: if there is nobody any more.
-        """
-        head = self._source.read(4)
-        if len(head) < 4:
-            raise EOFError
-        length = int.from_bytes(head, "little")
-        return None if length == 0xFFFFFFFF else self._source.read(length)
+DELETED: Final = 1
+IN_USE: Final = 2
+PLAIN: Final = 4
+LOST: Final = 8
+"""Of what is told of an entry: its name was given up, its inode is in use, its content lies in its
+extents and nowhere else, nothing is known but its name."""
 
 
-def _image(library: Any, pipe: _Pipe, volume_size: int) -> Any:  # noqa: ANN401 - without types
+def _image(library: Any, pipe: Pipe, volume_size: int) -> Any:  # noqa: ANN401 - without types
     """The library's own kind of disk; its base is known when that is loaded."""
 
     class Image(library.Img_Info):  # type: ignore[misc]
@@ -82,10 +62,7 @@ def _image(library: Any, pipe: _Pipe, volume_size: int) -> Any:  # noqa: ANN401 
             would have read ahead; an exception would be raised although that succeeds.
             """
             length = max(0, min(length, volume_size - offset))
-            if not length:
-                return b""
-            pipe.send("read", offset, length)
-            return pipe.take() or b""
+            return pipe.read(offset, length) or b"" if length else b""
 
         def close(self) -> None:
             """Leave the volume to its owner."""
@@ -93,107 +70,226 @@ def _image(library: Any, pipe: _Pipe, volume_size: int) -> Any:  # noqa: ANN401 
     return Image(url="", type=library.TSK_IMG_TYPE_EXTERNAL)
 
 
+def opened(pipe: Pipe, size: int, kinds: str) -> Answers:
+    """The questions that are answered of a file system, by name.
+
+    Args:
+        pipe: to the volume.
+        size: of it, in bytes.
+        kinds: what it may be to the library, one word each.
+    """
+    library = importlib.import_module("pytsk3")
+    image = _image(library, pipe, size)
+    *others, last = (int(getattr(library, kind)) for kind in kinds.split())
+    system = None
+    for kind in others:
+        with contextlib.suppress(OSError, RuntimeError):
+            system = library.FS_Info(image, offset=0, type=kind)
+            break
+    if system is None:
+        system = library.FS_Info(image, offset=0, type=last)
+    worker = _Worker(pipe, system, size)
+    return {
+        "root": worker.root,
+        "folder": worker.folder,
+        "content": worker.content,
+        "read": worker.read,
+        "image": image.get_size,
+    }
+
+
+class _Folder:
+    """What is left of a folder to be told."""
+
+    def __init__(self, rows: Iterator[list[Any] | None]) -> None:
+        self.rows = rows
+        self.told = 0
+
+
 class _Worker:
     """Answers questions of a file system."""
 
-    def __init__(self, pipe: _Pipe, size: int, kind: str) -> None:
-        library = importlib.import_module("pytsk3")
-        self._types = {int(getattr(library, name)): told for name, told in _TYPES.items()}
+    def __init__(self, pipe: Pipe, system: Any, size: int) -> None:  # noqa: ANN401 - without types
         self._pipe = pipe
-        self._size = size
-        self._image = _image(library, pipe, size)
-        self._system = library.FS_Info(self._image, offset=0, type=int(getattr(library, kind)))
-        self._block = int(self._system.info.block_size)
-        self.root = int(self._system.info.root_inum)
+        self._system = system
+        self._records = records_of(system)
+        self._attributes = Attributes(int(system.info.block_size), size, self._records)
+        self._folders: dict[tuple[int, bool], _Folder] = {}
+        self._file: tuple[int, Any] | None = None
+        self._notes: list[list[object]] = []
 
-    def folder(self, inode: int) -> None:
-        """Tell what is in a folder."""
-        told: list[object] = []
-        count = 0
-        for file in self._system.open_dir(inode=inode):
-            name = file.info.name
-            if name is None or not int(name.flags) & _NAME_IN_USE or file.info.meta is None:
+    def root(self) -> list[object]:
+        """Tell of the root: its facts, and notes."""
+        file = self._system.open_meta(inode=int(self._system.info.root_inum))
+        return [self._row("", file, 0), self._taken_notes()]
+
+    def folder(self, inode: int, skip: int, deleted: bool) -> list[object]:  # noqa: FBT001 - JSON
+        """Tell a part of what is in a folder: rows, how many names they took, whether it is all."""
+        key = (inode, deleted)
+        folder = self._folders.pop(key, None)
+        if folder is None or folder.told != skip:
+            folder = _Folder(self._rows(inode, deleted=deleted))
+            folder.told = sum(1 for _ in islice(folder.rows, skip))
+        rows: list[object] = []
+        before, places = folder.told, 0
+        is_all = True
+        for row in folder.rows:
+            folder.told += 1
+            if row is None:
                 continue
-            facts, extents = self._facts(file)
-            text = (name.name or b"").decode("utf-8", "backslashreplace")
-            told.append([text, *facts, extents])
-            count += 1 + len(extents)
-            if count > EXTENTS_MAX:
-                self._pipe.send("part", told)
-                told, count = [], 0
-        self._pipe.send("part", told)
+            rows.append(row)
+            places += len(row[-1])
+            if len(rows) >= PART_ENTRIES or places > EXTENTS_MAX:
+                is_all = False
+                break
+        if not is_all:
+            self._folders[key] = folder
+            if len(self._folders) > _OPEN_MAX:
+                del self._folders[next(iter(self._folders))]
+        return [rows, folder.told - before, is_all, self._taken_notes()]
 
-    def itself(self) -> None:
-        """Tell of the root."""
-        facts, extents = self._facts(self._system.open_meta(inode=self.root))
-        self._pipe.send("part", [["", *facts, extents]])
+    def content(self, inode: int, stream: str | None) -> list[object]:
+        """Where a content lies: its size, how many bytes were ever written, and its runs.
 
-    def _facts(self, file: Any) -> tuple[list[object], list[tuple[int, int]]]:  # noqa: ANN401
+        In place of the runs, the type and number of the attribute to be read, where bytes are not
+        in the volume as they are.
+        """
+        file = self._opened(inode)
         meta = file.info.meta
-        extents: list[tuple[int, int]] = []
-        try:
-            for extent in self._extents(file):
-                if len(extents) == EXTENTS_MAX:
-                    self._pipe.send("note", "some of its places are left out: it has too many")
-                    break
-                extents.append(extent)
-        except (OSError, RuntimeError) as failure:
-            self._pipe.send("note", _said(failure))
-        facts = [
-            int(meta.addr),
-            self._types.get(int(meta.type), "other"),
-            int(meta.size),
-            int(meta.mtime) * 1_000_000_000 + int(meta.mtime_nano),
-            stat.S_IMODE(int(meta.mode)),
-            int(meta.uid),
-            int(meta.gid),
-        ]
-        return facts, extents
-
-    def _extents(self, file: Any) -> Iterator[tuple[int, int]]:  # noqa: ANN401 - without types
-        block, size = self._block, self._size
         for attribute in file:
-            for run in attribute:
-                start, length = int(run.addr) * block, int(run.len) * block
-                if not int(run.flags) & _RUN_WITHOUT_DATA and 0 <= start < size and length > 0:
-                    yield start, min(length, size - start)
+            if not is_content(attribute.info, stream):
+                continue
+            size = int(attribute.info.size) if stream is not None else int(meta.size)
+            valid = self._attributes.valid(int(meta.addr), attribute.info)
+            number = [int(attribute.info.type), int(attribute.info.id)]
+            if not is_stored(attribute.info) or (valid is None and size):
+                return [size, size, None, number]
+            runs = list(islice(self._attributes.runs(attribute, size), 3 * EXTENTS_MAX + 1))
+            return [size, size if valid is None else valid, runs, number]
+        if stream is not None or int(meta.size):
+            raise Refusal("corrupt", "expected a content, found none")
+        return [0, 0, [], None]
 
+    def read(self, inode: int, kind: int, number: int, offset: int, length: int) -> bytes:
+        """Bytes of an attribute."""
+        found: bytes = self._opened(inode).read_random(offset, length, kind, number)
+        return found
 
-def main(size: int, kind: str) -> None:
-    """Serve until nobody asks any more."""
-    pipe = _Pipe(sys.stdin.buffer, sys.stdout.buffer)
-    _bound()
-    try:
-        worker = _Worker(pipe, size, kind)
-        pipe.send("root", worker.root)
-        while True:
-            question = pipe.take()
-            assert question is not None
-            inode = json.loads(question)
+    def _opened(self, inode: int) -> Any:  # noqa: ANN401 - without types
+        if self._file is None or self._file[0] != inode:
+            self._file = (inode, self._system.open_meta(inode=inode))
+        return self._file[1]
+
+    def _rows(self, inode: int, *, deleted: bool) -> Iterator[list[Any] | None]:
+        """All that is in a folder; ``None`` for what is not to be told.
+
+        What the library cannot follow ends it, and is a note.
+        """
+        try:
+            large = None if self._records is None else self._records.large_folder(inode)
+            if large is None:
+                for file in self._system.open_dir(inode=inode):
+                    yield self._named(file, deleted=deleted)
+                return
+            if deleted:
+                self._notes.append(["", "it is too large to look for deleted names in it", False])
+            for name, number in large:
+                yield None if name == "." else self._numbered(name, number)
+        except (OSError, RuntimeError, OverflowError) as failure:
+            self._notes.append(["", *self._pipe.note(failure)])
+
+    def _numbered(self, name: str, inode: int) -> list[Any] | None:
+        """An entry of which only name and number are known."""
+        try:
+            return self._row(name, self._system.open_meta(inode=inode), 0)
+        except (OSError, RuntimeError) as failure:
+            self._notes.append([name, *self._pipe.note(failure)])
+            return None
+
+    def _named(self, file: Any, *, deleted: bool) -> list[Any] | None:  # noqa: ANN401
+        """An entry of a folder; ``None`` if it is not to be told."""
+        name = file.info.name
+        if name is None:
+            return None
+        given_up = int(name.flags) & _NAME_GIVEN_UP
+        meta = file.info.meta
+        if (given_up and not deleted) or name.name in (None, b"", b".", b".."):
+            return None
+        if meta is None:
+            if not given_up:
+                return None
+            text = name.name.decode("utf-8", "surrogateescape")
+            kind = int(name.type)
+            times = [0] * 8
+            return [
+                text,
+                int(name.meta_addr),
+                kind,
+                0,
+                *times,
+                [0] * 4,
+                DELETED | LOST,
+                None,
+                None,
+                [],
+            ]
+        if int(meta.type) == _ORPHANS:
+            if not deleted:
+                return None
+            given_up = True
+        text = name.name.decode("utf-8", "surrogateescape")
+        return self._row(text, file, DELETED if given_up else 0)
+
+    def _row(self, text: str, file: Any, flags: int) -> list[Any]:  # noqa: ANN401
+        meta = file.info.meta
+        size, kind = int(meta.size), int(meta.type)
+        told = None
+        try:
+            told = self._attributes.told(file, size)
+        except (OSError, RuntimeError) as failure:
+            self._notes.append([text, *self._pipe.note(failure)])
+        if told is None:
+            places: list[int] = []
+            streams = None
+        else:
+            places, streams, is_plain = told
+            if is_plain:
+                flags |= PLAIN
+            if len(places) >= 2 * EXTENTS_MAX:
+                what = "some of its places are left out: it has too many"
+                self._notes.append([text, what, False])
+        if int(meta.flags) & _META_IN_USE:
+            flags |= IN_USE
+        return [
+            text,
+            meta.addr,
+            kind,
+            size,
+            meta.mtime,
+            meta.mtime_nano,
+            meta.atime,
+            meta.atime_nano,
+            meta.ctime,
+            meta.ctime_nano,
+            meta.crtime,
+            meta.crtime_nano,
+            [int(meta.mode), meta.uid, meta.gid, meta.nlink],
+            flags,
+            self._target(file, meta, size) if kind == _LINK else None,
+            streams,
+            places,
+        ]
+
+    def _target(self, file: Any, meta: Any, size: int) -> str | None:  # noqa: ANN401
+        """Of a symbolic link."""
+        target: bytes | None = meta.link
+        if target is None and 0 < size <= _LINK_BYTES_MAX:
             try:
-                if inode is None:
-                    worker.itself()
-                else:
-                    worker.folder(inode)
-            except (OSError, RuntimeError, OverflowError) as failure:
-                pipe.send("note", _said(failure))
-            pipe.send("done")
-    except EOFError:
-        return
-    except (OSError, RuntimeError) as failure:
-        pipe.send("failed", _said(failure))
+                target = file.read_random(0, size)
+            except (OSError, RuntimeError):
+                return None
+        return None if target is None else target.decode("utf-8", "surrogateescape")
 
-
-def _bound() -> None:
-    """Take no more memory and time than any sound file system needs."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MAX, MEMORY_MAX))
-        resource.setrlimit(resource.RLIMIT_CPU, (CPU_MAX_S, CPU_MAX_S))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _said(failure: Exception) -> str:
-    """What the library says, without its own function names."""
-    return str(failure).rpartition("error: ")[2].strip()[:200] or "it is damaged"
+    def _taken_notes(self) -> list[list[object]]:
+        notes, self._notes = self._notes, []
+        return notes

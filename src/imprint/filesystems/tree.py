@@ -7,7 +7,8 @@ as it goes: what cannot be followed is a note, and the rest is told.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+import stat
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,18 @@ class Type(enum.Enum):
     """What has no facts any more, or none of the above."""
     SYSTEM = "system"
     """Of the file system itself: a table that it, or a library, calls a file."""
+
+
+TYPES_BY_MODE: Final = {
+    stat.S_IFREG: Type.FILE,
+    stat.S_IFDIR: Type.DIRECTORY,
+    stat.S_IFLNK: Type.LINK,
+    stat.S_IFCHR: Type.CHARACTER,
+    stat.S_IFBLK: Type.BLOCK,
+    stat.S_IFIFO: Type.FIFO,
+    stat.S_IFSOCK: Type.SOCKET,
+}
+"""By the upper bits of a mode, as Unix has it."""
 
 
 class Times(NamedTuple):
@@ -63,6 +76,9 @@ class Entry(NamedTuple):
         streams: names of further contents: NTFS's alternate data streams, HFS+'s resource fork.
         is_deleted: the name, or what it stood for, was given up; ``path`` is what is left of it.
         is_allocated: what it stands for is in use: by another file, if the name is deleted.
+        is_plain: its content is its extents, one behind the other, as far as ``size`` reaches. If
+            not, it may have holes, be compressed, or lie in its inode: ask for its content.
+        subvolume: which of several sets of inodes its number is of; ``0`` where there is one.
     """
 
     path: str
@@ -79,6 +95,8 @@ class Entry(NamedTuple):
     streams: tuple[str, ...] = ()
     is_deleted: bool = False
     is_allocated: bool = True
+    is_plain: bool = False
+    subvolume: int = 0
 
     @property
     def name(self) -> str:
@@ -107,8 +125,8 @@ class FileTree(Protocol):
         """What is in a folder, without ``.`` and ``..``, in any order; may be asked again.
 
         Ends, whatever the folder says, and holds no more than a part of a very large one. What
-        cannot be read becomes a note. Folders may hold folders that hold them:
-        :func:`walk` sees to it.
+        cannot be read becomes a note. Other questions may be asked before it has ended. Folders
+        may hold folders that hold them: :func:`~imprint.filesystems.walking.walk` sees to it.
 
         Args:
             folder: an entry of this tree that is a directory.
@@ -132,3 +150,8 @@ class FileTree(Protocol):
 
     def close(self) -> None:
         """Give back processes and tables, but not the volume. Calling again changes nothing."""
+
+
+def shown(path: str) -> str:
+    r"""A path, or a name, for people and for JSON: bytes that are no UTF-8 as ``\xff``."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -65,6 +65,11 @@ class Pieces:
         return self._size
 
     @property
+    def members(self) -> tuple[Source, ...]:
+        """The sources that hold it, as given."""
+        return self._members
+
+    @property
     def traits(self) -> Traits:
         """Of the first member; the grain is what all borders are multiples of."""
         traits = self._members[0].traits
@@ -73,7 +78,7 @@ class Pieces:
 
     def readinto(self, buffer: memoryview, offset: int) -> None:
         """Fill ``buffer``; see :class:`~imprint.core.contracts.Source`."""
-        for piece in self._within(offset, len(buffer)):
+        for piece in self.within(offset, len(buffer)):
             part = buffer[piece.offset - offset : piece.end - offset]
             if piece.member is None:
                 fill_zero(part)
@@ -82,7 +87,7 @@ class Pieces:
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Those of the members; what nothing holds is a hole."""
-        for piece in self._within(offset, length):
+        for piece in self.within(offset, length):
             if piece.member is None:
                 yield Extent(piece.offset, piece.length, Kind.HOLE)
                 continue
@@ -92,10 +97,7 @@ class Pieces:
                 inside = extent.clip(piece.member_offset, piece.member_offset + piece.length)
                 yield inside._replace(offset=inside.offset + distance)
 
-    def close(self) -> None:
-        """The members belong to somebody else."""
-
-    def _within(self, offset: int, length: int) -> Iterator[Piece]:
+    def within(self, offset: int, length: int) -> Iterator[Piece]:
         """The pieces of a range, cut to it."""
         end = offset + length
         if offset < 0 or length < 0 or end > self._size:
@@ -112,3 +114,6 @@ class Pieces:
             skipped = start - piece.offset
             yield Piece(start, stop - start, piece.member, piece.member_offset + skipped)
             index += 1
+
+    def close(self) -> None:
+        """The members belong to somebody else."""

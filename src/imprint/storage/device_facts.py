@@ -83,11 +83,13 @@ class Mount:
         number: of the device, ``MAJOR:MINOR``; not a real one for Btrfs and the like.
         point: where it is mounted.
         source: what was mounted: a path for file systems on devices.
+        type: of the file system.
     """
 
     number: str
     point: str
     source: str
+    type: str
 
 
 def device_number(path: str) -> str | None:
@@ -131,7 +133,7 @@ class System:
         disk = _disk_of(node)
         queue = disk / "queue"
         logical = _number(queue / "logical_block_size", _SYSFS_UNIT)
-        mounts = self._mounts()
+        mounts = self.mounts()
         return DeviceInfo(
             path=str(path),
             kernel_name=node.name,
@@ -161,12 +163,12 @@ class System:
         Raises:
             ReadError: as for :meth:`describe`.
         """
-        return self._used_by(self.node(path), self._mounts())
+        return self._used_by(self.node(path), self.mounts())
 
     def file_used_by(self, path: Path) -> tuple[str, ...]:
         """Who uses a file as a disk: loop devices over it that are mounted, or in use otherwise."""
         wanted = str(path.resolve())
-        mounts = self._mounts()
+        mounts = self.mounts()
         return tuple(
             use
             for loop in _listing(self._sys / "block")
@@ -182,6 +184,17 @@ class System:
         """
         first, second = self.node(one), self.node(other)
         return first == second or first == _disk_of(second) or second == _disk_of(first)
+
+    def mounts(self) -> list[Mount]:
+        """All that is mounted, as this process sees it, in the order of mounting."""
+        mounts = []
+        for line in _lines(self._root / "proc" / "self" / "mountinfo"):
+            before, _, after = line.partition(" - ")
+            fields, rest = before.split(" "), after.split(" ")
+            if len(fields) > 4 and len(rest) > 1:  # noqa: PLR2004 — as proc(5) counts them
+                point, source = _unescape(fields[4]), _unescape(rest[1])
+                mounts.append(Mount(fields[2], point, source, rest[0]))
+        return mounts
 
     def node(self, path: Path) -> Path:
         """The device's directory in ``/sys``.
@@ -237,15 +250,6 @@ class System:
                 mount.number.startswith("0:") and self._number_of(mount.source) == number
             ):
                 yield mount.point
-
-    def _mounts(self) -> list[Mount]:
-        mounts = []
-        for line in _lines(self._root / "proc" / "self" / "mountinfo"):
-            before, _, after = line.partition(" - ")
-            fields, rest = before.split(" "), after.split(" ")
-            if len(fields) > 4 and len(rest) > 1:  # noqa: PLR2004 — as proc(5) counts them
-                mounts.append(Mount(fields[2], _unescape(fields[4]), _unescape(rest[1])))
-        return mounts
 
     def _swaps(self) -> list[str]:
         lines = _lines(self._root / "proc" / "swaps")

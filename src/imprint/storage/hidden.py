@@ -59,9 +59,9 @@ class Hidden:
             return None
         return self.real_sectors - self.native_sectors
 
-    def findings(self) -> Iterator[str]:
-        """What is hidden, a sentence for each area."""
-        if self.protected_sectors:
+    def findings(self, *, is_unlocked: bool = False) -> Iterator[str]:
+        """What is hidden, a sentence for each area; ``is_unlocked``: but for HPA or AMA."""
+        if self.protected_sectors and not is_unlocked:
             yield (
                 f"{self.protected_sectors} sectors are hidden by {self.limited_by or 'the drive'}: "
                 f"{self.visible_sectors} of {self.native_sectors} can be read, the rest is not in "

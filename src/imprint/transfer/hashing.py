@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 NAMES: Final = ("md5", "sha1", "sha256", "sha512", "blake3")
 DEFAULT_NAMES: Final = ("sha256", "blake3")
+READ_BACK: Final = ("blake3",)
+"""Taken only so that everything is read."""
+
 NO_NAMES: Final = "none"
 """What is said where no hashes shall be taken."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from imprint.cli import copying, evidence_options, options, pieces, rescuing, several
 from imprint.cli.console import exact
 from imprint.core.errors import UsageError
-from imprint.endpoints.location import Where, parse
+from imprint.endpoints.location import parse
 
 if TYPE_CHECKING:
     import argparse
@@ -23,6 +23,7 @@ EXAMPLES = """\
   imprint capture /dev/sdb laptop.raw --hash md5,sha1,sha256
   imprint capture /dev/sdb old.E01 --rescue-order metadata --retries 3
   imprint capture /dev/sdb case.E01 --also work.raw --also /dev/sdc --piecewise 1G
+  imprint capture /dev/sdb case.E01 --also repo:/srv/images::laptop --unlock-hpa
   imprint capture /dev/sdb repo:/srv/images::laptop --used
   ssh host 'cat /dev/sda' | imprint capture - host.qcow2 -o compression=zstd
 """
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 def _capture(args: argparse.Namespace, console: Console, log: EvidenceLog | None) -> int:
     if args.verify and args.target == "-":
         raise UsageError("--verify needs a target that can be read back", name="standard output")
-    if args.format is None and parse(args.source).where is Where.DEVICE:
+    if args.format is None and parse(args.source).is_overwritten:
         # A medium is imaged as it is: what its owner wrote on it must not decide how.
         args.format = "raw"
     hashes = _hashes(args)
@@ -75,7 +76,7 @@ def _capture(args: argparse.Namespace, console: Console, log: EvidenceLog | None
         return 0
     report = outcome.report
     found = {args.target: dict(outcome.wrong)}
-    if args.verify and outcome.snapshot is None:
+    if args.verify and (outcome.targets or outcome.snapshot is None):
         found = several.read_back(args, console, outcome)
     is_wrong = any(found.values())
     targets = several.facts(outcome, found if args.verify else None)
@@ -121,7 +122,7 @@ def _split(args: argparse.Namespace) -> tuple[str, str]:
 
 def _hashes(args: argparse.Namespace) -> tuple[str, ...]:
     """What is to be taken of the disk."""
-    is_repository = copying.is_repository(args.target)
+    is_repository = several.only_repositories(args)
     # In a repository the snapshot's own name is a hash of everything.
     usual = () if is_repository else options.HASHES
     hashes = usual if args.hash is None else args.hash

@@ -36,6 +36,7 @@ _MODULES: Final = (
     ("paramiko", "paramiko", "repositories over SFTP"),
     ("pytsk3", "pytsk3", "names of files in images"),
     ("pybde", "libbde-python", "BitLocker volumes"),
+    ("mfusepy", "mfusepy", "mount: images as folders"),
 )
 
 # Program, Debian's package, what it is for. Only ``capture``, ``demo`` and ``restore --grow``
@@ -45,8 +46,10 @@ _PROGRAMS: Final = (
     ("ntfsresize", "ntfs-3g", "restore --grow: NTFS"),
     ("xfs_growfs", "xfsprogs", "restore --grow: XFS"),
     ("losetup", "mount", "restore --grow, run by root; tests"),
+    ("fusermount3", "fuse3", "mount: images as folders, and libfuse"),
     ("smartctl", "smartmontools", "capture --log: what a drive says of itself"),
     ("hdparm", "hdparm", "capture --log: areas that a drive hides"),
+    ("qemu-system-x86_64", "qemu-system-x86", "run: the emulator"),
     ("qemu-img", "qemu-utils", "tests: the judge of images"),
     ("qemu-io", "qemu-utils", "tests: writes into images"),
     ("nbdkit", "nbdkit", "tests: servers that fail on request"),

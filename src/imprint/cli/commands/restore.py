@@ -101,4 +101,5 @@ def _is_there(target: str) -> bool:
     """Whether there is something to compare with."""
     from imprint.endpoints.location import parse
 
-    return target != "-" and parse(target).path.exists()
+    location = parse(target)
+    return target != "-" and (location.is_overwritten or location.path.exists())

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
 from imprint.filesystems.allocation import Allocation
+from imprint.filesystems.states import States
 from imprint.filesystems.xfs import layout
 from imprint.filesystems.xfs.files import file_runs
 from imprint.filesystems.xfs.geometry import Reader, read_geometry
 from imprint.filesystems.xfs.log import Log, LogError
 from imprint.filesystems.xfs.replay import replay
 from imprint.filesystems.xfs.space import read_space
+from imprint.filesystems.xfs.states import file_states
 from imprint.filesystems.xfs.walk import walk
 
 if TYPE_CHECKING:
@@ -42,9 +44,7 @@ class Xfs:
         See :class:`~imprint.filesystems.allocation.Allocating`.
         """
         state = _read_state(volume)
-        doubts = list(state.doubts)
-        if state.geometry.has(incompat=layout.INCOMPAT_NEEDS_REPAIR):
-            doubts.append("the file system is marked as in need of repair")
+        doubts = _doubts_of(state)
         if state.last is not None and not state.is_clean:
             return _dirty(volume, state, state.last, doubts)
         space = read_space(state.reader, state.geometry)
@@ -78,6 +78,24 @@ class Xfs:
         """See :class:`~imprint.filesystems.files.Locating`. The log is not replayed."""
         reader = Reader(volume)
         return file_runs(reader, read_geometry(reader))
+
+    def states(self, volume: Source) -> States:
+        """See :class:`~imprint.filesystems.states.Dating`.
+
+        Raises:
+            UnsupportedFeatureError: if it has version 4, whose inodes do not count changes.
+        """
+        state = _read_state(volume)
+        geometry, block = state.geometry, state.geometry.superblock
+        if not geometry.is_v5:
+            raise UnsupportedFeatureError(
+                "XFS of version 4: its inodes do not count changes", name=volume.name
+            )
+        doubts = _doubts_of(state)
+        if state.last is not None and not state.is_clean:
+            doubts.append("the file system was not unmounted: its log has to be replayed")
+        identity = (block.uuid, geometry.uuid, block.inode_size, block.group_log, block.block_size)
+        return States(identity, tuple(doubts), None, file_states(state.reader, geometry))
 
 
 @dataclass(frozen=True)
@@ -114,6 +132,14 @@ def _read_state(volume: Source) -> _State:
         return _State(reader, geometry, log, last, head, log.is_unmount(last))
     except LogError as error:
         return _State(reader, geometry, log, doubts=(f"{_DIRTY}: {error}",))
+
+
+def _doubts_of(state: _State) -> list[str]:
+    """Why the file system may be in no state to be relied upon, but for a log that is not empty."""
+    doubts = list(state.doubts)
+    if state.geometry.has(incompat=layout.INCOMPAT_NEEDS_REPAIR):
+        doubts.append("the file system is marked as in need of repair")
+    return doubts
 
 
 def _replayed(volume: Source, state: _State, last: Record) -> tuple[Reader, int]:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from imprint.filesystems.xfs.geometry import Geometry, Reader
 
-_TYPE: Final = 0xF000
-_FILE: Final = 0x8000
 _HEAD: Final = ">HHxB18xQ44xI2xB7xH28xQ"
 """Of an inode: magic, mode, format, wide count of extents, count, place of the attributes, and
 both flags, as :class:`Inode` has them.
@@ -30,11 +28,11 @@ def file_runs(reader: Reader, geometry: Geometry) -> Iterator[tuple[int, int, in
     size = geometry.superblock.inode_size
     rows = struct.Struct(f"{_HEAD}{size - struct.calcsize(_HEAD)}x")
     inodes = Inodes(reader, geometry, follow=True)
-    for first, offset, count in _places(reader, geometry, inodes):
+    for first, offset, count in inode_places(reader, geometry, inodes):
         data = memoryview(reader.read(offset, count * size, "inodes"))
         for at, row in enumerate(rows.iter_unpack(data)):
             magic, mode, form, wide, extents, attr_at, flags, flags2 = row
-            is_file = magic == layout.INODE_MAGIC and mode & _TYPE == _FILE
+            is_file = magic == layout.INODE_MAGIC and mode & layout.TYPE_MASK == layout.FILE_MARK
             if not is_file or flags & layout.INODE_REALTIME:
                 continue
             if geometry.is_v5 and flags2 & layout.INODE_LARGE_COUNTS:
@@ -46,7 +44,9 @@ def file_runs(reader: Reader, geometry: Geometry) -> Iterator[tuple[int, int, in
                     yield run
 
 
-def _places(reader: Reader, geometry: Geometry, inodes: Inodes) -> Iterator[tuple[int, int, int]]:
+def inode_places(
+    reader: Reader, geometry: Geometry, inodes: Inodes
+) -> Iterator[tuple[int, int, int]]:
     """Number of the first, place in the volume, and count of inodes that are in a row."""
     for index in range(geometry.superblock.group_count):
         group = Group(reader, geometry, index)

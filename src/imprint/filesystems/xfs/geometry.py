@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.codecs.crc32c import crc32c
 from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
-from imprint.filesystems.allocation import VolumeReader
+from imprint.filesystems.allocation import READ_BYTES_MAX, VolumeReader
 from imprint.filesystems.xfs import layout
 from imprint.filesystems.xfs.layout import BASIC_BLOCK, Superblock
 
@@ -27,9 +27,15 @@ _LOG_BYTES_MAX: Final = 1 << 31
 class Reader(VolumeReader):
     """Reads a volume, with basic blocks laid over it that its log would put there."""
 
-    def __init__(self, volume: Source, changed: Mapping[int, bytes] | None = None) -> None:
-        """``changed``: ``BASIC_BLOCK`` bytes each, by their number."""
-        super().__init__(volume)
+    def __init__(
+        self,
+        volume: Source,
+        changed: Mapping[int, bytes] | None = None,
+        *,
+        budget: int = READ_BYTES_MAX,
+    ) -> None:
+        """``changed``: ``BASIC_BLOCK`` bytes each, by their number; ``budget``: of its base."""
+        super().__init__(volume, budget=budget)
         self._changed = changed or {}
 
     def read(self, offset: int, length: int, what: str) -> bytearray:

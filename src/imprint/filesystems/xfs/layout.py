@@ -57,6 +57,8 @@ class Superblock(Structure, size=264, endian=">"):
     uuid: bytes = raw(16, at=32, doc="that the user sees")
     log_start: int = uint(8, at=48, doc="sb_logstart: file system block; 0: on another device")
     root_inode: int = uint(8, at=56, doc="sb_rootino")
+    realtime_bitmap_inode: int = uint(8, at=64, doc="sb_rbmino")
+    realtime_summary_inode: int = uint(8, at=72, doc="sb_rsumino")
     group_blocks: int = uint(4, at=84, doc="sb_agblocks")
     group_count: int = uint(4, at=88, doc="sb_agcount")
     log_blocks: int = uint(4, at=96, doc="sb_logblocks")
@@ -71,10 +73,13 @@ class Superblock(Structure, size=264, endian=">"):
     group_log: int = uint(1, at=124, doc="sb_agblklog: bits of a block number inside a group")
     in_progress: int = uint(1, at=126, doc="mkfs has not finished")
     free_blocks: int = uint(8, at=144, doc="sb_fdblocks")
+    user_quota_inode: int = uint(8, at=160, doc="sb_uquotino")
+    group_quota_inode: int = uint(8, at=168, doc="sb_gquotino")
     features2: int = uint(4, at=200, doc="of version 4")
     ro_compat: int = uint(4, at=212, doc="without which nothing may be written")
     incompat: int = uint(4, at=216, doc="without which nothing can be read")
     log_incompat: int = uint(4, at=220, doc="without which the log cannot be replayed")
+    project_quota_inode: int = uint(8, at=232, doc="sb_pquotino; version 5")
     meta_uuid: bytes = raw(16, at=248, doc="in all structures, if INCOMPAT_META_UUID")
 
 
@@ -187,9 +192,13 @@ class Inode(Structure, size=176, endian=">"):
     uuid: bytes = raw(16, at=160, doc="of the metadata")
 
 
+TYPE_MASK: Final = 0xF000
+FILE_MARK: Final = 0x8000
+
 INODE_CORE_V4: Final = 100
 INODE_CRC_AT: Final = 100
 INODE_REALTIME: Final = 1 << 0
+INODE_BIG_TIME: Final = 1 << 3
 INODE_LARGE_COUNTS: Final = 1 << 4
 
 RECORD_CYCLES: Final = 64

@@ -1,0 +1,1 @@
+"""Disks as exports of a Network Block Device server."""

@@ -1,0 +1,147 @@
+"""Contents of files as sources: over the volume where that holds them, else bytes on demand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from imprint.core.contracts import Traits
+from imprint.core.errors import CorruptImageError, ReadError
+from imprint.core.extent import Extent, Kind
+from imprint.core.limits import SPAN_BYTES
+from imprint.filters.pieces import Piece, Pieces
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from imprint.core.contracts import Source
+    from imprint.filesystems.tree import Entry
+
+PIECES_MAX: Final = 1 << 18
+"""Of one file: each costs some 200 bytes here."""
+
+
+class Run(NamedTuple):
+    """Where a part of a file lies. All in bytes.
+
+    Attributes:
+        position: in the file.
+        offset: in the volume.
+        length: never 0.
+    """
+
+    position: int
+    offset: int
+    length: int
+
+
+def mapped(
+    volume: Source, runs: Iterable[Run], size: int, *, name: str, valid: int | None = None
+) -> Source:
+    """A file that lies in its volume as it is. Safe for many threads, as the volume.
+
+    Args:
+        volume: has to outlive it.
+        runs: where it lies, ascending by position; between them, and behind them, are holes.
+        size: of the file, in bytes.
+        name: what errors call it.
+        valid: as many bytes were ever written; what is behind them reads as zeros.
+
+    Raises:
+        CorruptImageError: if the runs overlap, are too many, or are outside of the volume.
+    """
+    end = size if valid is None else min(valid, size)
+    pieces: list[Piece] = []
+    position = 0
+    for run in runs:
+        if run.position < position or run.position < 0 or run.length < 0:
+            raise CorruptImageError("expected runs one behind the other", name=name)
+        length = min(run.length, end - run.position)
+        if length <= 0:
+            continue
+        if run.offset < 0 or run.offset + length > volume.size:
+            raise CorruptImageError(
+                f"expected it inside of the volume's {volume.size} bytes, "
+                f"found 0x{run.offset:x} + 0x{length:x}",
+                name=name,
+            )
+        if run.position > position:
+            pieces.append(Piece(position, run.position - position, None))
+        pieces.append(Piece(run.position, length, 0, run.offset))
+        position = run.position + length
+        if len(pieces) > PIECES_MAX:
+            raise CorruptImageError(f"expected at most {PIECES_MAX} runs, found more", name=name)
+    if position < size:
+        pieces.append(Piece(position, size - position, None))
+    return Pieces(name, [volume], pieces)
+
+
+def extents_of(entry: Entry) -> Iterator[Run]:
+    """Where the content of a plain file lies."""
+    position = 0
+    for offset, length in entry.extents:
+        if position >= entry.size:
+            return
+        yield Run(position, offset, length)
+        position += length
+
+
+class OnDemand:
+    """A source of bytes that somebody makes when they are wanted, a bounded block at a time.
+
+    As thread-safe as whoever makes them.
+    """
+
+    def __init__(self, name: str, size: int, make: Callable[[int, int], bytes]) -> None:
+        """``make`` gives the bytes of an offset and a length, all of them, or raises."""
+        self._name = name
+        self._size = size
+        self._make = make
+
+    @property
+    def name(self) -> str:
+        """As given."""
+        return self._name
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self._size
+
+    @property
+    def traits(self) -> Traits:
+        """No unit at all."""
+        return Traits(grain=1)
+
+    def readinto(self, buffer: memoryview, offset: int) -> None:
+        """Fill ``buffer``; see :class:`~imprint.core.contracts.Source`."""
+        if offset < 0 or offset + len(buffer) > self._size:
+            raise ReadError(
+                f"expected a range inside the {self._size} bytes, found {offset} + {len(buffer)}",
+                name=self._name,
+                offset=offset,
+                length=len(buffer),
+            )
+        for start in range(0, len(buffer), SPAN_BYTES):
+            length = min(SPAN_BYTES, len(buffer) - start)
+            made = self._make(offset + start, length)
+            if len(made) != length:
+                raise ReadError(
+                    f"expected {length} bytes, found {len(made)}",
+                    name=self._name,
+                    offset=offset + start,
+                    length=length,
+                )
+            buffer[start : start + length] = made
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """All of it is made by somebody."""
+        if length:
+            yield Extent(offset, length, Kind.ENCODED)
+
+    def close(self) -> None:
+        """Nothing is its own."""
+
+
+def held(name: str, content: bytes) -> Source:
+    """Bytes that are at hand."""
+    return OnDemand(name, len(content), lambda offset, length: content[offset : offset + length])

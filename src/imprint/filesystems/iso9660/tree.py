@@ -1,0 +1,213 @@
+"""The folders of a disc.
+
+A disc may have its names several times: in the capitals of ISO 9660, in Joliet, and beside the
+former with all that Unix knows in Rock Ridge. The last is taken where it is there, then Joliet.
+Files are numbered by the place of their record, folders by that of their content.
+"""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING, Final
+
+from imprint.core.errors import CorruptImageError, FormatError, ReadError, UnsupportedFeatureError
+from imprint.filesystems.allocation import VolumeReader
+from imprint.filesystems.contents import extents_of, held, mapped
+from imprint.filesystems.iso9660.records import (
+    ASSOCIATED,
+    DIRECTORY,
+    GOES_ON,
+    SECTOR,
+    Record,
+    Volume,
+    record_at,
+    records_of,
+    time_of,
+)
+from imprint.filesystems.iso9660.rockridge import Facts, rock_ridge
+from imprint.filesystems.tree import TYPES_BY_MODE, Entry, Times, Type, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imprint.core.contracts import Source
+
+_DESCRIPTORS_AT: Final = 16 * SECTOR
+_DESCRIPTORS_MAX: Final = 16
+_JOLIET: Final = (b"%/@", b"%/C", b"%/E")
+_UNBOUNDED: Final = 1 << 62
+_FOLDER_BYTES_MAX: Final = 1 << 30
+_EXTENTS_MAX: Final = 1 << 12
+"""Of one file, of up to 4 GiB each."""
+
+
+class IsoTree:
+    """See :class:`~imprint.filesystems.tree.FileTree`.
+
+    Attributes:
+        notes: what could not be followed.
+    """
+
+    def __init__(self, volume: Source) -> None:
+        """The file system that is all of ``volume``.
+
+        Raises:
+            CorruptImageError: if it is no ISO 9660.
+            ReadError: if it cannot be read.
+        """
+        self.notes: list[str] = []
+        self._volume = volume
+        self._reader = VolumeReader(volume, budget=_UNBOUNDED)
+        primary, joliet = self._descriptors()
+        self._block = primary.block_size
+        root = self._folder_record(primary)
+        self._rock_ridge = rock_ridge(self._reader, self._block, root.system)
+        self._is_joliet = self._rock_ridge is None and joliet is not None
+        if self._is_joliet and joliet is not None:
+            root = self._folder_record(joliet)
+        self._root = self._entry("/", [root], self._facts(root))
+
+    def root(self) -> Entry:
+        """The folder that holds all others."""
+        return self._root
+
+    def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
+        """What is in a folder; discs keep no deleted names."""
+        prefix = folder.path if folder.path == "/" else f"{folder.path}/"
+        parts: list[Record] = []
+        try:
+            for record in self._records(folder.inode):
+                if record.name in (b"\0", b"\1") or record.flags & ASSOCIATED:
+                    continue
+                parts.append(record)
+                if record.flags & GOES_ON and len(parts) < _EXTENTS_MAX:
+                    continue
+                facts = self._facts(record)
+                name = self._name(record, facts)
+                if not facts.is_moved and name not in ("", ".", ".."):
+                    yield self._entry(prefix + name, parts, facts)
+                parts = []
+        except (FormatError, ReadError) as failure:
+            self.notes.append(f"{shown(folder.path)}: {failure.args[0]}")
+
+    def content(self, entry: Entry, stream: str | None = None) -> Source:
+        """The bytes of a file; see :class:`~imprint.filesystems.tree.FileTree`."""
+        name = f"{self._volume.name}: {shown(entry.path)}"
+        if stream is not None:
+            raise CorruptImageError(f"expected no stream {shown(stream)}", name=name)
+        if entry.type is Type.LINK:
+            return held(name, (entry.target or "").encode("utf-8", "surrogateescape"))
+        if not entry.is_plain:
+            raise UnsupportedFeatureError("it is compressed (zisofs), or has gaps", name=name)
+        return mapped(self._volume, extents_of(entry), entry.size, name=name)
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+    def _descriptors(self) -> tuple[Volume, Volume | None]:
+        """The primary descriptor, and that of Joliet."""
+        primary = joliet = None
+        for number in range(_DESCRIPTORS_MAX):
+            offset = _DESCRIPTORS_AT + number * SECTOR
+            if offset + SECTOR > self._reader.size:
+                break
+            found = Volume.unpack(self._reader.read(offset, SECTOR, "volume descriptor"))
+            if found.mark != b"CD001" or found.type == 255:
+                break
+            if found.type == 1 and primary is None:
+                primary = found
+            if found.type == 2 and joliet is None and found.escapes[:3] in _JOLIET:
+                joliet = found
+        if primary is None or primary.block_size not in (512, 1024, 2048):
+            raise CorruptImageError(
+                "its files cannot be listed: expected a volume descriptor of ISO 9660",
+                name=self._volume.name,
+            )
+        return primary, joliet
+
+    def _folder_record(self, descriptor: Volume) -> Record:
+        """What the root folder says of itself, in its first record."""
+        there = record_at(descriptor.root, 0, len(descriptor.root), 0)
+        if there is None or not there.flags & DIRECTORY:
+            raise CorruptImageError("expected the record of a folder", name=self._volume.name)
+        return self._first_record((there.extent + there.attributes) * self._block)
+
+    def _first_record(self, place: int) -> Record:
+        data = bytes(self._reader.read(place, SECTOR, "folder"))
+        record = record_at(data, 0, SECTOR, place)
+        if record is None or record.name != b"\0" or not record.flags & DIRECTORY:
+            raise CorruptImageError(f"expected a folder at 0x{place:x}", name=self._volume.name)
+        return record
+
+    def _records(self, place: int) -> Iterator[Record]:
+        """Of the folder whose content begins there."""
+        size = self._first_record(place).size
+        if size > _FOLDER_BYTES_MAX:
+            raise CorruptImageError(
+                f"expected a folder of at most 1 GiB, found {size} bytes", name=self._volume.name
+            )
+        return records_of(self._reader, place, size)
+
+    def _facts(self, record: Record) -> Facts:
+        return Facts() if self._rock_ridge is None else self._rock_ridge.facts(record.system)
+
+    def _name(self, record: Record, facts: Facts) -> str:
+        if facts.name is not None:
+            return facts.name.decode("utf-8", "surrogateescape").replace("/", "\\x2f")
+        if self._is_joliet:
+            name = record.name.decode("utf-16-be", "replace")
+        else:
+            name = record.name.decode("utf-8", "surrogateescape")
+        name = name.partition(";")[0] if not record.flags & DIRECTORY else name
+        return name.removesuffix(".").replace("/", "\\x2f").replace("\0", "")
+
+    def _entry(self, path: str, parts: list[Record], facts: Facts) -> Entry:
+        record = parts[0]
+        place = (record.extent + record.attributes) * self._block
+        is_folder = bool(record.flags & DIRECTORY)
+        if facts.child is not None:
+            place, is_folder = facts.child * self._block, True
+        type_ = Type.DIRECTORY if is_folder else Type.FILE
+        if facts.mode is not None and not is_folder:
+            type_ = TYPES_BY_MODE.get(stat.S_IFMT(facts.mode), Type.OTHER)
+        extents, is_plain = self._extents(parts)
+        size = sum(part.size for part in parts)
+        target = None
+        if type_ is Type.LINK:
+            target = (facts.target or b"").decode("utf-8", "surrogateescape")
+            size = len(facts.target or b"")
+        return Entry(
+            path,
+            place if is_folder else record.place,
+            type_,
+            size if facts.zipped is None else facts.zipped,
+            facts.times or Times(modified=time_of(record.date)),
+            stat.S_IMODE(facts.mode or 0),
+            facts.owner,
+            facts.group,
+            facts.links,
+            extents,
+            target,
+            is_plain=is_plain and type_ is Type.FILE and facts.zipped is None,
+        )
+
+    def _extents(self, parts: list[Record]) -> tuple[tuple[tuple[int, int], ...], bool]:
+        """Where a file lies, whole blocks, and whether all of it is inside of the volume."""
+        found: list[tuple[int, int]] = []
+        is_plain = True
+        for part in parts:
+            start = (part.extent + part.attributes) * self._block
+            length = -(-part.size // self._block) * self._block
+            inside = max(0, min(length, self._volume.size - start))
+            if inside:
+                found.append((start, inside))
+            if inside < part.size or part.is_interleaved:
+                is_plain = False
+        # The next extent follows the bytes of the last one, so that all but that are whole.
+        whole = all(part.size % self._block == 0 for part in parts[:-1])
+        return tuple(found), is_plain and whole
+
+
+def open_tree(volume: Source, _kind: str) -> IsoTree:
+    """The files of a disc; see :func:`imprint.filesystems.trees.tree`."""
+    return IsoTree(volume)

@@ -1,0 +1,126 @@
+"""What The Sleuth Kit calls attributes: contents, resident or in runs of blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from imprint.filesystems.isolated_worker import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imprint.filesystems.sleuthkit_ntfs import Records
+
+EXTENTS_MAX: Final = 1 << 18
+"""Of one file, and of all that are told at once."""
+
+_NTFS_DATA: Final = 128
+_HFS_DATA: Final = 4352
+_HFS_RESOURCE: Final = 4353
+_DEFAULT: Final = 1
+_UNNAMED: Final = frozenset({_DEFAULT, _NTFS_DATA, _HFS_DATA})
+RESOURCE_FORK: Final = "rsrc"
+"""What macOS calls it, too."""
+
+_NONRESIDENT: Final = 0x02
+_ENCRYPTED: Final = 0x10
+_COMPRESSED: Final = 0x20
+_RUN_FILLER: Final = 0x01
+_RUN_SPARSE: Final = 0x02
+_WITHOUT_DATA: Final = _RUN_FILLER | _RUN_SPARSE
+"""``TSK_FS_ATTR_RUN_FLAG_FILLER`` and ``SPARSE``: no place on the volume."""
+
+
+def stream_of(info: Any) -> str | None:  # noqa: ANN401 - without types
+    """The name of a further content that an attribute is."""
+    kind = int(info.type)
+    if kind == _NTFS_DATA and info.name is not None:
+        name: bytes = info.name
+        return name.decode("utf-8", "surrogateescape")
+    return RESOURCE_FORK if kind == _HFS_RESOURCE and int(info.size) else None
+
+
+def is_content(info: Any, stream: str | None) -> bool:  # noqa: ANN401 - without types
+    """Whether an attribute is the content proper, or a stream."""
+    if stream is not None:
+        return stream_of(info) == stream
+    return int(info.type) in _UNNAMED and (int(info.type) != _NTFS_DATA or info.name is None)
+
+
+def is_stored(info: Any) -> bool:  # noqa: ANN401 - without types
+    """Whether the volume has the bytes of an attribute in blocks, as they are.
+
+    Raises:
+        Refusal: if they are encrypted.
+    """
+    flags = int(info.flags)
+    if flags & _ENCRYPTED:
+        raise Refusal("unsupported", "it is encrypted by the file system")
+    return bool(flags & _NONRESIDENT) and not flags & _COMPRESSED
+
+
+class Attributes:
+    """Where the attributes of files lie."""
+
+    def __init__(self, block: int, size: int, records: Records | None) -> None:
+        """``block`` and ``size``, of the volume, in bytes."""
+        self._block = block
+        self._size = size
+        self._records = records
+
+    def told(self, file: Any, size: int) -> tuple[list[int], list[str] | None, bool]:  # noqa: ANN401
+        """Of a file of a size: all extents, its streams, and whether its content is just these.
+
+        Extents are offset and length in bytes of the volume, one behind the other, those of its
+        content first.
+        """
+        block, end = self._block, self._size
+        places: list[int] = []
+        others: list[int] = []
+        streams: list[str] | None = None
+        covered, is_plain = 0, size == 0
+        for attribute in file:
+            info = attribute.info
+            is_proper = is_content(info, None)
+            if not is_proper:
+                name = stream_of(info)
+                if name is not None:
+                    streams = [*(streams or ()), name]
+            flags = int(info.flags)
+            if not flags & _NONRESIDENT:
+                continue
+            chosen = places if is_proper else others
+            for run in attribute:
+                start, length = int(run.addr) * block, int(run.len) * block
+                if int(run.flags) & _WITHOUT_DATA or not 0 <= start < end or length <= 0:
+                    continue
+                if is_proper and int(run.offset) * block == covered and start + length <= end:
+                    covered += length
+                chosen.append(start)
+                chosen.append(min(length, end - start))
+                if len(chosen) >= 2 * EXTENTS_MAX:
+                    break
+            if is_proper and size:
+                is_plain = (
+                    covered >= size
+                    and not flags & (_ENCRYPTED | _COMPRESSED)
+                    and len(places) < 2 * EXTENTS_MAX
+                    and self.valid(int(file.info.meta.addr), info) == int(info.size)
+                )
+        return places + others, streams, is_plain
+
+    def valid(self, inode: int, info: Any) -> int | None:  # noqa: ANN401 - without types
+        """How many bytes of a content were ever written; ``None`` if that is not known."""
+        return int(info.size) if self._records is None else self._records.initialized(inode, info)
+
+    def runs(self, attribute: Any, size: int) -> Iterator[int]:  # noqa: ANN401 - without types
+        """Position, offset and length of what is not a hole, one behind the other, in bytes."""
+        block = self._block
+        for run in attribute:
+            position = int(run.offset) * block
+            if position >= size:
+                return
+            if not int(run.flags) & _WITHOUT_DATA:
+                yield position
+                yield int(run.addr) * block
+                yield int(run.len) * block

@@ -1,0 +1,124 @@
+"""A disk that many threads read and write at once."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from imprint.core.buffers import ZEROS
+from imprint.core.contracts import Target
+from imprint.filters.over import OverSource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imprint.core.extent import Extent
+
+
+class Editable(Target, Protocol):
+    """An image that is changed in place: :class:`~imprint.core.image.WritableImage`."""
+
+    def readinto(self, buffer: memoryview, offset: int) -> None:
+        """As of a source."""
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """As of a source."""
+
+    def flush(self) -> None:
+        """Make all that was written durable."""
+
+    def close(self) -> None:
+        """Give back files and tables."""
+
+
+class SharedDisk(OverSource):
+    """An image that is written while it is read: reads go together, a write goes alone.
+
+    Owns the image. Its extents say what a range is, and not for how long: what they call data
+    has to be read through :meth:`readinto`.
+    """
+
+    def __init__(self, image: Editable) -> None:
+        super().__init__(image)
+        self._image = image
+        self._turns = _Turns()
+
+    def readinto(self, buffer: memoryview, offset: int) -> None:
+        """Fill ``buffer``; see :class:`~imprint.core.contracts.Source`."""
+        with self._turns.shared():
+            self._image.readinto(buffer, offset)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """What the range is made of, each as it is when it is asked for."""
+        position, end = offset, offset + length
+        while position < end:
+            with self._turns.shared():
+                found = next(iter(self._image.extents(position, end - position)))
+            yield found
+            position = found.end
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Store ``data``; whoever reads the range gets all of it or nothing of it."""
+        with self._turns.alone():
+            self._image.write(data, offset)
+
+    def zero(self, offset: int, length: int, *, keeps_room: bool = False) -> None:
+        """Make the range read as zeros; written as such if it has to keep its room."""
+        if not keeps_room:
+            with self._turns.alone():
+                self._image.zero(offset, length)
+            return
+        for start in range(offset, offset + length, len(ZEROS)):
+            self.write(memoryview(ZEROS)[: offset + length - start], start)
+
+    def flush(self) -> None:
+        """Make all that was written durable."""
+        with self._turns.alone():
+            self._image.flush()
+
+    def close(self) -> None:
+        """Make it durable, and close the image."""
+        try:
+            self._image.flush()
+        finally:
+            self._image.close()
+
+
+class _Turns:
+    """Readers together, or one writer; who writes does not wait for readers that came later."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._readers = 0
+        self._waiting = 0
+        self._is_writing = False
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not (self._is_writing or self._waiting))
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._readers -= 1
+                if not self._readers:
+                    self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._waiting += 1
+            try:
+                self._changed.wait_for(lambda: not (self._is_writing or self._readers))
+                self._is_writing = True
+            finally:
+                self._waiting -= 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_writing = False
+                self._changed.notify_all()

@@ -1,0 +1,1 @@
+"""Wire protocols as data structures and small state machines; nothing here opens a socket."""
