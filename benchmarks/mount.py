@@ -4,7 +4,8 @@
 
 Needs ``fuse3``, ``qemu-utils``, ``e2fsprogs``, and root, which alone may drop caches. Prints wall
 seconds and processor seconds, those of the process that serves included, of each run's median;
-and the ratio that counts: reading ``disk.raw`` has to be at least half as fast as the raw file.
+and the ratio that counts: reading ``disk.raw`` of a raw image, cold, has to be at least half as
+fast as reading that. Warm, the plain file is a copy of memory, and the ratio only tells of CPU.
 """
 
 from __future__ import annotations

@@ -20,12 +20,17 @@ import pytest
 from imprint.core.errors import ImagingError
 from imprint.core.extent import Kind
 from imprint.core.units import KIB, MIB
+from imprint.endpoints.open import Access, open_editable
+from imprint.exports.nbd.export import Export
+from imprint.filters.shared import SharedDisk
 from imprint.storage.device import DeviceStorage
 from imprint.storage.device_target import DeviceTarget
 from imprint.storage.http import HttpStorage
 from imprint.storage.memory import MemoryStorage
+from imprint.storage.nbd import NbdStorage
 from imprint.storage.sequential import SequentialSource
 from imprint.storage.stream import open_input, spool
+from imprint.testing.nbd_peers import serving, uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -239,6 +244,26 @@ class TestHttp(ReadContract):
         undo.callback(thread.join)
         undo.callback(server.shutdown)
         storage = HttpStorage.open(f"http://127.0.0.1:{server.server_address[1]}/disk")
+        undo.callback(storage.close)
+        return storage
+
+
+class TestNbd(ReadContract):
+    def make(self, tmp_path: Path, undo: ExitStack) -> Storage:
+        del tmp_path
+        export = Export("", MemoryStorage(CONTENT, writable=False))
+        storage = NbdStorage.open(uri(undo.enter_context(serving(export))))
+        undo.callback(storage.close)
+        return storage
+
+
+class TestNbdInPlace(WriteContract):
+    def make(self, tmp_path: Path, undo: ExitStack) -> Storage:
+        (tmp_path / "disk.raw").write_bytes(CONTENT)
+        disk = SharedDisk(open_editable(str(tmp_path / "disk.raw"), Access(format="raw")))
+        undo.callback(disk.close)
+        path = undo.enter_context(serving(Export("", disk)))
+        storage = NbdStorage.open(uri(path), writable=True)
         undo.callback(storage.close)
         return storage
 

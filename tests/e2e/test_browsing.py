@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from imprint.testing.containers import linear, lvm_member, lvm_text, lvm_volume
 from imprint.testing.oracles import run
 from imprint.testing.volumes import mounted
 
@@ -135,16 +136,43 @@ def _fill(folder: Path) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.oracle("mkfs.ext4", "mount")
-def test_an_extracted_tree_is_what_the_kernel_shows(program: Program, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "size", "options"),
+    [
+        pytest.param(
+            ("mkfs.ext4", "-q", "-F"),
+            "32M",
+            ("ro", "noload"),
+            marks=pytest.mark.oracle("mkfs.ext4"),
+            id="ext4",
+        ),
+        pytest.param(
+            ("mkfs.xfs", "-q"),
+            "320M",
+            ("ro", "norecovery"),
+            marks=pytest.mark.oracle("mkfs.xfs"),
+            id="xfs",
+        ),
+        pytest.param(
+            ("mkfs.btrfs", "-q"),
+            "128M",
+            ("ro",),
+            marks=pytest.mark.oracle("mkfs.btrfs"),
+            id="btrfs",
+        ),
+    ],
+)
+def test_an_extracted_tree_is_what_the_kernel_shows(
+    program: Program, tmp_path: Path, command: tuple[str, ...], size: str, options: tuple[str, ...]
+) -> None:
     """Fails if modes, owners, times, links or holes are others than in a mounted image."""
     image = tmp_path / "disk.img"
-    run("truncate", "-s", "32M", image)
-    run("mkfs.ext4", "-q", "-F", image)
+    run("truncate", "-s", size, image)
+    run(*command, image)
     with mounted(image) as folder:
         _fill(folder)
     result = program.ok("cp", "-r", f"{image}:/", "out", "--owner", "--json").json
-    with mounted(image, "ro", "noload") as folder:
+    with mounted(image, *options) as folder:
         out = tmp_path / "out"
         for path in sorted(folder.rglob("*")):
             name = path.name.replace("\n", "%0A").replace("\x1b", "%1B")
@@ -492,3 +520,28 @@ def test_a_hostile_file_system_writes_nothing_outside(program: Program, tmp_path
         text = program(verb, *(["-R"] if verb == "ls" else []), f"{image}:/").text
         assert "\x1b" not in text
         assert "\u202e" not in text
+
+
+@pytest.mark.oracle("mkfs.ext4", "sfdisk")
+def test_a_partition_table_in_a_volume_is_gone_on_with(
+    program: Program, tree: Path, tmp_path: Path
+) -> None:
+    """Fails if the disk of a virtual machine in a logical volume cannot be looked into."""
+    volume, disk = tmp_path / "volume.img", tmp_path / "disk.img"
+    ext4(tree, volume)
+    run("truncate", "-s", "32M", disk)
+    run("sfdisk", "-q", disk, stdin=b"label: dos\n2048,49152\n")
+    run("dd", f"if={volume}", f"of={disk}", "bs=1M", "seek=1", "conv=notrunc", "status=none")
+    extent = 64 << 10
+    count = disk.stat().st_size // extent
+    text = lvm_text(
+        lvm_volume("machine", linear(count, "pv0", 0)), uuids=("a" * 32,), extents=count
+    )
+    group = lvm_member("a" * 32, text, (count + 1) * extent)
+    group[extent:] = disk.read_bytes()
+    image = tmp_path / "group.img"
+    image.write_bytes(group)
+    lines = program.ok("ls", image, "--json").json_lines
+    assert [line["path"] for line in lines] == [f"{image}#lvm/vg/machine#p1:/"]
+    found = program.ok("cat", f"{image}#lvm/vg/machine#p1:/etc/hostname").out
+    assert found == (tree / "etc/hostname").read_bytes()

@@ -140,7 +140,7 @@ def test_an_unsupported_image_ends_with_4(program: Program) -> None:
     (program.folder / "x.qcow2").write_bytes(content)
     for verb in ("info", "hash", "map"):
         program.refuses(4, verb, "x.qcow2")
-    program.refuses(4, "info", "nbd://host/export")
+    program.refuses(4, "info", "iscsi://host/target")
 
 
 def test_a_target_that_cannot_be_written_ends_with_5(program: Program) -> None:

@@ -281,4 +281,4 @@ def test_files_in_volumes_are_read_by_their_address(
     locked = [
         line for line in program.ok("ls", machine.path, "--json").json_lines if line["problem"]
     ]
-    assert [line["volume"] for line in locked] == ["p3"]
+    assert [line["volume"] for line in locked] == ["p3#luks"]

@@ -20,6 +20,7 @@ from imprint.storage.file import FileStorage
 from imprint.testing import ntfs_volume
 from imprint.testing.file_trees import digest
 from imprint.testing.oracles import run
+from imprint.testing.volumes import mounted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,6 +141,33 @@ def test_a_deleted_file_of_ntfs_is_recovered_as_windows_leaves_it(tmp_path: Path
             entry = found[number]
             assert not entry.is_allocated
             assert digest(files.content(entry)) == sha(CONTENT[name])
+
+
+@pytest.mark.root
+@pytest.mark.oracle("mke2fs")
+@pytest.mark.parametrize("kind", ["ext4", "ext2"])
+def test_a_large_folder_of_ext_is_told_whole(tmp_path: Path, kind: str) -> None:
+    """Fails if names are missing, or are there twice, where the library's own way is too slow."""
+    path = tmp_path / "volume"
+    with path.open("wb") as file:
+        file.truncate(64 * MIB)
+    run("mke2fs", "-q", "-t", kind, "-b", "1024", "-N", "20000", path)
+    count = 9_000
+    with mounted(path) as folder:
+        (folder / "large").mkdir()
+        for number in range(count):
+            (folder / "large" / f"{number} is a name that takes some room {'x' * 100}").touch()
+        for number in range(0, count, 3):
+            (folder / "large" / f"{number} is a name that takes some room {'x' * 100}").unlink()
+        inodes = {entry.name: entry.inode() for entry in os.scandir(folder / "large")}
+    with closing(FileStorage.open(path)) as volume, closing(SleuthKit(volume, kind)) as files:
+        large = find_path(files, "/large")
+        found = list(files.children(large))
+        assert len(found) == count * 2 // 3
+        assert {entry.name: entry.inode for entry in found} == inodes
+        assert files.notes == []
+        list(files.children(large, deleted=True))
+        assert files.notes == ["/large: it is too large to look for deleted names in it"]
 
 
 @pytest.mark.root

@@ -58,9 +58,9 @@ def test_an_opened_disk_has_volumes_and_files(image: Path) -> None:
         assert disk.size == 16 << 20
         assert [(volume.name, volume.kind) for volume in disk.volumes()] == [("p1", "ext4")]
         with pytest.raises(UsageError):
-            disk.filesystem()
+            disk.filesystem("p2")
         files = disk.filesystem("p1")
-        assert files is disk.filesystem("p1")
+        assert files is disk.filesystem("p1") is disk.filesystem()
         names = [entry.path for entry in files.listdir("/data")]
         assert names == ["/data/bytes", "/data/table.csv"]
         assert files.stat("/data/bytes").size == 300_000

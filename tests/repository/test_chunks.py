@@ -18,7 +18,7 @@ from imprint.core.errors import PassphraseError, RepositoryError
 from imprint.objects.memory import MemoryStore
 from imprint.repository.chunks import ChunkReader
 from imprint.repository.index import ChunkIndex, build_index
-from imprint.repository.pack import pack_object
+from imprint.repository.pack import PackKind, pack_object
 from imprint.repository.protection import Plain
 from imprint.repository.writing import put_index
 from imprint.testing.format_faults import bounded_memory
@@ -177,9 +177,82 @@ def test_the_cache_is_bounded() -> None:
     for group in groups:
         for chunk in group:
             reader.read(protection.name_of(chunk))
-            kept = reader._groups.values()
-            assert reader._bytes == sum(each.cost for each in kept)
-            assert reader._bytes <= 100_000 or len(kept) == 1
+            cache = reader._caches[PackKind.DATA]
+            kept = cache._groups.values()
+            assert cache._bytes == sum(each.cost for each in kept)
+            assert cache._bytes <= 100_000 or len(kept) == 1
+
+
+def test_data_does_not_drive_out_nodes() -> None:
+    """Fails if reads all over a disk fetch the same leaves again and again."""
+    protection, store = Plain(), CountingStore()
+    nodes = [chunks(2, seed=number, longest=200) for number in range(3)]
+    data = some_groups(30)
+    packs = [pack_of(nodes, protection, kind=PackKind.NODES), pack_of(data, protection)]
+    reader = reader_of(packs, protection, store=store, cache_bytes=100_000)
+    for chunk in [chunk for group in (*nodes, *data) for chunk in group]:
+        reader.read(protection.name_of(chunk))
+    store.ranges.clear()
+    for group in nodes:
+        assert [reader.read(protection.name_of(chunk)) for chunk in group] == group
+    assert not store.ranges
+
+
+def long_groups(count: int) -> list[list[bytes]]:
+    """Groups of chunks of 10,000 bytes, which compress by half, to 500,000 each."""
+    made = random.Random(1)
+    return [
+        [made.randbytes(5000).hex().encode() for _ in range(100)]  # two bytes for one
+        for _ in range(count)
+    ]
+
+
+def test_no_more_of_a_group_is_fetched_than_a_chunk_needs() -> None:
+    """Fails if a read of 4 KiB from a folder copies 0.5 MiB, or what was copied is asked for again.
+
+    Where requests take long, or a group is encrypted as a whole, there is one request.
+    """
+    (group,) = long_groups(1)
+    for protection, latency_s in ((Plain(), 0.0), (Plain(), 0.05), (encrypted(), 0.0)):
+        store = CountingStore(latency_s=latency_s)
+        pack = pack_of([group], protection)
+        reader = reader_of([pack], protection, store=store)
+        names = [protection.name_of(chunk) for chunk in group]
+        assert reader.read(names[0]) == group[0]
+        (stored,) = pack.directory.stored
+        lengths = [length for _, _, length in store.ranges if length > 100]  # others are of heads
+        if protection.is_encrypted or latency_s:
+            assert lengths == [stored]
+            continue
+        assert lengths[0] < stored // 4
+        assert [reader.read(name) for name in names] == group
+        (_, first, length), rest = store.ranges
+        assert rest[1:] == (first + length, stored - length)
+
+
+def test_who_reads_in_a_row_gets_whole_groups() -> None:
+    """Fails if reading a folder in order takes two requests for a group, and decodes it twice."""
+    protection, store = Plain(), CountingStore()
+    groups = long_groups(3)
+    reader = reader_of([pack_of(groups, protection)], protection, store=store)
+    for chunk in [chunk for group in groups for chunk in group]:
+        assert reader.read(protection.name_of(chunk)) == chunk
+    assert len(store.ranges) == len(groups) + 1  # that somebody reads in a row is seen by then
+
+
+def test_a_pack_that_goes_away_between_two_requests_is_missed_and_read_when_it_is_back() -> None:
+    """Fails if half a group that was read goes on with other bytes, or never."""
+    protection, store = Plain(), MemoryStore("store")
+    (group,) = long_groups(1)
+    pack = pack_of([group], protection)
+    reader = reader_of([pack], protection, store=store)
+    names = [protection.name_of(chunk) for chunk in group]
+    assert reader.read(names[0]) == group[0]
+    store.delete(pack_object(pack.name))
+    with pytest.raises(RepositoryError, match="missing"):
+        reader.read(names[-1])
+    store.put(pack_object(pack.name), pack.parts)
+    assert [reader.read(name) for name in names] == group
 
 
 def half_damaged(groups: Sequence[Sequence[bytes]]) -> tuple[ChunkReader, list[bytes]]:

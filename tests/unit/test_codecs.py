@@ -81,6 +81,38 @@ def test_a_frame_is_decoded_piece_by_piece(sizes: tuple[int, ...]) -> None:
         decoder.read(1)
 
 
+@pytest.mark.parametrize("first", [0, 1, 17, 1000])
+def test_a_frame_may_come_in_two_parts(first: int) -> None:
+    """Fails if the second part is asked for too early, twice, or is put in the wrong place."""
+    data = far_repeats(5000)
+    packed = zstd.compress(data)
+    asked: list[int] = []
+
+    def more() -> bytes:
+        asked.append(1)
+        return packed[first:] + b"behind"
+
+    decoder = zstd.Decoder(packed[:first], more)
+    assert not asked
+    sizes = (1, 40_000, SIZE - 40_001)
+    assert b"".join(map(decoder.read, sizes)) == data
+    assert asked == [1]
+    decoder = zstd.Decoder(packed, more)
+    assert decoder.read(SIZE) == data
+    assert asked == [1]
+    with pytest.raises(CorruptImageError):
+        zstd.Decoder(packed[:first], lambda: b"").read(SIZE)
+
+
+@pytest.mark.parametrize("level", [1, zstd.LEVEL_DEFAULT, 4])
+@pytest.mark.parametrize("size", [0, 1, 256 << 10, (256 << 10) + 1, 1 << 20])
+def test_large_units_are_frames_as_others(level: int, size: int) -> None:
+    """Fails if parameters of large units do not fit small ones, or other levels."""
+    data = (far_repeats(5000) * (size // SIZE + 1))[:size]
+    packed = zstd.compress_large(memoryview(data), level=level)
+    assert zstd.decompress(packed, size) == data
+
+
 @pytest.mark.parametrize("codec", [deflate, zstd])
 def test_damage_is_an_error(codec: object) -> None:
     """Fails if a short, cut or broken stream gives bytes, or an error of the library."""

@@ -115,14 +115,26 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "name"),
     [
-        "nbd://host:10809/export",
-        "nbd+unix:///export?socket=/run/x.sock",
+        ("nbd://host:10809/export", "export"),
+        ("nbds://host", "nbd"),
+        ("nbd+unix:///a%20b?socket=/run/x.sock", "a b"),
+        ("NBDS+UNIX:///%2E%2E%2Fx?socket=/run/x.sock", ".._x"),
     ],
 )
+def test_exports_are_addresses_of_their_own(text: str, name: str) -> None:
+    """Fails if one is taken for a file, or its name could lead out of a folder."""
+    for part, partition in (("", None), ("#p2", 2)):
+        location = parse(text + part)
+        assert (location.where, location.base, location.partition) == (Where.NBD, text, partition)
+        assert location.own_name == name
+        assert location.is_overwritten
+
+
+@pytest.mark.parametrize("text", ["ftp://host/disk.raw", "iscsi://host/target"])
 def test_what_cannot_be_opened_yet_is_no_typing_error(text: str) -> None:
-    """Fails if an address of the grammar is called wrong, or is taken for a file."""
+    """Fails if an address that others know is called wrong, or is taken for a file."""
     with pytest.raises(UnsupportedFeatureError):
         parse(text)
 
@@ -146,7 +158,8 @@ def test_a_file_that_is_there_is_that_file(
         ("disk.qcow2#p3#luks:/", "disk.qcow2#p3#luks", "/"),
         ("disk.iso:/README", "disk.iso", "/README"),
         ("disk.iso:/a:/b#c", "disk.iso", "/a:/b#c"),
-        ("a:/b#p1:/c", "a:/b#p1", "/c"),
+        ("a:/b#p1:/c", "a", "/b#p1:/c"),
+        ("https://host/a:/b#p1:/c", "https://host/a", "/b#p1:/c"),
         ("-:/README", "-", "/README"),
         ("machine.ova#d2#p1:/x", "machine.ova#d2#p1", "/x"),
         ("https://host:80/x.qcow2#p1:/f", "https://host:80/x.qcow2#p1", "/f"),
@@ -162,6 +175,7 @@ def test_a_path_inside_stands_behind_a_colon(text: str, base: str, inside: str) 
     found = parse(text)
     assert (found.where, found.base, found.inside) == (Where.INSIDE, base, inside)
     assert found.outermost == parse(base)
+    assert found.outermost.inside is None
 
 
 @pytest.mark.parametrize(

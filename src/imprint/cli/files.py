@@ -44,7 +44,7 @@ LETTERS: Final = {
 }
 """As ``find --type`` has them, and what it has not."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND_NS: Final = 1_000_000_000
 _DASHED: Final = {Type.FILE: "-", Type.SYSTEM: "-", Type.OTHER: "?"}
 
@@ -65,12 +65,15 @@ class Place(NamedTuple):
     entry: Entry
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, deleted: bool = True) -> None:
-    """What all of these verbs have."""
-    if deleted:
+def add_arguments(parser: argparse.ArgumentParser, *, system: bool = False) -> None:
+    """What all of these verbs have; with ``system``, those that list have one more."""
+    if system:
         parser.add_argument(
-            "--deleted", action="store_true", help="also what was deleted, as far as it is known"
+            "-a", "--all", action="store_true", help="also what the file system keeps for itself"
         )
+    parser.add_argument(
+        "--deleted", action="store_true", help="also what was deleted, as far as it is known"
+    )
     options.add_access(parser)
 
 
@@ -158,7 +161,7 @@ def time_text(time_ns: int | None) -> str | None:
         return None
     seconds, rest = divmod(time_ns, _SECOND_NS)
     try:
-        when = _EPOCH + timedelta(seconds=seconds)
+        when = EPOCH + timedelta(seconds=seconds)
     except OverflowError:
         return None
     return f"{when:%Y-%m-%dT%H:%M:%S}.{rest:09}Z".rjust(len("2000-01-01T00:00:00.000000000Z"), "0")

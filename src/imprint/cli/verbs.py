@@ -18,6 +18,7 @@ VERBS: Final = {
     "cat": "write the content of files in an image to standard output",
     "cp": "extract files from an image",
     "find": "find files in an image",
+    "report": "list all files of a disk with hashes: DFXML, timeline, page",
     "put": "copy files into a FAT image",
     "rm": "remove files from a FAT image",
     "mkdir": "make folders in a FAT image",

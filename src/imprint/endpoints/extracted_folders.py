@@ -126,7 +126,7 @@ class TargetFolders:
 
     def drop(self, folder: Sequence[str]) -> None:
         """Remove the new file, if it has no name of its own."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RefusedError):
             os.unlink(TEMPORARY, dir_fd=self.descriptor(folder))
 
     def facts(self, folder: Sequence[str], name: str) -> os.stat_result | None:

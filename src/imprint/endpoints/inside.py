@@ -145,7 +145,7 @@ def leaves(
 ) -> tuple[list[Leaf], list[Finding]]:
     """All volumes of a disk by the names of addresses, containers opened; and what is to be said.
 
-    What cannot be opened is a leaf with a problem.
+    What cannot be opened is a leaf with a problem; a locked one has the name of what is in it.
 
     Args:
         disk: or a partition of it.
@@ -167,7 +167,14 @@ def leaves(
                     inside += _divided(node)
             except (FormatError, ReadError, PassphraseError) as error:
                 why = str(error.args[0])
-                found += [Leaf(node.name, node.source, node.filesystem, why) for node in group]
+                names = [
+                    node.address_of(_LOCKED[kind]) if kind in _LOCKED else node.name
+                    for node in group
+                ]
+                found += [
+                    Leaf(name, node.source, node.filesystem, why)
+                    for name, node in zip(names, group, strict=True)
+                ]
         nodes = inside[:VOLUMES_MAX]
     order = {f"p{item.partition.index}": at for at, item in enumerate(survey.volumes)}
     found.sort(key=lambda leaf: order.get(leaf.name.partition("#")[0], len(order)))

@@ -25,7 +25,6 @@ _HTTP: Final = ("http", "https")
 _NBD: Final = ("nbd", "nbds", "nbd+unix", "nbds+unix")
 # Where a path inside begins; two slashes are those of a URL.
 _INSIDE = re.compile(r":(?=/(?!/))")
-_VOLUME_NAMED = re.compile(rf"#(?:{_VOLUME}|[dp]{_NUMBER})\Z")
 _IN_SNAPSHOT = re.compile(r"repo:.*?::(?:(?!:/|::).)++(:/.*)?\Z", re.DOTALL)
 REPOSITORY_MARK: Final = "repo:"
 _IN_REPOSITORY = "::"
@@ -192,7 +191,7 @@ def _start_of_path(text: str) -> int | None:
     """Where the colon of a path inside is; ``None``: there is none in the address.
 
     Of a file, the first one behind a name that exists counts; of a URL, the first behind the
-    name of a volume, else the first behind the host.
+    host. So what is before it has none.
     """
     if text.startswith(REPOSITORY_MARK):
         found = _IN_SNAPSHOT.match(text)
@@ -210,8 +209,7 @@ def _start_of_path(text: str) -> int | None:
         if host_end < 0:
             return None
         marks = [mark.start() for mark in _INSIDE.finditer(text, host_end)][:_MARKS_MAX]
-    named = (mark for mark in marks if _VOLUME_NAMED.search(text[:mark]))
-    return next(named, marks[0] if marks else None)
+    return marks[0] if marks else None
 
 
 def _without_fragment(text: str) -> str:

@@ -42,6 +42,7 @@ DISK: Final = "disk.raw"
 """The whole disk."""
 
 _FILES: Final = "files"  # of a disk that is one file system
+_WITHOUT_FILES: Final = frozenset({"swap"})
 _STREAMS: Final = frozenset({"ntfs", "hfsplus", "apfs"})
 
 
@@ -160,14 +161,19 @@ def _shown(
     volumes = browser.volumes()
     for number, volume in enumerate(volumes, 1):
         if volume.problem is not None:
-            where = volume.name or "disk"
-            access.on_event(Finding(Severity.WARNING, where, f"is not shown: {volume.problem}"))
+            what = f"is not shown: {volume.problem}"
+            access.on_event(Finding(Severity.WARNING, volume.where, what))
             continue
         name = _name_of(volume)
         if volume.name:
             shown.setdefault(f"{name}.raw", Raw(volume.source))
-        if volume.kind is not None and _is_listed(volume.kind):
+        if volume.kind is None or volume.kind in _WITHOUT_FILES:
+            continue
+        if _is_listed(volume.kind):
             shown[name] = _tree(browser, volume, request, number, "/")
+        else:
+            what = f"files of {volume.kind} cannot be listed: it is shown as a disk only"
+            access.on_event(Finding(Severity.INFO, volume.where, what))
     disks = tuple(name for name, thing in shown.items() if isinstance(thing, Raw))
     trees = tuple(name for name, thing in shown.items() if isinstance(thing, ShownTree))
     return shown, Mounted(os.getpid(), disks, trees)
@@ -175,8 +181,9 @@ def _shown(
 
 def _is_far(location: Location) -> bool:
     """Whether reading is waiting for a network. Otherwise one thread is faster than several."""
-    is_repository = location.where is Where.REPOSITORY
-    return location.where is Where.HTTP or (is_repository and "://" in location.base)
+    if location.where is Where.REPOSITORY:
+        return "://" in location.base
+    return location.where not in (Where.FILE, Where.DEVICE)
 
 
 def _name_of(volume: BrowsedVolume) -> str:

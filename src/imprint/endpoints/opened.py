@@ -10,6 +10,7 @@ from imprint.core.errors import NotFoundError
 from imprint.core.image import Image
 from imprint.endpoints.browsing import Browser, file_content, look_up
 from imprint.filesystems.tree import Type, shown
+from imprint.filesystems.trees import READERS
 from imprint.filesystems.walking import walk
 
 if TYPE_CHECKING:
@@ -177,14 +178,17 @@ class Disk(Image):
         """
         return self._browser.volumes()
 
-    def filesystem(self, volume: str = "") -> Files:
-        """The files of a volume, by its name; of the disk itself, if that is one file system.
+    def filesystem(self, volume: str | None = None) -> Files:
+        """The files of a volume, by its name; of the only one with files, if none is named.
 
         Raises:
-            UsageError: if there is no such volume.
+            UsageError: if there is no such volume, or several.
             UnsupportedFeatureError: if nothing knows its file system, or a module is missing.
             CorruptImageError: if nothing can be made of it.
         """
+        if volume is None:
+            known = [item.name for item in self.volumes() if item.kind in READERS]
+            volume = known[0] if len(known) == 1 else ""
         if volume not in self._files:
             self._files[volume] = Files(self._browser, self._browser.volume(volume))
         return self._files[volume]

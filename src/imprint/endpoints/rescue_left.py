@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imprint.core.errors import RefusedError, TargetError
@@ -15,6 +16,31 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imprint.endpoints.copying import CopyRequest
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the files of a rescue are.
+
+    Attributes:
+        map_path: of the map.
+        work_path: of the raw file that is rescued into, where the target is not.
+        is_map_kept: whether the map stays if something is missing in the end.
+    """
+
+    map_path: Path
+    work_path: Path | None
+    is_map_kept: bool
+
+
+def place_for(request: CopyRequest) -> Place:
+    """Of the rescue for one target."""
+    location, wish = parse(request.target.address), request.rescue.map_path
+    path = wish or map_path(location)
+    assert path is not None
+    work = None if location.is_overwritten else work_path(place_of(request))
+    # A snapshot itself says what it lacks.
+    return Place(path, work, location.where is not Where.REPOSITORY or wish is not None)
 
 
 def work_path(target: Path) -> Path:
@@ -44,16 +70,25 @@ def prepare_left(request: CopyRequest, path: Path) -> bool:
     may_resume = request.resume is not False
     if may_resume and path.exists() and (work.exists() or _is_begun(request, where, target)):
         return True
-    if may_resume and work.exists():
+    discard_work(work, may_discard=not may_resume)
+    if request.rescue.map_path is None:
+        path.unlink(missing_ok=True)
+    return False
+
+
+def discard_work(work: Path, *, may_discard: bool) -> None:
+    """Make way for a new rescue.
+
+    Raises:
+        RefusedError: if there is one, which has no map any more, and it is to be kept.
+    """
+    if not may_discard and work.exists():
         raise RefusedError(
             "a rescue was left without its map",
             name=str(work),
             advice="--no-resume starts over",
         )
     discard(work)
-    if request.rescue.map_path is None:
-        path.unlink(missing_ok=True)
-    return False
 
 
 def _is_begun(request: CopyRequest, where: Where, target: Path) -> bool:

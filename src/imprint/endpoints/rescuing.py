@@ -22,10 +22,10 @@ from imprint.core.formats import Resuming
 from imprint.core.limits import SPAN_BYTES
 from imprint.core.runs import Runs
 from imprint.core.system import reason_of
-from imprint.endpoints.location import Where, parse
-from imprint.endpoints.maps import MapKeeper, map_path, read_map, write_map
+from imprint.endpoints.location import parse
+from imprint.endpoints.maps import MapKeeper, read_map, write_map
 from imprint.endpoints.open import open_source
-from imprint.endpoints.rescue_left import place_of, prepare_left, work_path
+from imprint.endpoints.rescue_left import place_for, prepare_left
 from imprint.endpoints.target import create_target, resume_target
 from imprint.filters.mapped import Mapped
 from imprint.filters.window import Window
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from imprint.core.formats import CreateSpec
     from imprint.endpoints.copying import CopyRequest
     from imprint.endpoints.journal import JournalFile
+    from imprint.endpoints.rescue_left import Place
     from imprint.transfer.report import Report
 
 _FAILED: Final = (State.UNTRIMMED, State.UNSCRAPED, State.BAD)
@@ -73,21 +74,16 @@ class Rescue:
         map_path: of its map.
     """
 
-    def __init__(self, request: CopyRequest, source: Source) -> None:
-        """Takes over ``source``."""
+    def __init__(self, request: CopyRequest, source: Source, place: Place | None = None) -> None:
+        """Takes over ``source``; ``place``: of the rescue, if not that for the one target."""
         self._request = request
         self._wish = request.rescue
         self._size = source.size
         self.source = Watching(source, timeout_s=self._wish.timeout_s, cancel=request.cancel)
         self._areas: Areas | None = None
-        location = parse(request.target.address)
-        path = self._wish.map_path or map_path(location)
-        assert path is not None
-        self.map_path: Final = path
-        # The snapshot itself says what it lacks.
-        self._is_map_kept = location.where is not Where.REPOSITORY or self._wish.map_path
-        has_work = not location.is_overwritten
-        self._work_path = work_path(place_of(request)) if has_work else None
+        self._place = place or place_for(request)
+        self.map_path: Final = self._place.map_path
+        self._work_path = self._place.work_path
 
     def for_target(self, target: Target, journal: JournalFile | None, start: int) -> Attached:
         """What helps a copy into ``target``, of which ``start`` bytes were there before."""
@@ -137,7 +133,7 @@ class Rescue:
         if self._work_path is not None:
             self._work_path.unlink(missing_ok=True)
         areas = self._areas
-        if not (report.bad and self._is_map_kept):
+        if not (report.bad and self._place.is_map_kept):
             if areas is not None and self._wish.map_path is None:
                 self.map_path.unlink(missing_ok=True)
             elif areas is not None:

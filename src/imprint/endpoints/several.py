@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from imprint.core.errors import Cancelled, ReadError, RefusedError, UsageError
@@ -25,19 +26,18 @@ from imprint.endpoints.copying import (
 from imprint.endpoints.hashing import hash_disk
 from imprint.endpoints.location import Where, parse
 from imprint.endpoints.open import open_source
-from imprint.endpoints.rescue_request import RescueRequest
 from imprint.endpoints.several_jobs import (
     ImageWriting,
     Job,
     SnapshotWriting,
     Writing,
+    home_writing,
     image_writing,
     is_repository,
 )
 from imprint.endpoints.sharing import Elsewhere, Stop, Taken
 from imprint.endpoints.target import TargetRequest, check_not_source
 from imprint.filters.broadcast import Broadcast
-from imprint.filters.salvage import Salvaging
 from imprint.filters.used import UsedOnly
 from imprint.storage.pending import check_replaceable
 from imprint.transfer.report import Report
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from imprint.core.contracts import Source
     from imprint.core.events import OnEvent
     from imprint.endpoints.capturing import Adding
+    from imprint.endpoints.rescued_source import Rescuable
+    from imprint.endpoints.several_rescue import SharedRescue
     from imprint.filters.broadcast import View
 
 
@@ -86,8 +88,7 @@ def run_several(request: CopyRequest, also: Also) -> Outcome:
         ImagingError: what opening the source or beginning a target raises; and what the source
             raises later, of which all targets fail.
     """
-    wanted = _wanted(request, also)
-    _check(request, wanted)
+    wanted, shared = _check(request, _wanted(request, also))
     began = time.monotonic()
     stop = Stop(request.cancel)
     access, notes = request.access, list[str]()
@@ -96,29 +97,55 @@ def run_several(request: CopyRequest, also: Also) -> Outcome:
 
         heard = Heard(request)
         access, notes = replace(access, on_event=heard), heard.notes
-    opened = open_source(request.source, access)
+    opened = source = open_source(request.source, access)
     jobs: list[Job] = []
     try:
         tell_left_behind(request, opened)
-        source = Salvaging(opened) if request.salvage else opened
+        disk = None
+        if shared is not None:
+            from imprint.endpoints.rescued_source import Rescuable  # where errors are expected
+
+            shared.prepare(request)
+            source = disk = Rescuable(replace(request, cancel=stop), opened, shared.place)
+            disk.on_begin = partial(shared.note, wanted)
         theirs = replace(request, cancel=stop, on_event=_findings(request.on_event))
+        passage = _Passage(opened, disk, shared)
         try:
             for each in wanted:
-                writing = _writing(theirs, each, opened, also, notes)
+                writing = _writing(theirs, each, passage, also, notes)
                 jobs.append(Job(writing))
                 if isinstance(writing, ImageWriting):
                     tell_padding(replace(request, target=each), source, writing.target)
+            broadcast = Broadcast(source)
+            if disk is not None and shared is not None:
+                disk.kept = broadcast.kept
+                disk.begin(is_left=shared.is_left)
         except BaseException:
             for job in jobs:
                 job.writing.abort()
             raise
-        report = _copy_all(request, theirs, jobs, source, stop, strict=also.strict)
+        report = _copy_all(request, theirs, jobs, broadcast, stop, strict=also.strict)
         report.duration_s = time.monotonic() - began
+        if disk is not None and shared is not None:
+            _clear(request, jobs, disk, shared, report)
         return _outcome(request, jobs, opened, report)
     finally:
         for job in jobs:
             job.writing.close()
-        opened.close()
+        source.close()
+
+
+def _clear(
+    request: CopyRequest, jobs: list[Job], disk: Rescuable, shared: SharedRescue, report: Report
+) -> None:
+    """Remove what a rescue needed, if nobody needs it any more."""
+    is_kept = any(job.result.error is not None for job in jobs)
+    disk.finish(report, is_kept=is_kept)
+    if not is_kept:
+        shared.finish()
+    elif disk.has_failed:
+        said = "what was rescued is kept: the same command writes what is missing"
+        request.on_event(Finding(Severity.INFO, str(shared.place.map_path), said))
 
 
 def _outcome(request: CopyRequest, jobs: list[Job], opened: Source, report: Report) -> Outcome:
@@ -145,12 +172,13 @@ def plan_several(request: CopyRequest, also: Also) -> Plan:
     Raises:
         ImagingError: for what would make the copy fail before it begins.
     """
-    _check(request, _wanted(request, also))
+    wanted, _ = _check(request, _wanted(request, also))
+    checked = replace(request, target=wanted[0], salvage=False, resume=None)
     if is_repository(request.target):
         from imprint.endpoints import capturing  # only for repositories
 
-        return capturing.plan(request)
-    return plan(request)
+        return capturing.plan(checked)
+    return plan(checked)
 
 
 def _wanted(request: CopyRequest, also: Also) -> list[TargetRequest]:
@@ -168,30 +196,25 @@ def _with_facts(target: TargetRequest, facts: Mapping[str, str]) -> TargetReques
     return replace(target, options={name: facts[name] for name in facts if name in known})
 
 
-def _check(request: CopyRequest, wanted: list[TargetRequest]) -> None:
-    """Refuse at once what would be refused in the end."""
-    if request.rescue != RescueRequest():
-        raise UsageError(
-            "options of a rescue make no sense with several targets",
-            advice="rescue into a file, and convert that with --map",
-        )
-    if request.resume:
+def _check(
+    request: CopyRequest, wanted: list[TargetRequest]
+) -> tuple[list[TargetRequest], SharedRescue | None]:
+    """Refuse at once what would be refused in the end; the targets, and where a rescue goes."""
+    if request.resume and not request.salvage:
         raise UsageError("--resume makes no sense with several targets")
+    shared: SharedRescue | None = None
     seen: set[object] = set()
     for target in wanted:
         location = parse(target.address)
         if location.where is Where.REPOSITORY:
             from imprint.endpoints.adding import check_addition  # only for repositories
 
-            check_addition(replace(request, target=target, salvage=False))
+            check_addition(replace(request, target=target, salvage=False, resume=None))
             name: object = (location.base, location.image)
         elif location.where is Where.FILE or location.is_overwritten:
             target.chosen_format()
             check_not_source(target, (request.source,))
-            path = target.location.path.absolute()
-            name = path
-            if location.where is Where.FILE and path not in seen:
-                check_replaceable(path, may_replace=target.force)
+            name = target.location.path.absolute()
         else:
             raise UsageError(
                 "expected a file, a device or a repository as one of several targets",
@@ -200,6 +223,17 @@ def _check(request: CopyRequest, wanted: list[TargetRequest]) -> None:
         if name in seen:
             raise RefusedError("is another target as well", name=target.address)
         seen.add(name)
+    if request.salvage:
+        from imprint.endpoints.several_rescue import shared_rescue  # where errors are expected
+
+        shared = shared_rescue(request, wanted)
+        if shared.place.map_path.absolute() in seen:
+            raise RefusedError("is a target as well", name=str(shared.place.map_path))
+        wanted = [shared.permitted(target) for target in wanted]
+    for target in wanted:
+        if parse(target.address).where is Where.FILE:
+            check_replaceable(target.location.path, may_replace=target.force)
+    return wanted, shared
 
 
 def _findings(on_event: OnEvent) -> OnEvent:
@@ -212,16 +246,30 @@ def _findings(on_event: OnEvent) -> OnEvent:
     return tell
 
 
+@dataclass(frozen=True)
+class _Passage:
+    """The source on its way to the targets; ``disk`` and ``shared``: if it may be rescued."""
+
+    opened: Source
+    disk: Rescuable | None
+    shared: SharedRescue | None
+
+
 def _writing(
-    request: CopyRequest, wanted: TargetRequest, opened: Source, also: Also, notes: list[str]
+    request: CopyRequest, wanted: TargetRequest, passage: _Passage, also: Also, notes: list[str]
 ) -> Writing:
     """Begin a target."""
+    opened, disk, shared = passage.opened, passage.disk, passage.shared
     if is_repository(wanted):
         from imprint.endpoints import capturing  # only for repositories
 
-        theirs = replace(request, target=wanted, salvage=False)
-        adding = also.adding or capturing.Adding()
-        return SnapshotWriting(wanted, capturing.Addition(theirs, adding, notes), opened)
+        theirs = replace(request, target=wanted, salvage=False, resume=None)
+        addition = capturing.Addition(theirs, also.adding or capturing.Adding(), notes)
+        return SnapshotWriting(wanted, addition, opened, opened if disk is None else disk.aside)
+    if disk is not None and shared is not None and shared.is_home(wanted):
+        writing = home_writing(request, wanted, disk, is_left=shared.is_left)
+        disk.home = writing.home
+        return writing
     return image_writing(request, wanted, opened)
 
 
@@ -229,7 +277,7 @@ def _copy_all(
     request: CopyRequest,
     theirs: CopyRequest,
     jobs: list[Job],
-    source: Source,
+    broadcast: Broadcast,
     stop: Stop,
     *,
     strict: bool,
@@ -238,7 +286,6 @@ def _copy_all(
     names = dict.fromkeys(request.hashes)
     for job in jobs:
         names.update(dict.fromkeys(job.writing.wanted_hashes))
-    broadcast = Broadcast(source)
     views = [broadcast.view() for _ in jobs]
     own = broadcast.view()
     taken = Taken()
@@ -269,25 +316,27 @@ def _copy_all(
         taken.fail(error)
         end()
         own.close()
-        _join(request, jobs)
+        _join(request, jobs, is_whole=False)
         if not isinstance(error, Cancelled) or stop.is_from_outside:
             raise
         errors = [job.result.error for job in jobs]
         if isinstance(errors[0], ReadError) and all(isinstance(one, ReadError) for one in errors):
             # The source has failed them all, and they were quicker than this thread.
             raise errors[0] from None
-        return Report(source.size)
+        return Report(own.size)
     finally:
         own.close()
-    _join(request, jobs)
+    _join(request, jobs, is_whole=True)
     return report
 
 
-def _join(request: CopyRequest, jobs: list[Job]) -> None:
-    """Wait for all targets, and tell which have failed."""
+def _join(request: CopyRequest, jobs: list[Job], *, is_whole: bool) -> None:
+    """Wait for all targets, finish what waited for the others, and tell which have failed."""
     for job in jobs:
         job.join()
     for job in jobs:
+        if is_whole and job.result.error is None:
+            job.writing.finish()
         if job.result.error is not None:
             said = f"was not written: {job.result.error}"
             address = job.result.request.address

@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Protocol
 
 from imprint.core.contracts import Documenting
 from imprint.core.errors import ImagingError
+from imprint.core.image import WritableImage
 from imprint.endpoints.fitted import untouched_of
 from imprint.endpoints.journal import journal_path
 from imprint.endpoints.location import FORMAT, Where, parse
 from imprint.endpoints.open import files_of
-from imprint.endpoints.target import check_not_source, create_target, stored_size
+from imprint.endpoints.target import (
+    check_not_source,
+    create_target,
+    resume_target,
+    stored_size,
+)
 from imprint.storage.pending import discard
 from imprint.transfer.copy import copy
 
@@ -23,6 +29,8 @@ if TYPE_CHECKING:
     from imprint.core.formats import CreateSpec
     from imprint.endpoints.capturing import Addition
     from imprint.endpoints.copying import CopyRequest
+    from imprint.endpoints.rescued_source import Rescuable
+    from imprint.endpoints.several_home import HomeWriting
     from imprint.endpoints.target import TargetRequest
     from imprint.filters.broadcast import View
     from imprint.repository.snapshots import Snapshot
@@ -70,6 +78,9 @@ class Writing(Protocol):
             ImagingError: if it fails; nothing of it shows then.
         """
 
+    def finish(self) -> None:
+        """All others have come to their end, and this one did not fail; does not raise."""
+
     def abort(self) -> None:
         """Nothing was written, and nothing will be."""
 
@@ -104,6 +115,9 @@ class ImageWriting:
             size = stored_size(self.result.request.location.path, self._spec)
         self.result.bytes_stored = size
 
+    def finish(self) -> None:
+        """See :class:`Writing`."""
+
     def abort(self) -> None:
         """See :class:`Writing`."""
         self.target.abort()
@@ -117,8 +131,12 @@ class SnapshotWriting:
 
     needs_hashes = True
 
-    def __init__(self, request: TargetRequest, addition: Addition, opened: Source) -> None:
+    def __init__(
+        self, request: TargetRequest, addition: Addition, opened: Source, aside: Source
+    ) -> None:
+        """``aside`` is where file systems of ``opened`` are looked at."""
         self.result = TargetResult(request, FORMAT)
+        self._aside = aside
         self.wanted_hashes: tuple[str, ...] = ()
         self._addition = addition
         self._opened = opened
@@ -126,10 +144,13 @@ class SnapshotWriting:
     def write(self, request: CopyRequest, view: View, hashes: HashSet | None) -> None:
         """See :class:`Writing`."""
         del request  # the addition has its own
-        added = self._addition.add(self._opened, view, hashes=hashes)
+        added = self._addition.add(self._opened, view, aside=self._aside, hashes=hashes)
         self.result.bytes_stored = added.bytes_stored
         self.result.snapshot = added.snapshot
         self.result.proved = added.proved
+
+    def finish(self) -> None:
+        """See :class:`Writing`."""
 
     def abort(self) -> None:
         """See :class:`Writing`."""
@@ -137,6 +158,25 @@ class SnapshotWriting:
     def close(self) -> None:
         """See :class:`Writing`."""
         self._addition.close()
+
+
+def home_writing(
+    request: CopyRequest, wanted: TargetRequest, disk: Rescuable, *, is_left: bool
+) -> HomeWriting:
+    """Begin a raw file that may be rescued into, or take up the one of another attempt.
+
+    Raises:
+        ImagingError: if it cannot be written.
+    """
+    from imprint.endpoints.several_home import HomeWriting  # only where errors are expected
+
+    sources = tuple(files_of(disk.medium))
+    check_not_source(wanted, sources)
+    spec = wanted.spec(disk.size, request.access, sources=sources)
+    target = resume_target(wanted, spec) if is_left else create_target(wanted, spec)
+    assert isinstance(target, WritableImage), "what raw files are"
+    discard(journal_path(wanted.location.path))
+    return HomeWriting(wanted, target, spec, disk, is_left=is_left)
 
 
 def image_writing(request: CopyRequest, wanted: TargetRequest, source: Source) -> ImageWriting:

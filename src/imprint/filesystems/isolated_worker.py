@@ -14,7 +14,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from imprint.core.units import GIB
+from imprint.core.units import GIB, KIB
 from imprint.filesystems.isolated import (
     ANSWER,
     CONTENT,
@@ -37,7 +37,12 @@ MEMORY_MAX: Final = 2 * GIB
 CPU_MAX_S: Final = 900
 """Of the process: a file system of a hundred million names."""
 
+PIECE_BYTES: Final = 64 * KIB
+PIECES_MAX: Final = 1024
+"""What is kept of a volume: 64 MiB, the inodes of a quarter of a million files."""
+
 _SAID_CHARS: Final = 200
+_ENCODE: Final = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 
 
 class Refusal(Exception):  # noqa: N818 - an answer
@@ -82,6 +87,44 @@ class Pipe:
         return [said(failure), self.read_failed]
 
 
+class Kept:
+    """The volume, of which what was read last is kept: inodes of a folder lie anywhere."""
+
+    def __init__(self, pipe: Pipe, size: int) -> None:
+        self._pipe = pipe
+        self._size = size
+        self._pieces: dict[int, bytes] = {}
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the volume, fewer at its end; nothing if they cannot be read."""
+        end = max(offset, min(offset + length, self._size))
+        start = offset - offset % PIECE_BYTES
+        if end <= start + PIECE_BYTES and (piece := self._pieces.get(start)) is not None:
+            return piece[offset - start : end - start]
+        found = bytearray()
+        position = offset
+        while position < end:
+            start = position - position % PIECE_BYTES
+            piece = self._piece(start)
+            if piece is None:  # what is asked for may be readable, although not all beside it
+                return self._pipe.read(offset, end - offset) or b""
+            part = piece[position - start : end - start]
+            found += part
+            position += len(part)
+        return bytes(found)
+
+    def _piece(self, start: int) -> bytes | None:
+        piece = self._pieces.pop(start, None)
+        if piece is None:
+            piece = self._pipe.read(start, min(PIECE_BYTES, self._size - start))
+            if not piece:
+                return None
+            if len(self._pieces) >= PIECES_MAX:
+                del self._pieces[next(iter(self._pieces))]
+        self._pieces[start] = piece
+        return piece
+
+
 def said(failure: Exception) -> str:
     """What a library says, without its own function names."""
     text = " ".join(str(failure).split())
@@ -119,7 +162,7 @@ def main(module: str, arguments: tuple[Any, ...]) -> None:
                 if isinstance(answer, bytes):
                     pipe.send(CONTENT, answer)
                 else:
-                    pipe.send(ANSWER, json.dumps(answer).encode())
+                    pipe.send(ANSWER, _ENCODE(answer).encode())
 
 
 def _bound() -> None:

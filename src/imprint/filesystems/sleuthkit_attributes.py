@@ -81,7 +81,7 @@ class Attributes:
         covered, is_plain = 0, size == 0
         for attribute in file:
             info = attribute.info
-            is_proper = is_content(info, None)
+            is_proper = int(info.type) == _DEFAULT or is_content(info, None)
             if not is_proper:
                 name = stream_of(info)
                 if name is not None:

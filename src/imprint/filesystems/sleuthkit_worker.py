@@ -10,13 +10,14 @@ import importlib
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from imprint.filesystems.isolated_worker import Refusal
+from imprint.filesystems.isolated_worker import Kept, Refusal
 from imprint.filesystems.sleuthkit_attributes import (
     EXTENTS_MAX,
     Attributes,
     is_content,
     is_stored,
 )
+from imprint.filesystems.sleuthkit_ext import folders_of
 from imprint.filesystems.sleuthkit_ntfs import records_of
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ extents and nowhere else, nothing is known but its name."""
 
 def _image(library: Any, pipe: Pipe, volume_size: int) -> Any:  # noqa: ANN401 - without types
     """The library's own kind of disk; its base is known when that is loaded."""
+    kept = Kept(pipe, volume_size)
 
     class Image(library.Img_Info):  # type: ignore[misc]
         """Reads from the volume."""
@@ -61,8 +63,7 @@ def _image(library: Any, pipe: Pipe, volume_size: int) -> Any:  # noqa: ANN401 -
             Less than was asked for is a failure to the library. It tries again without what it
             would have read ahead; an exception would be raised although that succeeds.
             """
-            length = max(0, min(length, volume_size - offset))
-            return pipe.read(offset, length) or b"" if length else b""
+            return kept.read(offset, length)
 
         def close(self) -> None:
             """Leave the volume to its owner."""
@@ -113,6 +114,7 @@ class _Worker:
         self._pipe = pipe
         self._system = system
         self._records = records_of(system)
+        self._large = self._records or folders_of(system)
         self._attributes = Attributes(int(system.info.block_size), size, self._records)
         self._folders: dict[tuple[int, bool], _Folder] = {}
         self._file: tuple[int, Any] | None = None
@@ -186,7 +188,7 @@ class _Worker:
         What the library cannot follow ends it, and is a note.
         """
         try:
-            large = None if self._records is None else self._records.large_folder(inode)
+            large = None if self._large is None else self._large.large_folder(inode)
             if large is None:
                 for file in self._system.open_dir(inode=inode):
                     yield self._named(file, deleted=deleted)

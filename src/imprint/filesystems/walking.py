@@ -191,6 +191,7 @@ def find_path(tree: FileTree, path: str, *, follow: bool = False, deleted: bool 
         if name in ("", "."):
             continue
         if name == "..":
+            _need_folder(way[-1], path)
             if len(way) > 1:
                 way.pop()
             continue
@@ -210,8 +211,7 @@ def find_path(tree: FileTree, path: str, *, follow: bool = False, deleted: bool 
 
 def _child(tree: FileTree, folder: Entry, name: str, path: str, *, deleted: bool) -> Entry:
     """What has a name in a folder."""
-    if folder.type is not Type.DIRECTORY:
-        raise _missing(path, f"a folder {shown(folder.path)}", f"a {folder.type.value}")
+    _need_folder(folder, path)
     left_over: Entry | None = None
     for entry in tree.children(folder, deleted=deleted):
         if entry.name == name:
@@ -221,6 +221,11 @@ def _child(tree: FileTree, folder: Entry, name: str, path: str, *, deleted: bool
     if left_over is None:
         raise _missing(path, f"{shown(name)} in {shown(folder.path)}", "no such name")
     return left_over
+
+
+def _need_folder(entry: Entry, path: str) -> None:
+    if entry.type is not Type.DIRECTORY:
+        raise _missing(path, f"a folder {shown(entry.path)}", f"a {entry.type.value}")
 
 
 def _missing(path: str, expected: str, found: str) -> NotFoundError:

@@ -53,6 +53,11 @@ class Broadcast:
                 self._views.remove(view)
             self._turn.notify_all()
 
+    def kept(self) -> list[tuple[int, memoryview]]:
+        """Blocks that need not be read again, as ``(offset, data)``; not to be changed."""
+        with self._turn:
+            return [(index * BLOCK, data) for index, data in sorted(self._blocks.items())]
+
     def block(self, view: View, index: int) -> memoryview:
         """A block of the disk, read by whoever needs it first.
 

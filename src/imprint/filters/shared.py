@@ -43,6 +43,7 @@ class SharedDisk(OverSource):
         super().__init__(image)
         self._image = image
         self._turns = _Turns()
+        self._is_closed = False
 
     def readinto(self, buffer: memoryview, offset: int) -> None:
         """Fill ``buffer``; see :class:`~imprint.core.contracts.Source`."""
@@ -78,11 +79,15 @@ class SharedDisk(OverSource):
             self._image.flush()
 
     def close(self) -> None:
-        """Make it durable, and close the image."""
-        try:
-            self._image.flush()
-        finally:
-            self._image.close()
+        """Make it durable, and close the image. Calling again changes nothing."""
+        with self._turns.alone():
+            if self._is_closed:
+                return
+            self._is_closed = True
+            try:
+                self._image.flush()
+            finally:
+                self._image.close()
 
 
 class _Turns:

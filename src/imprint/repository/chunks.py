@@ -6,14 +6,13 @@ Source: docs/repository-format.md, Packs.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import ReadError, RepositoryError
 from imprint.core.units import KIB, MIB
 from imprint.objects.contract import MissingObjectError
-from imprint.repository.group_reading import CachedGroup, GroupFetcher
-from imprint.repository.pack import pack_object
+from imprint.repository.group_reading import SLOW_S, CachedGroup, GroupCache, GroupFetcher
+from imprint.repository.pack import PackKind, pack_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,6 +24,10 @@ if TYPE_CHECKING:
 CACHE_BYTES: Final = 64 * MIB
 """Of groups that are kept; what is in use at the moment comes on top of it."""
 
+_NODES_SHARE: Final = 8
+"""One part in so many is kept of nodes: reads all over a disk come back to these, and only these.
+8 MiB are of 100 GiB or more."""
+
 Part = tuple[bytes, int, memoryview]
 """A chunk's name, where to begin in the chunk, and what to fill."""
 
@@ -32,10 +35,7 @@ _Wanted = tuple[int, int, int, bytes, int, memoryview]
 """Group, offset in it and length of a chunk, and a :data:`Part`."""
 
 _AHEAD_BYTES: Final = 8 * MIB
-"""Fetched at once where a request takes long: 8 groups or more."""
-
-_SLOW_S: Final = 0.002
-"""From here on a request takes longer than to decode a group."""
+"""Fetched at once where a request takes long: 10 groups or more."""
 
 _GAP_BYTES: Final = 256 * KIB
 """Between two groups that are wanted: read and thrown away rather than asked for separately."""
@@ -63,11 +63,13 @@ class ChunkReader:
         self._index = index
         self._fetcher = GroupFetcher(store, protection)
         self._name_of = protection.name_of
-        self._cache_bytes = cache_bytes
         self._ahead_bytes = min(_AHEAD_BYTES, cache_bytes // 8)  # of which decoding makes more
         self._lock = threading.Lock()
-        self._groups: OrderedDict[int, CachedGroup] = OrderedDict()
-        self._bytes = 0
+        nodes_bytes = cache_bytes // _NODES_SHARE
+        self._caches = {
+            PackKind.DATA: GroupCache(cache_bytes - nodes_bytes),
+            PackKind.NODES: GroupCache(nodes_bytes),
+        }
 
     def read(self, name: bytes) -> memoryview:
         """All bytes of a chunk, read only.
@@ -111,7 +113,7 @@ class ChunkReader:
             wanted.append((*found, name, offset, buffer))
         if len(wanted) > 1:
             wanted.sort(key=_order)
-        if self._store.latency_s >= _SLOW_S:
+        if self._store.latency_s >= SLOW_S:
             self._fetch_ahead(wanted)
         at = 0
         while at < len(wanted):
@@ -209,24 +211,25 @@ class ChunkReader:
 
     def _group(self, number: int) -> CachedGroup:
         """A group, perhaps not fetched yet. It is the newest of those that are kept, now."""
+        cache = self._cache_of(number)
         with self._lock:
-            cached = self._groups.get(number)
-            if cached is not None:
-                self._groups.move_to_end(number)
-                return cached
-            place = self._index.groups.place((number, 0, 0))
-            cached = self._groups[number] = CachedGroup(self._fetcher, place)
-            self._bytes += cached.cost
-            while self._bytes > self._cache_bytes and len(self._groups) > 1:
-                self._bytes -= self._groups.popitem(last=False)[1].cost
+            cached = cache.get(number)
+            if cached is None:
+                before = cache.peek(number - 1)
+                is_next = before is not None and (before.is_next or before.is_read_to_its_end)
+                place = self._index.groups.place((number, 0, 0))
+                cached = CachedGroup(self._fetcher, place, is_next=is_next)
+                cache.add(number, cached)
             return cached
+
+    def _cache_of(self, number: int) -> GroupCache:
+        groups = self._index.groups
+        return self._caches[PackKind(groups.kinds[groups.pack[number]])]
 
     def _forget(self, number: int, cached: CachedGroup) -> None:
         """Do not keep what is damaged: it may be read rightly the next time."""
         with self._lock:
-            if self._groups.get(number) is cached:
-                del self._groups[number]
-                self._bytes -= cached.cost
+            self._cache_of(number).remove(number, cached)
 
     def _fetch_ahead(self, wanted: Sequence[_Wanted]) -> None:
         """Fetch groups that lie together by one request each time."""
@@ -271,7 +274,7 @@ class ChunkReader:
     def _is_read_along(self, number: int) -> bool:
         """Whether the group before was read not long ago."""
         with self._lock:
-            before = self._groups.get(number - 1)
+            before = self._cache_of(number).peek(number - 1)
         return before is not None and before.is_read
 
     def _behind(self, number: int) -> Iterator[int]:

@@ -29,7 +29,7 @@ DEPTH_MAX: Final = 8
 SIZE_MAX: Final = 1 << 63
 """Of a disk: far more than any, and sums of offsets stay inside of 64 bits."""
 
-_NODES_KEPT: Final = 512
+_NODES_KEPT: Final = 1024
 """Of a tree that is being read: some megabytes, and more than random reads come back to."""
 
 _HEAD: Final = struct.Struct("<B3xI")
@@ -74,11 +74,6 @@ class Leaf:
         """Offsets of the disk at which entries begin, and the end of the last."""
         return list(accumulate(self.lengths, initial=self.start))
 
-    @cached_property
-    def name_index(self) -> list[int]:
-        """For each entry, how many ``DATA`` entries there are before it."""
-        return list(accumulate((kind == Piece.DATA for kind in self.kinds), initial=0))
-
     @property
     def end(self) -> int:
         """The first byte of the disk behind the leaf."""
@@ -90,7 +85,7 @@ class Leaf:
 
     def name_of(self, entry: int) -> bytes:
         """The chunk of a ``DATA`` entry."""
-        at = self.name_index[entry] * NAME_BYTES
+        at = self.kinds.count(Piece.DATA, 0, entry) * NAME_BYTES
         return self.names[at : at + NAME_BYTES]
 
     def encode(self) -> bytes:
@@ -264,7 +259,11 @@ class Tree:
         Raises:
             RepositoryError: if the tree is damaged.
         """
-        start, end, name = next(self.leaves(offset, offset + 1))
+        name, start, end = self._root, 0, self._size
+        for _ in range(self._depth):
+            branch = _expect_branch(self._node(name, start, end), name)
+            child = branch.child_at(offset)
+            name, start, end = branch.name_of(child), branch.starts[child], branch.end_of(child)
         return self.leaf(name, start, end)
 
     def leaf(self, name: bytes, start: int, end: int) -> Leaf:
@@ -284,11 +283,11 @@ class Tree:
             RepositoryError: if the tree is damaged.
         """
         if start < end:
-            yield from self._below((0, self._size, self._root), start, end, self._depth())
+            yield from self._below((0, self._size, self._root), start, end, self._depth)
 
     def names(self) -> Iterator[tuple[bytes, bool]]:
         """The names of all nodes, and whether it is a leaf; branches before what is below."""
-        depth = self._depth()
+        depth = self._depth
         yield self._root, depth == 0
         if depth:
             yield from self._names_below(self._root, 0, self._size, depth)
@@ -317,6 +316,7 @@ class Tree:
             yield from self._below(below, start, end, depth - 1)
             child += 1
 
+    @cached_property
     def _depth(self) -> int:
         """Branches on each path: found on the leftmost one that can be read."""
         return self._height((0, self._size, self._root), DEPTH_MAX)

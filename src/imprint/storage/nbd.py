@@ -335,6 +335,8 @@ class NbdStorage:
             self.write(memoryview(ZEROS)[: end - at], at)
 
     def _check_fits(self, offset: int, length: int) -> None:
+        if not self._is_writable:
+            raise RefusedError("is being read and cannot be written", name=self.name)
         if offset + length > self.size:
             raise TargetTooSmallError(
                 f"has {self.size} bytes, {offset + length} are needed",

@@ -76,10 +76,19 @@ def _await(process: subprocess.Popen[bytes], path: Path) -> None:
         if process.poll() is not None:
             assert process.stderr is not None
             raise AssertionError(process.stderr.read().decode())
-        if path.exists():
+        if _is_listening(path):
             return
         time.sleep(0.01)
     raise AssertionError(f"{process.args!r} does not listen")
+
+
+def _is_listening(path: Path) -> bool:
+    """Whether somebody does; a connection to find out would be a client.
+
+    Source: Linux, ``Documentation/filesystems/proc.rst``, ``/proc/net/unix``: flags, path.
+    """
+    sockets = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    return any(line[3] == "00010000" and line[7:] == [str(path)] for line in sockets[1:])
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
 
 from imprint.core.errors import UsageError
 from imprint.transfer.lanes import Hasher, Lanes, take_in
@@ -215,11 +216,24 @@ class _Pieces:
         return found
 
 
-def _new(name: str) -> Hasher:
+class Digest(Hasher, Protocol):
+    """A hasher whose result can be had as bytes, too."""
+
+    def digest(self) -> bytes:
+        """The digest of all bytes so far."""
+
+
+def maker(name: str) -> Callable[..., Digest]:
+    """Makes hashers of that name, of nothing or of the bytes that it is given."""
     if name == "blake3":
         from blake3 import blake3  # a compiled module that most runs do not need
 
-        return blake3()
+        return blake3
     import hashlib  # OpenSSL costs 3 ms, and most copies do not hash
 
-    return hashlib.new(name, usedforsecurity=False)
+    found: Callable[..., Digest] = getattr(hashlib, name)
+    return partial(found, usedforsecurity=False)
+
+
+def _new(name: str) -> Hasher:
+    return maker(name)()

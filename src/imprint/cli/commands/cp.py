@@ -73,10 +73,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="also write all free blocks of the file system into a file",
     )
-    parser.add_argument(
-        "-a", "--all", action="store_true", help="also what the file system keeps for itself"
-    )
-    files.add_arguments(parser)
+    files.add_arguments(parser, system=True)
     options.add_output(parser)
 
 

@@ -35,7 +35,9 @@ _MODULES: Final = (
     ("obstore", "obstore", "repositories in S3 object stores"),
     ("paramiko", "paramiko", "repositories over SFTP"),
     ("pytsk3", "pytsk3", "names of files in images"),
+    ("pyfsapfs", "libfsapfs-python", "names of files in APFS"),
     ("pybde", "libbde-python", "BitLocker volumes"),
+    ("fsspec", "fsspec", "imprint:// for whatever reads by fsspec"),
     ("mfusepy", "mfusepy", "mount: images as folders"),
 )
 

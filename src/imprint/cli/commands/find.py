@@ -7,7 +7,7 @@ import fnmatch
 import re
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Self
 
 from imprint.cli import files, options
@@ -26,7 +26,6 @@ EXAMPLES = """\
 """
 
 _DAY_NS: Final = 86_400 * 1_000_000_000
-_SECOND_NS: Final = 1_000_000_000
 _BY_LETTER: Final = {letter: kind for kind, letter in files.LETTERS.items()}
 
 
@@ -83,10 +82,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=_types,
         help="f for files, d folders, l links, c and b devices, p and s pipes and sockets",
     )
-    parser.add_argument(
-        "-a", "--all", action="store_true", help="also what the file system keeps for itself"
-    )
-    files.add_arguments(parser)
+    files.add_arguments(parser, system=True)
     options.add_json(parser, lines=True)
 
 
@@ -147,7 +143,7 @@ def _time(text: str) -> int:
         ) from None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
-    return int(when.timestamp()) * _SECOND_NS
+    return (when - files.EPOCH) // timedelta(microseconds=1) * 1000
 
 
 def _types(text: str) -> set[object]:

@@ -37,10 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-R", "--recursive", action="store_true", help="all that is below, by its path"
     )
-    parser.add_argument(
-        "-a", "--all", action="store_true", help="also what the file system keeps for itself"
-    )
-    files.add_arguments(parser)
+    files.add_arguments(parser, system=True)
     options.add_json(parser, lines=True)
 
 

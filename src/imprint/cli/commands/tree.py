@@ -35,10 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=_DEPTH_MAX,
         help="folders in folders that are shown",
     )
-    parser.add_argument(
-        "-a", "--all", action="store_true", help="also what the file system keeps for itself"
-    )
-    files.add_arguments(parser)
+    files.add_arguments(parser, system=True)
     options.add_json(parser, lines=True)
 
 

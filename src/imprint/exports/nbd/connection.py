@@ -142,7 +142,7 @@ class Transmission:
         writes = request.command in _WRITING
         if writes and self._export.writer is None:
             raise _Refusal(Errno.EPERM, "the export is read-only")
-        if request.flags & ~allowed:
+        if request.flags & ~int(allowed):  # of a flag, ~ gives only those that have names
             raise _Refusal(Errno.EINVAL, "flags that do not belong to the command")
         if request.offset + request.length > self._export.offer.size:
             error = Errno.ENOSPC if request.command == Command.WRITE else Errno.EINVAL

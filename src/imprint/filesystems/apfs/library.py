@@ -11,8 +11,7 @@ import stat
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from imprint.core.units import KIB
-from imprint.filesystems.isolated_worker import Refusal, said
+from imprint.filesystems.isolated_worker import Kept, Refusal, said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,41 +27,24 @@ RESOURCE_FORK: Final = "rsrc"
 _RESOURCE_ATTRIBUTE: Final = "com.apple.ResourceFork"
 _ROOT_IDENTIFIER: Final = 2
 _SPARSE: Final = 1
-_PIECE_BYTES: Final = 64 * KIB
-_PIECES: Final = 64
 _ATTRIBUTES_MAX: Final = 64
 
 
 class _File:
-    """The volume as the library wants it: a file. Pieces are kept, since it reads small ones."""
+    """The volume as the library wants it: a file."""
 
     def __init__(self, pipe: Pipe, size: int) -> None:
-        self._pipe = pipe
+        self._kept = Kept(pipe, size)
         self._size = size
         self._position = 0
-        self._pieces: dict[int, bytes] = {}
 
     def read(self, length: int) -> bytes:
         """Bytes from where it stands, fewer at its end."""
-        end = min(self._position + length, self._size)
-        found = bytearray()
-        while self._position < end:
-            start = self._position - self._position % _PIECE_BYTES
-            part = self._piece(start)[self._position - start : end - start]
-            found += part
-            self._position += len(part)
-        return bytes(found)
-
-    def _piece(self, start: int) -> bytes:
-        piece = self._pieces.get(start)
-        if piece is None:
-            piece = self._pipe.read(start, min(_PIECE_BYTES, self._size - start))
-            if not piece:
-                raise OSError("it cannot be read")
-            self._pieces[start] = piece
-            if len(self._pieces) > _PIECES:
-                del self._pieces[next(iter(self._pieces))]
-        return piece
+        found = self._kept.read(self._position, length)
+        if not found and length and self._position < self._size:
+            raise OSError("it cannot be read")
+        self._position += len(found)
+        return found
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Stand elsewhere."""

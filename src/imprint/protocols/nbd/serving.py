@@ -163,7 +163,7 @@ def serve(offers: Mapping[str, Offer], *, tls: bool) -> Negotiation[Agreed | Non
     """
     yield Send(GREETING + struct.pack(">QH", OPTION_MAGIC, _EXCHANGED))
     flags = int.from_bytes((yield Receive(4)))
-    if flags & ~_EXCHANGED:
+    if flags & ~int(_EXCHANGED):  # of a flag, ~ gives only those that have names
         raise malformed(f"unknown flags 0x{flags:x}")
     server = _Server(offers, needs_tls=tls)
     is_fixed = bool(flags & Handshake.FIXED_NEWSTYLE)

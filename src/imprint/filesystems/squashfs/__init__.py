@@ -1,0 +1,1 @@
+"""SquashFS 4: names and contents, whichever way they are compressed."""
