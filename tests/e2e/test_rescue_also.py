@@ -30,6 +30,8 @@ MIB = 1 << 20
 SIZE = 4 * MIB
 CONTENT = random.Random(35).randbytes(SIZE)
 BAD = [(512, 512), (MIB + 512, 7 * 512), (SIZE - 512, 512)]
+EWF_SECTORS = r"at sector\(s\): (\d+) - (\d+) number: (\d+)"
+"""How ewfinfo says what could not be read."""
 IMAGES = ("a.E01", "b.raw", "c.aff4", "d.Ex01")
 
 
@@ -71,19 +73,16 @@ def test_all_targets_of_a_failing_device_know_its_bad_sectors(
     assert [(area["first_sector"], area["last_sector"]) for area in log["bad"]] == sectors
     assert (tmp_path / "a.E01.dfxml").read_text().count('type="unreadable"') == len(BAD)
     subprocess.run(["ewfverify", "-q", tmp_path / "a.E01"], check=True, capture_output=True)
-    command = ["ewfinfo", tmp_path / "a.E01"]
+    command = ["ewfinfo", str(tmp_path / "a.E01")]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    ranges = [(int(first), int(count)) for first, _, count in re.findall(_EWF_SECTORS, said)]
+    ranges = [(int(first), int(count)) for first, _, count in re.findall(EWF_SECTORS, said)]
     assert ranges == [(start // 512, length // 512) for start, length in BAD], said
-    command = ["ddrescuelog", "--list-blocks=-", tmp_path / "a.E01.map"]
+    command = ["ddrescuelog", "--list-blocks=-", str(tmp_path / "a.E01.map")]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert [int(word) for word in said.split()] == [
         sector for first, last in sectors for sector in range(first, last + 1)
     ]
     assert not [path for path in tmp_path.iterdir() if "rescue" in path.name]
-
-
-_EWF_SECTORS = r"at sector\(s\): (\d+) - (\d+) \(number: (\d+)\)"
 
 
 @pytest.mark.root

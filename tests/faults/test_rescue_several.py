@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import imprint
-from imprint.core.errors import ReadError, RefusedError, UsageError
+from imprint.core.cancel import CancelToken
+from imprint.core.errors import Cancelled, ReadError, RefusedError, UsageError
 from imprint.core.extent import Kind
 from imprint.core.runs import Runs
 from imprint.endpoints import copying, several
@@ -58,7 +59,7 @@ from imprint.endpoints.rescue_request import RescueRequest
 from imprint.endpoints.target import TargetRequest
 from imprint.storage.memory import MemoryStorage
 from imprint.testing.bad_medium import BadMedium, Faults
-targets, strict, at, links, full, bad = eval(sys.argv[1])
+targets, strict, at, links, full, options, bad = eval(sys.argv[1])
 class Deadly(BadMedium):
     def readinto(self, buffer, offset):
         if len(self.log) >= at:
@@ -82,7 +83,7 @@ os.pwrite = pwrite
 medium = Deadly(MemoryStorage(pathlib.Path("medium").read_bytes()), Faults(bad=bad))
 several.open_source = lambda *_: medium
 outcome = several.run_several(
-    CopyRequest("medium", TargetRequest(targets[0]), salvage=True, workers=1, hashes=("md5",),
+    CopyRequest("medium", TargetRequest(targets[0], None, options), salvage=True, workers=1, hashes=("md5",),
         rescue=RescueRequest(save_interval_s=0.02)),
     several.Also(targets[1:], strict=strict))
 print([item.error is None for item in outcome.targets])
@@ -120,7 +121,9 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Outcome, BadMedi
         monkeypatch.setattr(copying, "open_source", lambda *_: medium)
         also = several.Also(targets[1:], strict=options.pop("strict", False))
         wish = RescueRequest(**options.pop("rescue", {}))
-        target = TargetRequest(targets[0], force=options.pop("force", False))
+        target = TargetRequest(
+            targets[0], None, options.pop("target", {}), force=options.pop("force", False)
+        )
         request = CopyRequest(
             "medium", target, salvage=True, hashes=("sha256",), rescue=wish, **options
         )
@@ -255,10 +258,12 @@ def _captured(
     at: int = 1 << 20,
     links: int = -1,
     full: str = "",
+    options: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """A capture that is killed at a read, or before or behind a link, or has a full disk."""
+    words = repr((targets, strict, at, links, full, options or {}, BAD))
     return subprocess.run(
-        [sys.executable, "-c", CAPTURE, repr((targets, strict, at, links, full, BAD))],
+        [sys.executable, "-c", CAPTURE, words],
         capture_output=True,
         text=True,
         check=False,
@@ -298,6 +303,63 @@ def test_killed_while_targets_take_their_names_it_goes_on(
         assert sum(read.length for read in medium.log if read.is_good) < 3 * MIB
     _check_all(targets, BAD)
     assert _left() == {*targets, "a.E01.map"}
+
+
+@pytest.mark.parametrize("links", [2, 5])
+def test_killed_while_an_image_of_several_files_takes_its_names_it_goes_on(
+    run: Callable[..., tuple[Outcome, BadMedium]], links: int
+) -> None:
+    """Fails if segments of two attempts are mixed, or one of them is in the way."""
+    targets, options = ("a.E01", "b.raw"), {"segment_size": str(2 * MIB)}
+    assert _captured(targets, links=links, options=options).returncode == -signal.SIGKILL
+    run(targets, Faults(bad=BAD), target=options)
+    _check_all(targets, BAD)
+    assert _left() == {*targets, "a.E02", "a.E03", "a.E01.map"}
+
+
+def test_what_one_target_has_begun_several_go_on_with_and_the_reverse(
+    run: Callable[..., tuple[Outcome, BadMedium]],
+) -> None:
+    """Fails if somebody who wants a second target later has to read the medium again."""
+    for first, second in (
+        (("b.raw",), ("b.raw", "a.E01")),
+        (("a.E01",), ("a.E01", "b.raw")),
+        (("b.raw", "a.E01"), ("b.raw",)),
+        (("a.E01", "c.qcow2"), ("a.E01",)),
+    ):
+        with pytest.raises(ReadError):
+            run(first, Faults(bad=BAD, gone_after=40), rescue={"reverse": True})
+        outcome, _ = run(second, Faults(bad=BAD))
+        assert outcome.report.resumed_at > 0
+        _check_all(second, BAD)
+        assert _left() == {*second, f"{second[0]}.map"}
+        for name in _left():
+            Path(name).unlink()
+
+
+@pytest.mark.parametrize("targets", [("a.E01", "b.raw"), ("a.E01", REPO)])
+def test_an_interrupted_rescue_goes_on(
+    run: Callable[..., tuple[Outcome, BadMedium]],
+    monkeypatch: pytest.MonkeyPatch,
+    targets: tuple[str, ...],
+) -> None:
+    """Fails if Ctrl-C does not stop a rescue for several targets, or throws it away."""
+    token = CancelToken()
+    real = BadMedium.readinto
+
+    def readinto(self: BadMedium, buffer: memoryview, offset: int) -> None:
+        if len(self.log) == 60:
+            token.cancel()
+        real(self, buffer, offset)
+
+    with monkeypatch.context() as patch, pytest.raises(Cancelled):
+        patch.setattr(BadMedium, "readinto", readinto)
+        run(targets, Faults(bad=BAD), rescue={"reverse": True}, cancel=token)
+    work = "b.raw.partial" if "b.raw" in targets else "a.E01.rescue"
+    assert _left() == {work, "a.E01.map", "a.E01.rescue.targets"}
+    outcome, _ = run(targets, Faults(bad=BAD))
+    assert outcome.report.resumed_at > 0
+    _check_all(targets, BAD)
 
 
 def test_a_file_that_came_meanwhile_is_not_replaced(

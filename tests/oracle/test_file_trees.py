@@ -422,3 +422,21 @@ def test_apfs_is_told_as_the_sleuth_kit_tells_it(corpus: Path) -> None:
         assert files.content(fork, "rsrc").size == 17
         assert entries["a_link"].target == "a_directory/another_file"
         assert files.notes == []
+
+
+@pytest.mark.root
+@pytest.mark.oracle("mke2fs")
+@pytest.mark.parametrize("kind", ["ext4", "ext3"])
+def test_folders_with_trees_of_names_hold_what_the_kernel_says(tmp_path: Path, kind: str) -> None:
+    """Fails if blocks that find names are read as names: of files that do not exist."""
+    path = empty(tmp_path / "volume", 64 * MIB)
+    run("mke2fs", "-q", "-t", kind, "-N", "30000", "-b", "1024", path)
+    with mounted(path) as folder:
+        for count in (40, 300, 3000):
+            (folder / f"{count}").mkdir()
+            for number in range(count):
+                (folder / f"{count}" / f"some longer name here {number}").touch()
+            for number in range(0, count, 2):
+                (folder / f"{count}" / f"some longer name here {number}").unlink()
+        expected = of_folder(folder)
+    assert bare(told(path)) == bare(expected)

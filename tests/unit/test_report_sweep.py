@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from imprint.core.cancel import CancelToken
 from imprint.core.errors import Cancelled
-from imprint.core.events import Event, Progress
+from imprint.core.events import Event, Progress, ignore
 from imprint.endpoints.report import sweeping
 from imprint.endpoints.report.gathering import HOLE
 from imprint.endpoints.report.results import DONE, FAILED, WANTED, Results
@@ -44,7 +44,7 @@ def swept(volume: WrappedStorage, files: list[Parts], workers: int = 2) -> Resul
     sweep = Sweep(volume, results, workers=workers)
     for number, parts in zip(numbers, files, strict=True):
         sweep.add_parts(number, parts)
-    sweep.run(lambda event: None, CancelToken())
+    sweep.run(ignore, CancelToken())
     return results
 
 
@@ -163,5 +163,5 @@ def test_it_can_be_stopped() -> None:
     cancel = CancelToken()
     cancel.cancel()
     with pytest.raises(Cancelled):
-        sweep.run(lambda event: None, cancel)
+        sweep.run(ignore, cancel)
     assert results.states[number] == WANTED

@@ -48,6 +48,11 @@ def work_path(target: Path) -> Path:
     return target.with_name(target.name + WORK_SUFFIX)
 
 
+def note_path(work: Path) -> Path:
+    """What says beside that file which targets are made of it, if there are several."""
+    return work.with_name(work.name + ".targets")
+
+
 def place_of(request: CopyRequest) -> Path:
     """What the files of a rescue are called like: the target, or what has a place in its stead."""
     location, path = parse(request.target.address), request.rescue.map_path
@@ -77,7 +82,7 @@ def prepare_left(request: CopyRequest, path: Path) -> bool:
 
 
 def discard_work(work: Path, *, may_discard: bool) -> None:
-    """Make way for a new rescue.
+    """Make way for a new rescue, beside its map.
 
     Raises:
         RefusedError: if there is one, which has no map any more, and it is to be kept.
@@ -89,6 +94,7 @@ def discard_work(work: Path, *, may_discard: bool) -> None:
             advice="--no-resume starts over",
         )
     discard(work)
+    discard(note_path(work))
 
 
 def _is_begun(request: CopyRequest, where: Where, target: Path) -> bool:

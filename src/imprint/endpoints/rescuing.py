@@ -25,7 +25,7 @@ from imprint.core.system import reason_of
 from imprint.endpoints.location import parse
 from imprint.endpoints.maps import MapKeeper, read_map, write_map
 from imprint.endpoints.open import open_source
-from imprint.endpoints.rescue_left import place_for, prepare_left
+from imprint.endpoints.rescue_left import note_path, place_for, prepare_left
 from imprint.endpoints.target import create_target, resume_target
 from imprint.filters.mapped import Mapped
 from imprint.filters.window import Window
@@ -132,6 +132,7 @@ class Rescue:
         """The target is whole: keep the map if something is missing, and nothing else."""
         if self._work_path is not None:
             self._work_path.unlink(missing_ok=True)
+            note_path(self._work_path).unlink(missing_ok=True)
         areas = self._areas
         if not (report.bad and self._place.is_map_kept):
             if areas is not None and self._wish.map_path is None:

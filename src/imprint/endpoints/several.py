@@ -141,9 +141,7 @@ def _clear(
     """Remove what a rescue needed, if nobody needs it any more."""
     is_kept = any(job.result.error is not None for job in jobs)
     disk.finish(report, is_kept=is_kept)
-    if not is_kept:
-        shared.finish()
-    elif disk.has_failed:
+    if is_kept and disk.has_failed:
         said = "what was rescued is kept: the same command writes what is missing"
         request.on_event(Finding(Severity.INFO, str(shared.place.map_path), said))
 

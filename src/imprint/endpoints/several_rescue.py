@@ -14,7 +14,7 @@ from imprint.core.errors import RefusedError, TargetError, UsageError
 from imprint.core.system import reason_of
 from imprint.endpoints.location import Where, parse
 from imprint.endpoints.maps import MAP_SUFFIX, map_path
-from imprint.endpoints.rescue_left import Place, discard_work, place_of, work_path
+from imprint.endpoints.rescue_left import Place, discard_work, note_path, place_of, work_path
 from imprint.endpoints.target import TargetRequest, check_not_source
 from imprint.storage.pending import PendingFile, check_replaceable, discard, partial_path
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from imprint.endpoints.copying import CopyRequest
 
-_NOTE_SUFFIX: Final = ".targets"
 _NOTE_BYTES_MAX: Final = 1 << 20
 
 _File = tuple[int, int]
@@ -68,7 +67,7 @@ class SharedRescue:
             RefusedError: if there is one whose map is gone.
             TargetError: if the system does not permit it.
         """
-        place, note = self.place, self._note_path
+        place = self.place
         assert place.work_path is not None
         if self.is_left:
             if self.home is not None and self.is_finished:
@@ -76,7 +75,6 @@ class SharedRescue:
             return
         discard_work(place.work_path, may_discard=request.resume is False)
         discard(place.map_path)
-        discard(note)
 
     def note(self, wanted: Sequence[TargetRequest]) -> None:
         """Say which files are being made."""
@@ -88,20 +86,13 @@ class SharedRescue:
             old = [file for file in self.ours.get(_key(path), ()) if file == _identity(path)]
             new = _identity(partial_path(path))
             made[_key(path)] = old if new is None else [*old, new]
-        storage = PendingFile.create(self._note_path, may_replace=True)
+        assert self.place.work_path is not None
+        storage = PendingFile.create(note_path(self.place.work_path), may_replace=True)
         try:
             storage.write(memoryview(json.dumps(made).encode()), 0)
             storage.commit()
         finally:
             storage.abort()
-
-    def finish(self) -> None:
-        """All targets are whole."""
-        discard(self._note_path)
-
-    @property
-    def _note_path(self) -> Path:
-        return _note_path(self.place)
 
 
 def shared_rescue(request: CopyRequest, wanted: Sequence[TargetRequest]) -> SharedRescue:
@@ -118,7 +109,7 @@ def shared_rescue(request: CopyRequest, wanted: Sequence[TargetRequest]) -> Shar
     is_kept = parse(named.address).where is not Where.REPOSITORY
     place = Place(path, work, is_kept or request.rescue.map_path is not None)
     home = next(filter(_is_home, wanted), None)
-    noted = _noted(place)
+    noted = _noted(note_path(work))
     is_finished = home is not None and _is_finished(request, home.location.path, noted)
     is_begun = is_finished or (home is not None and partial_path(home.location.path).is_file())
     is_left = request.resume is not False and path.exists() and (work.exists() or is_begun)
@@ -128,7 +119,7 @@ def shared_rescue(request: CopyRequest, wanted: Sequence[TargetRequest]) -> Shar
         check_replaceable(path, may_replace=request.target.force or request.resume is False)
     check_not_source(TargetRequest(str(work)), (request.source,))
     check_not_source(TargetRequest(str(path)), (request.source,))
-    if work.exists():
+    if is_left and work.exists():
         home = None
     return SharedRescue(place, home, is_left, noted, is_finished)
 
@@ -191,14 +182,8 @@ def _is_noted(noted: Mapping[str, tuple[_File, ...]], path: Path) -> bool:
     return _identity(path) in noted.get(_key(path), ())
 
 
-def _note_path(place: Place) -> Path:
-    assert place.work_path is not None
-    return place.work_path.with_name(place.work_path.name + _NOTE_SUFFIX)
-
-
-def _noted(place: Place) -> dict[str, tuple[_File, ...]]:
+def _noted(path: Path) -> dict[str, tuple[_File, ...]]:
     """What another attempt has noted; nothing, if that is no note."""
-    path = _note_path(place)
     try:
         with path.open("rb") as file:
             found = json.loads(file.read(_NOTE_BYTES_MAX))

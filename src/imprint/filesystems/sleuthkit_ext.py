@@ -1,4 +1,8 @@
-"""Large folders of ext, which The Sleuth Kit takes too long for, read through it."""
+"""Folders of ext of several blocks, read through The Sleuth Kit.
+
+Such a folder has blocks of a tree that finds names, in which the library takes numbers for names:
+it tells files that do not exist. And a large one takes it too long.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LARGE_FOLDER_BYTES: Final = MIB
-"""The library compares each name with all others: 100,000 take it five seconds."""
+"""The library compares each name with all others: 100,000 take it five seconds. So deleted names,
+which only it finds, are not looked for in larger ones."""
 
 _KINDS: Final = 0x2180
 """``TSK_FS_TYPE_EXT_DETECT``: any of the three."""
@@ -27,15 +32,19 @@ class Folders:
         self._system = system
         self._block = int(system.info.block_size)
 
-    def large_folder(self, inode: int) -> Iterator[tuple[str, int]] | None:
-        """Name and inode of all that is in a folder; ``None`` if it is not large.
+    def own_names(self, inode: int) -> tuple[Iterator[tuple[str, int]], bool] | None:
+        """Name and inode of all that is in a folder, and whether it is a large one.
+
+        ``None``: the library tells it as well.
 
         Raises:
             OSError: of the library.
         """
         folder = self._system.open_meta(inode=inode)
         size = int(folder.info.meta.size)
-        return self._in_folder(folder, size) if size >= LARGE_FOLDER_BYTES else None
+        if size <= self._block:  # it has no tree; it may be within its inode
+            return None
+        return self._in_folder(folder, size), size >= LARGE_FOLDER_BYTES
 
     def _in_folder(self, folder: Any, size: int) -> Iterator[tuple[str, int]]:  # noqa: ANN401
         block = self._block

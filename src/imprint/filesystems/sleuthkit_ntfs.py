@@ -99,8 +99,8 @@ class Records:
                 return _record_of(data, name)
         return None
 
-    def large_folder(self, inode: int) -> Iterator[tuple[str, int]] | None:
-        """Name and number of all that is in a folder; ``None`` if it is not large.
+    def own_names(self, inode: int) -> tuple[Iterator[tuple[str, int]], bool] | None:
+        """Name and number of all that is in a large folder, and ``True``; ``None``: it is small.
 
         Raises:
             OSError: of the library.
@@ -115,7 +115,7 @@ class Records:
                 nodes = info
         if root is None or nodes is None or int(nodes.size) < LARGE_FOLDER_BYTES:
             return None
-        return self._in_folder(folder, root, nodes)
+        return self._in_folder(folder, root, nodes), True
 
     def _in_folder(self, folder: Any, root: Any, nodes: Any) -> Iterator[tuple[str, int]]:  # noqa: ANN401
         """Names in the root of the tree, then in all its nodes, in the order of their places."""

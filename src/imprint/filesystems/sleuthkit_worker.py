@@ -99,6 +99,9 @@ def opened(pipe: Pipe, size: int, kinds: str) -> Answers:
     }
 
 
+_FLAGS_IN_ROW: Final = 13
+
+
 class _Folder:
     """What is left of a folder to be told."""
 
@@ -114,7 +117,7 @@ class _Worker:
         self._pipe = pipe
         self._system = system
         self._records = records_of(system)
-        self._large = self._records or folders_of(system)
+        self._own = self._records or folders_of(system)
         self._attributes = Attributes(int(system.info.block_size), size, self._records)
         self._folders: dict[tuple[int, bool], _Folder] = {}
         self._file: tuple[int, Any] | None = None
@@ -188,15 +191,20 @@ class _Worker:
         What the library cannot follow ends it, and is a note.
         """
         try:
-            large = None if self._large is None else self._large.large_folder(inode)
-            if large is None:
+            own = None if self._own is None else self._own.own_names(inode)
+            if own is None:
                 for file in self._system.open_dir(inode=inode):
                     yield self._named(file, deleted=deleted)
                 return
-            if deleted:
-                self._notes.append(["", "it is too large to look for deleted names in it", False])
-            for name, number in large:
+            names, is_large = own
+            for name, number in names:
                 yield None if name == "." else self._numbered(name, number)
+            if deleted and is_large:
+                self._notes.append(["", "it is too large to look for deleted names in it", False])
+            elif deleted:
+                for file in self._system.open_dir(inode=inode):
+                    row = self._named(file, deleted=True)
+                    yield row if row is not None and row[_FLAGS_IN_ROW] & DELETED else None
         except (OSError, RuntimeError, OverflowError) as failure:
             self._notes.append(["", *self._pipe.note(failure)])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.core.errors import FormatError, NotFoundError, ReadError, RepositoryError
-from imprint.filesystems.tree import Type
+from imprint.filesystems.tree import Times, Type
 from imprint.filesystems.walking import walk
 from imprint.filters.pieces import Pieces
 from imprint.transfer.ahead import ahead
@@ -21,6 +21,9 @@ DAMAGED: Final = (ReadError, FormatError, RepositoryError, NotFoundError)
 
 HOLE: Final = -1
 """In place of where a part of a file lies."""
+
+ORPHANS: Final = "/$OrphanFiles"
+"""The folder, made up by The Sleuth Kit, of what was deleted and has no name any more."""
 
 BATCH_FILES: Final = 1000
 _BATCHES_AHEAD: Final = 4
@@ -83,6 +86,8 @@ def _batches(tree: FileTree, volume: Source, *, deleted: bool, contents: bool) -
     for entry in walk(tree, deleted=deleted):
         if contents and not entry.is_plain and entry.size and is_hashed(entry):
             special[len(entries)] = _special(tree, volume, entry, None)
+        if entry.is_deleted and entry.path == ORPHANS:
+            entry = entry._replace(times=Times())  # noqa: PLW2901 - what is made up has none
         entries.append(entry)
         if entry.streams and contents and not (entry.is_deleted and entry.is_allocated):
             for stream in entry.streams:

@@ -299,7 +299,8 @@ box.addEventListener("pointermove", event => {
 box.addEventListener("pointerup", event => {
   const now = timeAt(event.clientX), a = Math.min(began, now), b = Math.max(began, now);
   began = null;
-  if ((b - a) * 60 > high - low) { low = a; high = Math.max(b, a + 1); }
+  const step = (high - low) / BINS, from = Math.floor((a - low) / step), to = Math.ceil((b - low) / step);
+  if (to - from > 1) { high = low + to * step; low += from * step; }
   plot();
 });
 function those() {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape
 
 from imprint.endpoints.dfxml import hash_type
-from imprint.endpoints.report.gathering import HOLE
+from imprint.endpoints.report.gathering import HOLE, ORPHANS
 from imprint.endpoints.report.moments import Moments
 from imprint.filesystems.tree import Type, shown
 
@@ -40,7 +40,6 @@ CODES: Final = {
 
 _VIRTUAL: Final = ("v", 10)
 _VIRTUAL_FOLDER: Final = ("V", 11)
-ORPHANS: Final = "/$OrphanFiles"
 _MADE_UP: Final = frozenset({"vfat", "exfat"})
 """Where what is of the file system itself has no names of its own."""
 
@@ -100,14 +99,13 @@ class Records:
             letter, meta = code_of(entry, self._kind)
         above = "" if parent is None else f"<parent_object><inode>{parent}</inode></parent_object>"
         used = "<alloc>1</alloc><used>1</used>" if not entry.is_deleted else _given_up(entry)
-        dates = "" if letter == "V" else self._times(times)
         link = "" if target is None else f"<link_target>{text_of(target)}</link_target>"
         return (
             f"<fileobject>{above}<filename>{name}</filename>"
             f"<partition>{self._number}</partition><id>{number}</id><name_type>{letter}</name_type>"
             f"<filesize>{size}</filesize>{used}<inode>{inode}</inode>"
             f"<meta_type>{meta}</meta_type><mode>{mode}</mode><nlink>{links}</nlink>"
-            f"<uid>{owner}</uid><gid>{group}</gid>{dates}{link}"
+            f"<uid>{owner}</uid><gid>{group}</gid>{self._times(times)}{link}"
             f"{self._runs(entry, special)}"
         )
 

@@ -1,6 +1,7 @@
 """What SquashFS compresses its blocks with. Nothing is unpacked further than a block may be long.
 
-Source: Linux ``fs/squashfs/{zlib,lzo,lz4,xz,zstd}_wrapper.c``, squashfs-tools ``lzma_xz_wrapper.c``.
+Source: Linux ``fs/squashfs/{zlib,lzo,lz4,xz,zstd}_wrapper.c``; squashfs-tools
+``lzma_xz_wrapper.c``.
 """
 
 from __future__ import annotations

@@ -84,9 +84,7 @@ def inode_at(metadata: Metadata, table: int, reference: int) -> Inode:
         ReadError: if it cannot be read.
     """
     cursor = Cursor(metadata, table + (reference >> 16), reference & 0xFFFF)
-    kind, mode, owner, group, modified, number = layout.INODE.unpack(
-        cursor.read(layout.INODE.size)
-    )
+    kind, mode, owner, group, modified, number = layout.INODE.unpack(cursor.read(layout.INODE.size))
     is_extended = kind > layout.EXTENDED
     basic = kind - layout.EXTENDED if is_extended else kind
     type_ = _TYPES.get(basic)
@@ -161,8 +159,7 @@ def folder_items(metadata: Metadata, table: int, folder: Inode) -> Iterator[Fold
             offset, _, _, length = entry.unpack(cursor.read(entry.size))
             if length >= layout.NAME_BYTES_MAX:
                 raise CorruptImageError(
-                    f"expected a name of at most {layout.NAME_BYTES_MAX} bytes, "
-                    f"found {length + 1}",
+                    f"expected a name of at most {layout.NAME_BYTES_MAX} bytes, found {length + 1}",
                     name=metadata.name,
                 )
             name = cursor.read(length + 1)
