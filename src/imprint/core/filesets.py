@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import count
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from imprint.core.contracts import FileMaking, Reference
@@ -76,7 +75,7 @@ class FileSet:
         self._name_of = name_of
         self._old: list[str] = []
         if isinstance(opener, SetMaking):
-            names = (name_of(number) for number in count(2) if number <= count_max)
+            names = map(name_of, range(2, count_max + 1))
             self._old = opener.begin_set(names, first, at_least=at_least)
 
     def add(self) -> Storage:
