@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     """List."""
     with files.browser_of(args.address, args, console) as browser:
-        if parse(args.address).inside is None and not _is_one(browser):
+        if parse(args.address).inside is None and _has_several(browser):
             files.show_volumes(console, args.address, browser)
             return 0
         place = files.place_in(browser, args.address, follow=not args.long, deleted=args.deleted)
@@ -62,9 +62,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
         return files.tell_notes(console, args.address, place.tree.notes)
 
 
-def _is_one(browser: Browser) -> bool:
-    """Whether the disk is one file system."""
-    return any(not volume.name and volume.kind is not None for volume in browser.volumes())
+def _has_several(browser: Browser) -> bool:
+    """Whether the disk has volumes that have to be named, and is no file system itself."""
+    volumes = browser.volumes()
+    is_one = any(not volume.name and volume.kind is not None for volume in volumes)
+    return not is_one and any(volume.name for volume in volumes)
 
 
 def _show(entry: Entry, args: argparse.Namespace, console: Console) -> None:
