@@ -233,6 +233,12 @@ def test_deleted_files_are_listed_found_and_recovered(program: Program, tmp_path
     program.ok("cp", f"{image}:/kept.jpg", "again", "--unallocated", "free.bin", "--slack")
     assert content in (tmp_path / "free.bin").read_bytes()
     assert (tmp_path / "kept.jpg").read_bytes() not in (tmp_path / "free.bin").read_bytes()
+    # What cannot be is refused before anything is extracted.
+    program.fails("cp", f"{image}:/kept.jpg", "none", "--unallocated", "free.bin", exit_code=7)
+    (tmp_path / "other.img").write_bytes(image.read_bytes())
+    sources = (f"{image}:/kept.jpg", "other.img:/kept.jpg")
+    program.fails("cp", *sources, "none", "--unallocated", "new.bin", exit_code=2)
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.oracle("mkfs.vfat", "mcopy")
@@ -481,7 +487,8 @@ def test_every_key_of_a_result_is_explained(
     documented("stat", program.ok("stat", f"{image}:/one", "--json").json)
     documented("cp", program.ok("cp", f"{image}:/one", "out", "--json").json)
     plain = tmp_path / "plain.img"
-    plain.write_bytes(bytes(MIB))
+    entry = bytes(4) + b"\x83" + bytes(3) + struct.pack("<II", 64, 1000)
+    plain.write_bytes(bytes(446) + entry + bytes(48) + b"\x55\xaa" + bytes(MIB))
     documented("ls", program.ok("ls", plain, "--json").json_lines[0])
 
 

@@ -222,6 +222,4 @@ def show_volumes(console: Console, address: str, browser: Browser) -> None:
             "problem": volume.problem,
         }
         console.json_lines([f"{json.dumps(line)}\n"])
-    if len(rows) == 1:
-        console.note(f"{address}: holds no volumes")
     console.table(rows, right=(2,))

@@ -20,6 +20,7 @@ from imprint.filters.over import OverSource
 from imprint.transfer.rescue.reading import is_gone
 from imprint.transfer.rescue.sink import Random, TargetSink
 from imprint.transfer.rescue.states import Areas, State
+from imprint.transfer.span import HAS_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -224,7 +225,8 @@ class Rescuable(OverSource):
                 # What was kept in memory may have been read again, and only then have failed.
                 there = self.home.position if self.home is not None and work is self.home else 0
                 areas.set(max(offset, there), max(offset + length, there), State.UNTRIED)
-                read = areas.total(State.GOOD)
+                # Windows were read, in which there may be holes.
+                read = (areas.runs(State.GOOD) & self._data()).total
                 if not is_gone(error):
                     note_failed(areas, self._rescue.source)
                 self.before = self._store(work, areas.runs(State.GOOD).clip(there, self.size))
@@ -232,6 +234,11 @@ class Rescuable(OverSource):
             except BaseException as failure:
                 self._error = failure
                 raise
+
+    def _data(self) -> Runs:
+        """What of the medium has to be read at all."""
+        extents = self._medium.extents(0, self.size)
+        return Runs.of((each.offset, each.length) for each in extents if each.kind in HAS_BYTES)
 
     def _store(self, work: Random, before: Runs) -> Runs:
         """Put into a file what is in memory of ``before``; the rest of that."""
