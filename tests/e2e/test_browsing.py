@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import struct
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
