@@ -76,7 +76,7 @@ def compare(image: Path, folder: Path, runs: int) -> None:
     """Both, in turns, and how they compare."""
     found: dict[str, list[Run]] = {"imprint": [], "fiwalk": []}
     for _ in range(runs):
-        for name in found:
+        for name, samples in found.items():
             target = folder / f"{name}.xml"
             target.unlink(missing_ok=True)
             options = ["--progress", "none", "--hash", HASHES, "-o", str(target)]
@@ -84,7 +84,7 @@ def compare(image: Path, folder: Path, runs: int) -> None:
                 "imprint": [IMPRINT, "report", *options, str(image)],
                 "fiwalk": ["fiwalk", "-X", str(target), str(image)],
             }[name]
-            found[name].append(run_measured(command, os.sync, watch=name == "imprint"))
+            samples.append(run_measured(command, os.sync, watch=name == "imprint"))
             target.unlink()
     medians = {}
     for name, samples in found.items():

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imprint.codecs.crc32c import crc32c
-from imprint.core.errors import ImagingError
+from imprint.core.errors import ImagingError, UnsupportedFeatureError
 from imprint.core.units import KIB, MIB
+from imprint.filesystems.btrfs import contents
+from imprint.filesystems.btrfs import tree as btrfs_tree
 from imprint.filesystems.tree import Type
 from imprint.filesystems.trees import tree
 from imprint.filesystems.walking import walk
@@ -129,6 +131,27 @@ def test_subvolumes_are_folders_and_snapshots_have_what_they_had(
         assert "/before/kept" in found
         assert "/work/kept" not in found
         assert files.notes == []
+
+
+def test_files_in_too_many_runs_are_listed_and_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if one file takes memory without bounds, or its size and times are lost with it."""
+    path = empty(tmp_path / "volume", 120 * MIB)
+    with mounted(path) as folder:
+        run("btrfs", "property", "set", folder, "compression", "zstd")
+        (folder / "large").write_bytes(text(1, 2_000_000))
+        (folder / "small").write_bytes(text(2, 100_000))
+        os.sync()
+    monkeypatch.setattr(btrfs_tree, "PIECES_MAX", 4)
+    monkeypatch.setattr(contents, "PIECES_MAX", 4)
+    with closing(FileStorage.open(path)) as volume, closing(tree("btrfs", volume)) as files:
+        large, small = sorted(files.children(files.root()), key=lambda entry: entry.path)
+        assert (large.size, large.extents, large.is_plain) == (2_000_000, (), False)
+        assert files.notes == ["/large: lies in more than 4 runs"]
+        with pytest.raises(UnsupportedFeatureError, match="more than 4 runs"):
+            files.content(large)
+        assert files.content(small).size == 100_000
 
 
 def test_damaged_trees_end_in_notes_or_one_error(tmp_path: Path) -> None:

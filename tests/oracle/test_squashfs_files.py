@@ -58,8 +58,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (top / "long").symlink_to("x/" * 450)
     os.mkfifo(top / "fifo")
     (top / "many").mkdir(mode=0o2750)
-    for number in range(700):
-        (top / "many" / f"name {number} of some length").write_bytes(words[: number * 7])
+    for number in range(300):
+        (top / "many" / f"name {number} of some length").write_bytes(words[: number * 17])
     (top / "a" / "b" / "c").mkdir(parents=True)
     (top / "a" / "b" / "c" / "noise").write_bytes(dice.randbytes(5))
     with open(os.fsencode(top) + b"/no \xff\xfe text", "wb") as file:  # noqa: PTH123 - bytes
@@ -108,9 +108,10 @@ def test_every_compressor_is_told_as_unsquashfs_tells_it(
         pytest.importorskip("lzallright")
     path = make(folder, tmp_path / "volume", "-comp", compressor, "-b", block)
     found = told(path)
-    assert len(found) > 700
-    assert found == by_unsquashfs(path, tmp_path / "out")
+    assert len(found) > 300
     assert found == of_folder(folder)
+    if block == "4K":
+        assert found == by_unsquashfs(path, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_every_way_to_lie_is_told_as_unsquashfs_tells_it(
     """Fails if stored blocks, ends in fragments, or holes are taken for something else."""
     path = make(folder, tmp_path / "volume", *options)
     found = told(path)
-    assert len(found) > 700
+    assert len(found) > 300
     assert found == by_unsquashfs(path, tmp_path / "out")
 
 
@@ -151,7 +152,7 @@ def test_it_is_told_as_the_kernel_tells_it(tmp_path: Path, folder: Path) -> None
     path = make(copy, tmp_path / "volume")
     with mounted(path, "ro") as point, opened(path) as files:
         assert of_tree(files) == of_folder(point)
-        for name in ("text", "many", "many/name 650 of some length", "a/b/c"):
+        for name in ("text", "many", "many/name 250 of some length", "a/b/c"):
             assert find_path(files, name).inode == (point / name).stat().st_ino
         assert files.notes == []
 
@@ -172,13 +173,11 @@ def test_ends_and_types_beside_files_are_told(tmp_path: Path, folder: Path) -> N
 
 def test_stored_blocks_are_the_volumes_and_holes_are_holes(tmp_path: Path, folder: Path) -> None:
     """Fails if what lies in the volume is decoded, or zeros that are not stored are read."""
-    with opened(make(folder, tmp_path / "volume", "-noF", "-no-duplicates")) as files:
+    with opened(make(folder, tmp_path / "volume", "-no-fragments")) as files:
         entries = {entry.name: entry for entry in files.children(files.root())}
         content = files.content(entries["sparse"])
         kinds = [extent.kind for extent in content.extents(0, content.size)]
-        assert kinds[0] is Kind.HOLE
-        assert kinds[-1] is Kind.DATA
-        assert Kind.ENCODED in kinds
+        assert kinds == [Kind.HOLE, Kind.ENCODED, Kind.HOLE]
         noise = entries["noise"]
         assert noise.is_plain
         extents = list(files.content(noise).extents(0, noise.size))
@@ -186,6 +185,13 @@ def test_stored_blocks_are_the_volumes_and_holes_are_holes(tmp_path: Path, folde
         assert sum(extent.length for extent in extents) == noise.size
         assert sum(length for _, length in noise.extents) == noise.size
         assert not entries["text"].is_plain
+    with opened(make(folder, tmp_path / "other", "-noF", "-always-use-fragments")) as files:
+        small = find_path(files, "many/name 3 of some length")
+        assert small.is_plain
+        ((offset, length),) = small.extents
+        assert length == small.size
+        (extent,) = files.content(small).extents(0, small.size)
+        assert (extent.kind, extent.storage_offset) == (Kind.DATA, offset)
 
 
 def test_others_than_version_4_are_refused(tmp_path: Path, folder: Path) -> None:
@@ -198,7 +204,7 @@ def test_others_than_version_4_are_refused(tmp_path: Path, folder: Path) -> None
         with pytest.raises(UnsupportedFeatureError):
             tree("squashfs", MemoryStorage(bytes(content)))
     with pytest.raises(FormatError, match="at most the volume's"):
-        tree("squashfs", MemoryStorage(whole[:200]))
+        tree("squashfs", MemoryStorage(whole[:120]))
 
 
 def test_a_missing_library_is_advice(
@@ -211,6 +217,7 @@ def test_a_missing_library_is_advice(
         pass
     assert failure.value.advice is not None
     assert "imprint[browse]" in failure.value.advice
+    assert failure.value.name == str(path)
 
 
 @pytest.mark.parametrize("compressor", COMPRESSORS)

@@ -134,6 +134,26 @@ def test_links_are_links_or_texts() -> None:
     assert read(view, "/p1/l") == b"/etc/passwd"
 
 
+def test_a_folder_that_is_listed_in_parts_leaves_the_tree_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Fails if the thread of the kernel's first question locks out that of its second one."""
+    monkeypatch.setattr(trees, "FOLDER_MAX", 10)  # larger ones are not kept, but listed as asked
+    view = shown(Made({2: [file(f"/{number}", 5 + number) for number in range(5000)]}))
+    entries = view.entries("/p1")
+    assert next(entries)[0] == "0"
+    rest: list[str] = []
+
+    def other() -> None:
+        view.find("/p1/4000")
+        rest.extend(name for name, _ in entries)
+
+    thread = threading.Thread(target=other, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert len(rest) == 4999
+
+
 def test_deleted_names_are_in_a_folder_of_their_own() -> None:
     """Fails if deleted names hide others, or the folder with them appears where there are none."""
     tree = Made(

@@ -87,7 +87,7 @@ def test_every_file_has_the_hashes_of_its_bytes(files: list[Parts]) -> None:
 
 
 def test_what_is_in_order_is_read_once_and_in_order() -> None:
-    """Fails if the disk is read to and fro, or a byte of it twice."""
+    """Fails if the disk is read back and forth, or a byte of it twice."""
     noise = random.Random(2)
     files: list[Parts] = []
     position = 0
@@ -103,15 +103,16 @@ def test_what_is_in_order_is_read_once_and_in_order() -> None:
     assert all(offset >= end for (offset, _), end in zip(volume.reads, ends, strict=False))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 def test_too_many_unfinished_files_are_read_by_themselves(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     """Fails if the number of open hashers is not bounded, or what is not opened is lost."""
     monkeypatch.setattr(sweeping, "OPEN_MAX", 3)
     files: list[Parts] = [
         [(number * 10, 10), (SIZE - 1000 + number * 10, 10)] for number in range(20)
     ]
-    results = swept(Counting(NOISE), files)
+    results = swept(Counting(NOISE), files, workers)
     assert [results.row(number) for number in range(20)] == [
         digests_of(content_of(parts)) for parts in files
     ]
@@ -133,6 +134,19 @@ def test_a_bad_area_costs_the_files_in_it_and_no_others() -> None:
     assert set(results.errors) == {1, 4, 5}
     for number in (0, 2, 3):
         assert results.row(number) == digests_of(content_of(files[number]))
+
+
+def test_places_outside_of_the_volume_cost_only_their_file() -> None:
+    """Fails if a file that lies nowhere ends the report."""
+    files: list[Parts] = [
+        [(SIZE + 10, 10)],
+        [(SIZE - 10, 20)],
+        [(SIZE + 10, 10), (0, 10)],
+        [(5, 10), (SIZE - 5, 50)],
+        [(0, 20)],
+    ]
+    results = swept(Counting(NOISE), files)
+    assert list(results.states) == [FAILED, FAILED, FAILED, FAILED, DONE]
 
 
 def test_contents_that_are_made_are_hashed_too() -> None:

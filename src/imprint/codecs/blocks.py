@@ -48,3 +48,14 @@ def decompress_lz4(data: bytes | bytearray | memoryview, buffer: memoryview) -> 
         return cramjam.lz4.decompress_block_into(data, buffer, output_len=len(buffer))
     except (cramjam.DecompressionError, ValueError) as failure:
         raise CorruptImageError(f"expected an LZ4 block: {failure}") from failure
+
+
+def decompress_lz4_within(data: bytes, limit: int) -> bytes:
+    """All that one LZ4 block holds, which may be no more than ``limit`` bytes. Thread-safe.
+
+    Raises:
+        CorruptImageError: if it is damaged, or holds more.
+    """
+    buffer = bytearray(limit)
+    length = decompress_lz4(data, memoryview(buffer))
+    return bytes(memoryview(buffer)[:length])

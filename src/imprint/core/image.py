@@ -6,8 +6,6 @@ else in imprint turns a mapping into bytes, so a map can never disagree with a r
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
@@ -16,6 +14,7 @@ from imprint.core.contracts import Finishing
 from imprint.core.errors import CorruptImageError, ReadError
 from imprint.core.extent import Extent, Kind, coalesce
 from imprint.core.limits import DECODE_CACHE_BYTES, SPAN_BYTES
+from imprint.core.recent import Recent
 from imprint.core.units import align_down, align_up
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class Image:
         self._layer = layer
         self._name = name
         self._parent = parent
-        self._cache = _DecodeCache(DECODE_CACHE_BYTES)
+        self._cache: Recent[tuple[int, int]] = Recent(DECODE_CACHE_BYTES)
 
     @property
     def name(self) -> str:
@@ -160,12 +159,13 @@ class Image:
             position = stop
 
     def _decoded(self, unit: Extent) -> memoryview:
-        cached = self._cache.get(unit)
+        place = (unit.offset, unit.storage_offset)
+        cached = self._cache.get(place)
         if cached is None:
             buffer = bytearray(unit.length)
             self._layer.decode(unit, memoryview(buffer))
             cached = bytes(buffer)
-            self._cache.put(unit, cached)
+            self._cache.put(place, cached)
         return memoryview(cached)
 
     def _forget_decoded(self) -> None:
@@ -348,34 +348,3 @@ class WritableImage(Image):
 def _storage_of(place: Extent) -> Storage:
     assert place.storage is not None, "a layer gave a place without a storage"
     return place.storage
-
-
-class _DecodeCache:
-    """Decoded units by their place, the least recently used forgotten first."""
-
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
-        self._bytes = 0
-        self._units: OrderedDict[tuple[int, int], bytes] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, unit: Extent) -> bytes | None:
-        key = (unit.offset, unit.storage_offset)
-        with self._lock:
-            data = self._units.get(key)
-            if data is not None:
-                self._units.move_to_end(key)
-            return data
-
-    def put(self, unit: Extent, data: bytes) -> None:
-        key = (unit.offset, unit.storage_offset)
-        with self._lock:
-            self._bytes += len(data) - len(self._units.pop(key, b""))
-            self._units[key] = data
-            while self._bytes > self._bytes_max and len(self._units) > 1:
-                self._bytes -= len(self._units.popitem(last=False)[1])
-
-    def clear(self) -> None:
-        with self._lock:
-            self._units.clear()
-            self._bytes = 0

@@ -37,3 +37,9 @@ class Recent(Generic[Key]):
             self._items[key] = content
             while self._bytes > self._bytes_max and len(self._items) > 1:
                 self._bytes -= len(self._items.popitem(last=False)[1])
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._items.clear()
+            self._bytes = 0

@@ -102,11 +102,10 @@ def open_overlay(source: Source, address: str, place: str) -> WritableImage:
 def _make(path: Path, spec: CreateSpec) -> None:
     pending = PendingFile.create(path, may_replace=False)
     try:
-        target = formats.get("qcow2").create(pending, spec)
+        formats.get("qcow2").create(pending, spec).commit()
     except BaseException:
         pending.abort()
         raise
-    target.commit()
 
 
 def _open(path: Path, source: Source, gate: FolderGate) -> WritableImage:

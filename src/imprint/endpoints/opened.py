@@ -11,7 +11,7 @@ from imprint.core.image import Image
 from imprint.endpoints.browsing import Browser, file_content, look_up
 from imprint.filesystems.tree import Type, shown
 from imprint.filesystems.trees import READERS
-from imprint.filesystems.walking import walk
+from imprint.filesystems.walking import in_turns, walk
 
 if TYPE_CHECKING:
     import threading
@@ -113,16 +113,18 @@ class Files:
             if folder.type is not Type.DIRECTORY:
                 what = f"expected a folder, found a {folder.type.value}"
                 raise NotFoundError(what, name=shown(path))
-            return sorted(self._tree.children(folder, deleted=deleted))
+            # Damaged folders, and those with deleted names, have one name several times.
+            return sorted(self._tree.children(folder, deleted=deleted), key=_path)
 
     def walk(self, path: str = "/", *, deleted: bool = False) -> Iterator[Entry]:
-        """A folder, and all that is below it; no other thread may ask meanwhile.
+        """A folder, and all that is below it; other threads may ask meanwhile.
 
         Raises:
             NotFoundError: if there is no such folder.
         """
         with self._lock:
-            yield from walk(self._tree, look_up(self._tree, path), deleted=deleted)
+            top = look_up(self._tree, path)
+        yield from in_turns(walk(self._tree, top, deleted=deleted), self._lock)
 
     def content(self, path: str | Entry, *, stream: str | None = None) -> Source:
         """The bytes of a file; close them before the disk.
@@ -196,6 +198,10 @@ class Disk(Image):
     def close(self) -> None:
         """Close the trees, the image and its parents."""
         self._browser.close()
+
+
+def _path(entry: Entry) -> str:
+    return entry.path
 
 
 class _Through:

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from imprint.core.errors import (
     CorruptImageError,
+    FormatError,
     ImagingError,
+    NetworkError,
     ReadError,
     RepositoryError,
     UnsupportedFeatureError,
@@ -71,6 +73,14 @@ main({module!r}, {arguments!r})
 """
 
 
+class _AnsweredError(Exception):
+    """The answer to a question, which is an error."""
+
+    def __init__(self, error: ImagingError) -> None:
+        super().__init__()
+        self.error = error
+
+
 class Isolated:
     """A library over a volume. May be asked by any thread; one question has its turn at a time."""
 
@@ -109,6 +119,7 @@ class Isolated:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        _widen(self.process.stdin)
         _widen(self.process.stdout)
         self.close = weakref.finalize(self, _end, self.process)
         """Ends the process; it is called by itself when nobody needs this any more."""
@@ -132,6 +143,13 @@ class Isolated:
                 self._lost = f"the library did not come to an end in {SILENCE_MAX_S} s"
             except (OSError, EOFError, ValueError, RecursionError, struct.error):
                 self._lost = "the library has crashed"
+            except _AnsweredError as answer:
+                raise answer.error from None
+            except BaseException:
+                # In the middle of a talk: what it is told next would be taken for an answer.
+                self._lost = "its files were closed, since a question was not answered to the end"
+                self.close()
+                raise
             self.close()
             raise self._error(CorruptImageError, self._lost)
 
@@ -157,14 +175,14 @@ class Isolated:
                 what, why = json.loads(data)
                 if what == "read" and self._failure:
                     why = self._failure
-                raise self._error(FAILURES.get(what, CorruptImageError), str(why))
+                raise _AnsweredError(self._error(FAILURES.get(what, CorruptImageError), str(why)))
 
     def _answer(self, offset: int, length: int) -> None:
         volume = self._volume
         buffer = bytearray(max(0, min(length, volume.size - offset, _READ_MAX)))
         try:
             volume.readinto(memoryview(buffer), offset)
-        except (ReadError, RepositoryError) as failure:
+        except (FormatError, NetworkError, ReadError, RepositoryError) as failure:
             self._failure = str(failure.args[0])
             self._send(None)
             return

@@ -23,7 +23,7 @@ from imprint.filesystems.contents import OnDemand, Run, extents_of, held, mapped
 from imprint.filesystems.isolated import Isolated, told_pairs
 from imprint.filesystems.sleuthkit_worker import DELETED, IN_USE, LOST, PLAIN
 from imprint.filesystems.table import allocator
-from imprint.filesystems.tree import Entry, Times, Type, shown
+from imprint.filesystems.tree import Entry, Times, Type, bytes_of, note_of, path_in, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +83,6 @@ _NAME_TYPES: Final = {
     7: Type.SOCKET,
 }
 _PERMISSIONS: Final = 0o7777
-_SHOWN_CHARS: Final = 200
 _NS: Final = 1_000_000_000
 
 
@@ -135,7 +134,6 @@ class SleuthKit:
         looked at.
         """
         path = folder.path
-        prefix = path if path == "/" else f"{path}/"
         told, is_all = 0, False
         while not is_all:
             try:
@@ -146,7 +144,7 @@ class SleuthKit:
             rows, count, is_all, notes = answer
             told += count
             for row in rows:
-                entry = self._entry(prefix + row[0].replace("/", "\\x2f"), row)
+                entry = self._entry(path_in(folder, row[0]), row)
                 yield self._judged(entry) if entry.is_deleted else entry
             self._take_notes(path, notes)
 
@@ -157,7 +155,7 @@ class SleuthKit:
         if stream is None and entry.is_plain:
             return mapped(self._volume, extents_of(entry), entry.size, name=name)
         if stream is None and entry.type is Type.LINK and entry.target is not None:
-            return held(name, entry.target.encode("utf-8", "surrogateescape"))
+            return held(name, bytes_of(entry.target))
         size, valid, flat, number = self.process.ask("content", entry.inode, stream)
         if flat is None:
             return OnDemand(name, size, partial(self._read, entry.inode, *number))
@@ -239,7 +237,7 @@ class SleuthKit:
             self._note(prefix + name if name else path, failure or why)
 
     def _note(self, path: str, why: str) -> None:
-        self.notes.append(f"{shown(path)[:_SHOWN_CHARS]}: {why}")
+        self.notes.append(note_of(path, why))
 
 
 def open_tree(volume: Source, kind: str) -> SleuthKit:

@@ -10,10 +10,15 @@ import enum
 import stat
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from imprint.core.errors import CorruptImageError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imprint.core.contracts import Source
+
+_SHOWN_CHARS: Final = 200
+"""Of a path in a note: names of hostile file systems are long."""
 
 
 class Type(enum.Enum):
@@ -150,6 +155,32 @@ class FileTree(Protocol):
 
     def close(self) -> None:
         """Give back processes and tables, but not the volume. Calling again changes nothing."""
+
+
+def text_of(raw: bytes) -> str:
+    """A name, or where a link leads, as :class:`Entry` has it, whatever bytes it is of."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def bytes_of(text: str) -> bytes:
+    """What :func:`text_of` was given."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def path_in(folder: Entry, name: str) -> str:
+    """The path of a name in a folder. No name leads elsewhere, even if it has a ``/``."""
+    prefix = folder.path if folder.path == "/" else f"{folder.path}/"
+    return prefix + name.replace("/", "\\x2f")
+
+
+def note_of(path: str, why: object) -> str:
+    """What :attr:`FileTree.notes` say of what could not be followed, and why: the words for it."""
+    return f"{shown(path)[:_SHOWN_CHARS]}: {why}"
+
+
+def no_stream(stream: str, name: str) -> CorruptImageError:
+    """The error of a further content that a file does not have."""
+    return CorruptImageError(f"expected no stream {shown(stream)}", name=name)
 
 
 def shown(path: str) -> str:

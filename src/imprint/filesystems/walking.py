@@ -6,13 +6,15 @@ entered once, and what is kept of those that wait is bounded.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from itertools import islice
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from imprint.core.errors import NotFoundError
-from imprint.filesystems.tree import Entry, Type, shown
+from imprint.filesystems.tree import Entry, Type, note_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from imprint.filesystems.tree import FileTree
 
@@ -28,8 +30,9 @@ ENTRIES_MAX: Final = 1 << 24
 FOLLOWED_MAX: Final = 40
 """Symbolic links on the way to a file: Linux's own limit."""
 
-_SHOWN_CHARS: Final = 200
+_TURN: Final = 1000
 
+_T = TypeVar("_T")
 _Pair = tuple[Entry | None, Entry | None]
 
 
@@ -65,7 +68,7 @@ class _Entered:
         return True
 
     def note(self, folder: Entry, why: str) -> None:
-        self._tree.notes.append(f"{shown(folder.path)[:_SHOWN_CHARS]}: {why}")
+        self._tree.notes.append(note_of(folder.path, why))
 
 
 class _Waiting:
@@ -126,6 +129,24 @@ def walk(tree: FileTree, start: Entry | None = None, *, deleted: bool = False) -
         below.sort(key=_path)
         if not waiting.add(below):
             entered.note(folder, "too many folders")
+            return
+
+
+def in_turns(found: Iterator[_T], lock: AbstractContextManager[object]) -> Iterator[_T]:
+    """What a tree tells, asked for under its lock, which is free whenever somebody has the result.
+
+    A lock that were held by a generator would be so for as long as nobody goes on, and would be
+    given back by another thread than took it.
+
+    Args:
+        found: asks the tree.
+        lock: of the tree.
+    """
+    while True:
+        with lock:
+            part = list(islice(found, _TURN))
+        yield from part
+        if len(part) < _TURN:
             return
 
 

@@ -13,10 +13,10 @@ from imprint.filesystems.f2fs.layout import BLOCK
 from imprint.filesystems.f2fs.state import f2fs_crc
 
 _SEGMENT: Final = 512
-_FIRST_PACK, _SECOND_PACK, _SIT, _NAT, _MAIN = 512, 1024, 1536, 2560, 4096
+_FIRST_PACK, _SECOND_PACK, _SIT, NAT, MAIN = 512, 1024, 1536, 2560, 4096
 _PACK_BLOCKS, _COMPACT_PACK_BLOCKS = 8, 3
 _MAIN_SEGMENTS: Final = 8
-_INODE, _DIRECT, _DATA = _MAIN, _MAIN + 1, _MAIN + 2
+_INODE, _DIRECT, _DATA = MAIN, MAIN + 1, MAIN + 2
 _CRC_AT: Final = BLOCK - 4
 
 PLACES: Final = (
@@ -25,8 +25,8 @@ PLACES: Final = (
     *range(_SECOND_PACK, _SECOND_PACK + _COMPACT_PACK_BLOCKS),
     _SIT,
     _SIT + _SEGMENT,
-    _NAT,
-    _NAT + _SEGMENT,
+    NAT,
+    NAT + _SEGMENT,
     _INODE,
     _DIRECT,
 )
@@ -52,9 +52,9 @@ def small_f2fs() -> bytes:
         blocks[_SECOND_PACK + number] = _checkpoint(2, flags, _COMPACT_PACK_BLOCKS)
     blocks[_SECOND_PACK + 1] = nat_journal.ljust(layout.JOURNAL_BYTES, b"\0") + sit_journal
     blocks[_SIT] = blocks[_SIT + _SEGMENT] = _segment(10)
-    blocks[_NAT] = bytes(3 * layout.NAT_ENTRY) + struct.pack("<BII", 0, 3, _INODE)
-    blocks[_INODE] = _node(3, 0, bytes(360) + struct.pack("<I", _DATA))
-    blocks[_DIRECT] = _node(4, 1, struct.pack("<4I", *range(_DATA + 1, _DATA + 5)))
+    blocks[NAT] = bytes(3 * layout.NAT_ENTRY) + struct.pack("<BII", 0, 3, _INODE)
+    blocks[_INODE] = node(3, 0, bytes(360) + struct.pack("<I", _DATA))
+    blocks[_DIRECT] = node(4, 1, struct.pack("<4I", *range(_DATA + 1, _DATA + 5)))
     return b"".join(block.ljust(BLOCK, b"\0") for block in blocks.values())
 
 
@@ -76,16 +76,17 @@ def _superblock() -> bytes:
         magic=layout.MAGIC,
         log_block_size=12,
         log_segment_blocks=9,
-        block_count=_MAIN + _MAIN_SEGMENTS * _SEGMENT,
+        block_count=MAIN + _MAIN_SEGMENTS * _SEGMENT,
         segment_count=7 + _MAIN_SEGMENTS,
         sit_segments=2,
         nat_segments=2,
         main_segments=_MAIN_SEGMENTS,
         checkpoint_block=_FIRST_PACK,
         sit_block=_SIT,
-        nat_block=_NAT,
-        summary_block=_NAT + 2 * _SEGMENT,
-        main_block=_MAIN,
+        nat_block=NAT,
+        summary_block=NAT + 2 * _SEGMENT,
+        main_block=MAIN,
+        root_inode=3,
     ).pack()
 
 
@@ -112,6 +113,7 @@ def _segment(valid: int) -> bytes:
     return struct.pack("<H", valid) + bits.to_bytes(64) + bytes(8)
 
 
-def _node(nid: int, offset: int, content: bytes) -> bytes:
-    footer = layout.NodeFooter(nid=nid, ino=3, flag=offset << 3, version=2).pack()
+def node(nid: int, offset: int, content: bytes, *, ino: int = 3) -> bytes:
+    """A node: its content, and what says whose it is, and which one of them."""
+    footer = layout.NodeFooter(nid=nid, ino=ino, flag=offset << 3, version=2).pack()
     return content.ljust(BLOCK - layout.NodeFooter.SIZE, b"\0") + footer

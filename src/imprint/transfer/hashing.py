@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from imprint.core.errors import UsageError
 from imprint.transfer.lanes import Hasher, Lanes, take_in
@@ -217,10 +217,13 @@ class _Pieces:
 
 
 class Digest(Hasher, Protocol):
-    """A hasher whose result can be had as bytes, too."""
+    """A hasher whose result can be had as bytes, too, and that can be taken further twice."""
 
     def digest(self) -> bytes:
         """The digest of all bytes so far."""
+
+    def copy(self) -> Self:
+        """Another one that has taken in the same bytes."""
 
 
 def maker(name: str) -> Callable[..., Digest]:

@@ -19,6 +19,7 @@ from imprint.endpoints.extraction import Extraction, Wishes
 from imprint.endpoints.location import parse
 from imprint.filesystems.tree import Type
 from imprint.filesystems.walking import walk
+from imprint.storage.pending import check_replaceable
 
 if TYPE_CHECKING:
     import argparse
@@ -99,6 +100,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
             base = _base(address)
             if base not in browsers:
                 browsers[base] = stack.enter_context(files.browser_of(address, args, console))
+        if args.unallocated is not None:
+            # Said now, and not when hours later all files are there.
+            if len(browsers) > 1:
+                raise UsageError("--unallocated makes sense with one file system only")
+            check_replaceable(args.unallocated, may_replace=args.force)
         watch = _Watch(console, _total(args, browsers))
         folders = stack.enter_context(closing(TargetFolders(args.target)))
         extractor = Extractor(folders, wishes, report, watch)
@@ -169,8 +175,6 @@ def _unallocated(
     """Write what is free; how many bytes that is."""
     from imprint.endpoints.leftovers import store_unallocated  # only where it is asked for
 
-    if len(browsers) > 1:
-        raise UsageError("--unallocated makes sense with one file system only")
     (browser,) = browsers.values()
     size, bad = store_unallocated(browser.volume(), args.unallocated, watch, force=args.force)
     for offset, length in bad:

@@ -29,6 +29,7 @@ EXAMPLES = """\
 
 _HASHES: Final = ("md5", "sha1")
 _CSV: Final = ".csv"
+_SWITCH_S: Final = 0.0002
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +100,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
         command_line=tuple(sys.argv),
     )
     started = time.monotonic()
+    # The library that lists files waits for a thread of ours that reads for it: by default each
+    # time until another one has had the interpreter for 5 ms.
+    sys.setswitchinterval(_SWITCH_S)
     with files.browser_of(args.image, args, console) as browser, console.stopping():
         outcome = make_report(
             browser, args.image, request, on_event=console.on_event, cancel=console.cancel

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -189,15 +190,21 @@ def _wait_for(
     except OSError as failure:
         raise TargetError(f"{PROGRAM} cannot be run: {failure.strerror}") from failure
     said = _Listener(process)
-    asked = False
-    while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_LOOK_S)
-            break
-        if cancel.is_cancelled and not asked:
-            asked = True
-            process.send_signal(signal.SIGTERM)  # which QEMU takes for the end of the session
-            threading.Timer(_QUIT_S, process.kill).start()
+    patience_ends: float | None = None
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_LOOK_S)
+                break
+            if patience_ends is not None and time.monotonic() > patience_ends:
+                process.kill()
+            elif patience_ends is None and cancel.is_cancelled:
+                process.send_signal(signal.SIGTERM)  # which QEMU takes for the end of the session
+                patience_ends = time.monotonic() + _QUIT_S
+    except BaseException:
+        process.kill()  # nobody would be left to serve its disk
+        process.wait()
+        raise
     text = said.text()
     if process.returncode not in (0, -signal.SIGTERM, -signal.SIGKILL):
         raise TargetError(f"{PROGRAM} has failed: {text or process.returncode}")

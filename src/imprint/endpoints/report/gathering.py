@@ -28,8 +28,6 @@ ORPHANS: Final = "/$OrphanFiles"
 BATCH_FILES: Final = 1000
 _BATCHES_AHEAD: Final = 4
 
-_WITH_BYTES: Final = frozenset({Type.FILE, Type.SYSTEM})
-
 
 class Special(NamedTuple):
     """A content that is more than the extents of its file.
@@ -77,7 +75,9 @@ def batches(
 
 def is_hashed(entry: Entry) -> bool:
     """Whether it is a file with a content of its own; a deleted one may be another's by now."""
-    return entry.type in _WITH_BYTES and not (entry.is_deleted and entry.is_allocated)
+    kind = entry.type
+    has_bytes = kind is Type.FILE or kind is Type.SYSTEM
+    return has_bytes and not (entry.is_deleted and entry.is_allocated)
 
 
 def _batches(tree: FileTree, volume: Source, *, deleted: bool, contents: bool) -> Iterator[Batch]:

@@ -54,8 +54,8 @@ class Journal:
         """
         self._path = path
         self._size = _INDEX.size + width
-        self._fresh: list[int] = []
-        self._batch: tuple[bytes, Results] | None = None
+        self._fresh: list[bytes] = []
+        self._batch = b""
         self._found: dict[bytes, list[tuple[int, int]]] = {}
         self._told = time.monotonic()
         line = json.dumps({"version": VERSION, **facts}, sort_keys=True).encode() + b"\n"
@@ -80,7 +80,7 @@ class Journal:
         Returns:
             How many were known.
         """
-        self._batch = name, results
+        self._batch = name
         self._fresh = []
         count, size = 0, self._size
         for offset, files in self._found.get(name, ()):
@@ -97,10 +97,10 @@ class Journal:
 
     def end(self) -> None:
         """Write what is done of the batch."""
-        if self._batch is None or not self._fresh:
+        if not self._fresh:
             return
-        name, results = self._batch
-        data = b"".join([_INDEX.pack(number) + results.row(number) for number in self._fresh])
+        name = self._batch
+        data = b"".join(self._fresh)
         head = _HEAD.pack(_MARK, name, len(self._fresh), zlib.crc32(data, zlib.crc32(name)))
         self._fresh = []
         try:
@@ -120,8 +120,8 @@ class Journal:
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 
-    def _note(self, number: int) -> None:
-        self._fresh.append(number)
+    def _note(self, number: int, row: bytes) -> None:
+        self._fresh.append(_INDEX.pack(number) + row)
         if len(self._fresh) & 255 == 0 or len(self._fresh) == 1:
             now = time.monotonic()
             if now - self._told >= INTERVAL_S or len(self._fresh) >= _FILES_MAX:

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 SWEEP_FILES: Final = 1 << 19
 """That are hashed in one pass over a volume; of those with more, each part of so many has one."""
 
+SWEEP_PLACES: Final = 1 << 20
+"""Of files in several pieces, in one pass; a hostile file system has no end of them."""
+
 PROBLEMS_MAX: Final = 16
 """That are told of one volume."""
 
@@ -220,7 +223,7 @@ class _Making:
                 for batch in found:
                     self._cancel.check()
                     self._batch(batch, files, results, outcome)
-                    if len(results.states) >= SWEEP_FILES:
+                    if len(results.states) >= SWEEP_FILES or files.places >= SWEEP_PLACES:
                         self._finish(files, results)
                         results = Results(self._names)
             except (FormatError, ReadError) as failure:
@@ -242,7 +245,7 @@ class _Making:
             ]
             block = self._spool.add(heads)
             if self._journal is not None:
-                files.digest.update(block)
+                files.digest.update(memoryview(block))
             for index, entry in enumerate(entries):
                 files.plan(entry, special.get(index), results)
         if self._timeline is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.units import format_size
@@ -12,6 +11,7 @@ from imprint.endpoints.report.records import Records
 from imprint.endpoints.report.results import DONE, FAILED, NONE, WANTED
 from imprint.endpoints.report.sweeping import Sweep
 from imprint.filesystems.tree import Type
+from imprint.transfer.hashing import maker
 
 if TYPE_CHECKING:
     from imprint.core.contracts import Source
@@ -36,10 +36,12 @@ class Files:
         self._folders: dict[str, tuple[int, int]] = {}
         self._planned: list[tuple[int, int, int]] = []
         self._special: list[tuple[int, Entry, Special | None]] = []
+        self.places = 0
+        """That are kept of files in several pieces."""
         self._twins: dict[tuple[int, int], int] = {}
         self._copies: list[tuple[int, int]] = []
         self._name = f"{number} {volume.name} {volume.source.size}".encode(errors="replace")
-        self.digest = hashlib.sha256(self._name)
+        self.digest = maker("blake3")(self._name)
         self._largest = _HOLES_TIMES * volume.source.size + _HOLES_BYTES
 
     def parents(self, entries: list[Entry], first: int) -> list[tuple[int, int] | None]:
@@ -77,6 +79,7 @@ class Files:
             self._planned.append((number, entry.extents[0][0], size))
         else:
             self._special.append((number, entry, special))
+            self.places += len(entry.extents) + len(special.parts or () if special else ())
 
     def sweep(self, results: Results, workers: int) -> Sweep:
         """What was planned, as work to be done."""
@@ -94,13 +97,13 @@ class Files:
                 sweep.add_parts(number, _parts_of(entry))
             else:
                 results.store(number, results.digest(memoryview(b"")))
-        self._planned, self._special = [], []
+        self._planned, self._special, self.places = [], [], 0
         return sweep
 
     def name_of_batch(self) -> bytes:
         """The same for the same files only; the next batch begins anew."""
         name = self.digest.digest()
-        self.digest = hashlib.sha256(self._name + name)
+        self.digest = maker("blake3")(self._name + name)
         return name
 
     def copy_twins(self, results: Results) -> None:

@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape
 from imprint.endpoints.dfxml import hash_type
 from imprint.endpoints.report.gathering import HOLE, ORPHANS
 from imprint.endpoints.report.moments import Moments
+from imprint.endpoints.report.results import DONE, FAILED
 from imprint.filesystems.tree import Type, shown
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ _VIRTUAL_FOLDER: Final = ("V", 11)
 _MADE_UP: Final = frozenset({"vfat", "exfat"})
 """Where what is of the file system itself has no names of its own."""
 
+_END: Final = "</fileobject>\n"
 _LOCAL_TIMES: Final = "vfat"
 _PLAIN: Final = re.compile(r"[^ !-%'-;=?-~]")
 """What needs a closer look before it is text of XML."""
@@ -204,33 +206,33 @@ class Tails:
 
     def __init__(self, results: Results) -> None:
         self._results = results
-        self._forms = [
+        forms = [
             f'<hashdigest type="{hash_type(name)}"'
             + ("" if hash_type(name) == name else f' imprint:algorithm="{name}"')
-            + ">"
+            + ">%s</hashdigest>"
             for name in results.names
         ]
+        self._form = f"%s{''.join(forms)}{_END}"
 
     def finished(self, heads: Sequence[str], first: int) -> str:
         """Whole elements of files, by the number of the first of them in the batch."""
-        results, end = self._results, "</fileobject>\n"
-        width, places = results.width, results.places
-        states, rows = results.states, results.rows
+        results, form = self._results, self._form
+        digits = 2 * results.width
+        end = first + len(heads)
+        states = results.states[first:end]
+        text = results.rows[first * results.width : end * results.width].hex()
+        places = [(place.start, place.stop) for place in results.places]
         lines: list[str] = []
-        for number, head in enumerate(heads, first):
-            state = states[number]
-            if state == 2:  # noqa: PLR2004 - results.DONE, which is looked at for every file
-                row = rows[number * width : (number + 1) * width].hex()
-                hashes = "".join(
-                    [
-                        f"{form}{row[place]}</hashdigest>"
-                        for form, place in zip(self._forms, places, strict=True)
-                    ]
+        at = 0
+        for number, (head, state) in enumerate(zip(heads, states, strict=True), first):
+            if state == DONE:
+                lines.append(
+                    form % (head, *[text[at + start : at + stop] for start, stop in places])
                 )
-                lines.append(f"{head}{hashes}{end}")
-            elif number in results.errors:
+            elif state == FAILED:
                 error = f"</filename><error>{text_of(results.errors[number])}</error>"
-                lines.append(head.replace("</filename>", error, 1) + end)
+                lines.append(head.replace("</filename>", error, 1) + _END)
             else:
-                lines.append(head + end)
+                lines.append(head + _END)
+            at += digits
         return "".join(lines)

@@ -13,6 +13,7 @@ from contextlib import closing
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from imprint.core.cancel import CancelToken
 from imprint.endpoints.report.gathering import DAMAGED, HOLE
 from imprint.endpoints.report.results import WANTED
 from imprint.filesystems.contents import Run, mapped
@@ -23,7 +24,6 @@ from imprint.transfer.windowed import windowed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from imprint.core.cancel import CancelToken
     from imprint.core.contracts import Source
     from imprint.core.events import OnEvent
     from imprint.endpoints.report.results import Results
@@ -33,6 +33,9 @@ WINDOW_BYTES: Final = 2 << 20
 
 GAP_BYTES: Final = 64 << 10
 """Between two files: reading it costs less than another read."""
+
+_HOLE_BYTES: Final = 64 << 20
+"""Of zeros that are hashed before somebody looks whether to stop."""
 
 OPEN_MAX: Final = 256
 """Files that are begun and not ended."""
@@ -71,10 +74,12 @@ class Sweep:
         self._owners = array("I")
         self._multi: dict[int, list[tuple[int, int]]] = {}
         self._alone: list[tuple[int, Source]] = []
+        self._aside: set[int] = set()
         self._open: dict[int, _Open] = {}
         self._apart = 0
         self._free: deque[bytearray] = deque()
         self._total = 0
+        self._cancel = CancelToken()
         self.bytes_read = 0
 
     def add_plain(self, number: int, start: int, size: int) -> None:
@@ -93,7 +98,8 @@ class Sweep:
         if len(parts) == 1 and places:
             self.add_plain(number, *parts[0])
         elif not places or not _is_forward(places):
-            self.add_content(number, self._by_itself(parts, size))
+            self._put_aside(number, parts, size)
+            self._total += size
         else:
             self._total += size
             self._multi[number] = parts
@@ -114,6 +120,7 @@ class Sweep:
         Raises:
             Cancelled: if ``cancel`` was set.
         """
+        self._cancel = cancel
         wanted = self._results.states.count(WANTED)
         pace = Pace(self._total, f"hash {wanted} files", on_event)
         done = 0
@@ -131,7 +138,7 @@ class Sweep:
             reads.close()
             for owner in list(self._open):
                 self._drop(owner)
-        self._read_alone(cancel)
+        self._read_alone()
         pace.tell(self._total, self.bytes_read, force=True)
 
     def _tasks(self) -> Iterator[_Task]:
@@ -142,7 +149,7 @@ class Sweep:
         pieces: list[tuple[int, int, int]] = []
         for index in sorted(range(len(starts)), key=starts.__getitem__):
             owner, start, length = owners[index], starts[index], lengths[index]
-            if states[owner] != WANTED:
+            if states[owner] != WANTED or owner in self._aside:
                 continue
             is_apart = not base <= start <= end + GAP_BYTES
             if is_apart or max(end, start + length) - base > WINDOW_BYTES:
@@ -216,20 +223,18 @@ class Sweep:
     def _opened(self, owner: int) -> _Open | None:
         """The hashers of a file that was begun, or is begun now, if it is not read by itself."""
         found = self._open.get(owner)
-        if found is not None or self._results.states[owner] != WANTED:
+        if found is not None or self._results.states[owner] != WANTED or owner in self._aside:
             return found
-        parts = self._multi.get(owner)
-        if parts is None:
-            return None
+        parts = self._multi[owner]
         size = sum(length for _, length in parts)
         if len(self._open) >= OPEN_MAX:
-            del self._multi[owner]
-            self._alone.append((owner, self._by_itself(parts, size)))
+            self._aside.add(owner)
+            self._put_aside(owner, parts, size)
             return None
         hashes = HashSet(self._results.names)
         hashes.is_apart = self._apart < _APART_MAX and size > WINDOW_BYTES
         self._apart += hashes.is_apart
-        found = self._open[owner] = _Open(owner, hashes, parts)
+        found = self._open[owner] = _Open(owner, hashes, parts, self._cancel)
         return found
 
     def _end(self, opened: _Open) -> None:
@@ -244,21 +249,26 @@ class Sweep:
             self._apart -= opened.hashes.is_apart
             opened.hashes.close()
 
-    def _by_itself(self, parts: list[tuple[int, int]], size: int) -> Source:
+    def _put_aside(self, owner: int, parts: list[tuple[int, int]], size: int) -> None:
+        """A file of parts is to be read by itself, in the end."""
         position, runs = 0, []
         for start, length in parts:
             if start != HOLE:
                 runs.append(Run(position, start, length))
             position += length
-        return mapped(self._volume, runs, size, name=self._volume.name)
+        try:
+            content = mapped(self._volume, runs, size, name=self._volume.name)
+        except DAMAGED as failure:
+            self._results.fail(owner, str(failure.args[0]))
+        else:
+            self._alone.append((owner, content))
 
-    def _read_alone(self, cancel: CancelToken) -> None:
+    def _read_alone(self) -> None:
         wanted = (item for item in self._alone if self._results.states[item[0]] == WANTED)
         with closing(
             windowed(self._hash_alone, wanted, workers=self._workers, window=2 * self._workers)
         ) as found:
             for owner, size, row, why in found:
-                cancel.check()
                 if row is None:
                     self._results.fail(owner, why)
                 else:
@@ -271,6 +281,7 @@ class Sweep:
         buffer = memoryview(bytearray(min(WINDOW_BYTES, max(content.size, 1))))
         try:
             for offset in range(0, content.size, WINDOW_BYTES):
+                self._cancel.check()
                 part = buffer[: min(WINDOW_BYTES, content.size - offset)]
                 content.readinto(part, offset)
                 for hasher in hashers:
@@ -282,9 +293,7 @@ class Sweep:
 
 def _is_forward(parts: list[tuple[int, int]]) -> bool:
     """Whether each part lies behind the one before it."""
-    return all(
-        start + length <= following for (start, length), (following, _) in pairwise(parts)
-    )
+    return all(start + length <= following for (start, length), (following, _) in pairwise(parts))
 
 
 class _Lease:
@@ -304,8 +313,15 @@ class _Lease:
 class _Open:
     """A file that is begun."""
 
-    def __init__(self, owner: int, hashes: HashSet, parts: list[tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        owner: int,
+        hashes: HashSet,
+        parts: list[tuple[int, int]],
+        cancel: CancelToken,
+    ) -> None:
         self.owner = owner
+        self._cancel = cancel
         self.hashes = hashes
         self._parts = parts
         self._next = 0
@@ -332,5 +348,8 @@ class _Open:
 
     def _skip_holes(self) -> None:
         while self._next < len(self._parts) and self._parts[self._next][0] == HOLE:
-            self.hashes.feed(None, self._parts[self._next][1])
+            length = self._parts[self._next][1]
+            for done in range(0, length, _HOLE_BYTES):
+                self._cancel.check()
+                self.hashes.feed(None, min(_HOLE_BYTES, length - done))
             self._next += 1

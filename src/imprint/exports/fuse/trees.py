@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from imprint.exports.fuse.facts import Facts, facts_of, inode_of
 from imprint.exports.fuse.names import Distinct, carried
 from imprint.filesystems.tree import Type
+from imprint.filesystems.walking import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,9 +128,8 @@ class ShownTree:
         return Listing(folder, names, is_whole=True)
 
     def all_of(self, folder: Item) -> Iterator[tuple[str, Item]]:
-        """All that is in a folder, however large it is; the tree is locked until the end."""
-        with self._lock:
-            yield from self._items(folder)
+        """All that is in a folder, however large it is; others may ask the tree meanwhile."""
+        return in_turns(self._items(folder), self._lock)
 
     def window(self, folder: Item, first: str) -> dict[str, Item]:
         """What is in a large folder from a name on: who asks for one asks for the next then."""

@@ -36,7 +36,15 @@ class Crew:
         self._tasks.put(task)
         if is_new:
             # Daemons: a disk that does not answer must not keep the program from ending.
-            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+            thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system gives no more threads
+                with self._lock:
+                    self._threads -= 1
+                    is_alone = not self._threads
+                if is_alone:
+                    self._do(self._tasks.get())
 
     def dismiss(self) -> None:
         """Wait until all is done, and let the threads end."""
@@ -47,9 +55,13 @@ class Crew:
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
-            try:
-                task()
-            finally:
-                with self._lock:
-                    self._open -= 1
-                self._room.release()
+            self._do(task)
+
+    def _do(self, task: Callable[[], None] | None) -> None:
+        assert task is not None
+        try:
+            task()
+        finally:
+            with self._lock:
+                self._open -= 1
+            self._room.release()

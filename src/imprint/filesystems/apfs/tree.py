@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from imprint.core.errors import CorruptImageError, FormatError, ReadError
 from imprint.filesystems.contents import OnDemand, Run, extents_of, held, mapped
 from imprint.filesystems.isolated import Isolated, told_pairs
-from imprint.filesystems.tree import TYPES_BY_MODE, Entry, Times, Type, shown
+from imprint.filesystems.tree import TYPES_BY_MODE, Entry, Times, Type, note_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +74,7 @@ class ApfsTree:
             try:
                 answer = self.process.ask("folder", folder.subvolume - 1, folder.inode, told)
             except (FormatError, ReadError) as failure:
-                self.notes.append(f"{shown(folder.path)}: {failure.args[0]}")
+                self.notes.append(note_of(folder.path, failure.args[0]))
                 return
             rows, count, is_all, notes = answer
             told += count
@@ -82,7 +82,7 @@ class ApfsTree:
                 yield _entry(f"{folder.path}/{_part(row[0])}", folder.subvolume, row)
             for name, why, is_unread in notes:
                 failure_ = self.process.failure if is_unread else ""
-                self.notes.append(f"{shown(folder.path)}/{shown(name)}: {failure_ or why}")
+                self.notes.append(note_of(f"{folder.path}/{name}", failure_ or why))
 
     def content(self, entry: Entry, stream: str | None = None) -> Source:
         """The bytes of a file; see :class:`~imprint.filesystems.tree.FileTree`."""

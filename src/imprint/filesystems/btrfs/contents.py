@@ -11,7 +11,7 @@ from bisect import bisect_right
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from imprint.codecs import deflate, zstd
+from imprint.codecs import deflate, lzo, zstd
 from imprint.core.errors import CorruptImageError, ImagingError, UnsupportedFeatureError
 from imprint.filesystems.btrfs import layout
 from imprint.filesystems.btrfs.layout import FileExtent
@@ -116,7 +116,8 @@ def content(volume: Source, runs: Iterable[Run], size: int, sector: int, name: s
     """A file as a source: over the volume, but for what has to be unpacked.
 
     Raises:
-        CorruptImageError: if the runs overlap, or are too many.
+        CorruptImageError: if the runs overlap.
+        UnsupportedFeatureError: if they are too many.
     """
     pieces: list[Piece] = []
     packed: list[Run] = []
@@ -125,8 +126,10 @@ def content(volume: Source, runs: Iterable[Run], size: int, sector: int, name: s
         length = min(run.length, size - run.position)
         if length <= 0:
             continue
-        if run.position < position or len(pieces) > PIECES_MAX:
+        if run.position < position:
             raise CorruptImageError("expected runs one behind the other", name=name)
+        if len(pieces) > PIECES_MAX:
+            raise UnsupportedFeatureError(f"lies in more than {PIECES_MAX} runs", name=name)
         if run.position > position:
             pieces.append(Piece(position, run.position - position, None))
         position = run.position + length
@@ -185,24 +188,18 @@ def unpack(data: bytes, compression: int, size: int, sector: int, name: str) -> 
         if compression == layout.ZSTD:
             return zstd.decompress(data, size)
         if compression == layout.LZO:
-            return _lzo(data, size, sector, name)
-    except UnsupportedFeatureError:
-        raise
+            return _lzo(data, size, sector)
+    except UnsupportedFeatureError as failure:
+        raise UnsupportedFeatureError(
+            str(failure.args[0]), name=name, advice=failure.advice
+        ) from None
     except (ImagingError, ValueError) as failure:
         raise CorruptImageError(f"a compressed extent is damaged: {failure}", name=name) from None
     return data
 
 
-def _lzo(data: bytes, size: int, sector: int, name: str) -> bytes:
+def _lzo(data: bytes, size: int, sector: int) -> bytes:
     """Segments of at most a sector each; no length of a segment lies across two sectors."""
-    try:
-        import lzallright
-    except ImportError:
-        raise UnsupportedFeatureError(
-            "is compressed by LZO: that needs the Python module lzallright",
-            name=name,
-            advice="pip install 'imprint[browse]' brings it",
-        ) from None
     if len(data) < _LZO_LENGTH.size:
         raise ValueError("it is too short")
     (total,) = _LZO_LENGTH.unpack_from(data)
@@ -217,13 +214,7 @@ def _lzo(data: bytes, size: int, sector: int, name: str) -> bytes:
         at += _LZO_LENGTH.size
         if not 0 < length <= end - at:
             raise ValueError("a segment is outside of it")
-        try:
-            part = lzallright.LZOCompressor.decompress(data[at : at + length], sector)
-        except lzallright.LZOError as failure:
-            raise ValueError(str(failure)) from failure
-        if len(part) > sector:
-            raise ValueError("a segment holds more than a sector")
-        found += part
+        found += lzo.decompress(data[at : at + length], sector)
         at += length
     if len(found) < size:
         raise ValueError(f"expected {size} bytes, found {len(found)}")

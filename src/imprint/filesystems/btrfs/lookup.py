@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from imprint.core.errors import CorruptImageError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imprint.filesystems.btrfs.trees import Item, Key, Node, Pointer, Trees
+
+_END: Final = (1 << 64, 0, 0)
+"""Behind all keys."""
 
 _NODES_KEPT: Final = 1024
 """16 MiB, if nodes have the usual size."""
@@ -19,7 +24,8 @@ class Lookup:
 
     def __init__(self, trees: Trees) -> None:
         self._trees = trees
-        self._kept: OrderedDict[tuple[int, int], Node] = OrderedDict()
+        self._kept: OrderedDict[Pointer, Node] = OrderedDict()
+        # By all that a pointer says: another one to the same node may say what it is not.
 
     def items(self, root: Pointer, first: Key, last: Key) -> Iterator[Item]:
         """Items with keys from ``first`` to ``last``, both included, in their order.
@@ -28,29 +34,40 @@ class Lookup:
             CorruptImageError: if the tree is not a sound one.
             ReadError: if it cannot be read.
         """
-        # Levels fall by one from node to node, which Trees verifies: this ends.
-        node = self._node(root)
+        return self._items(root, first, last, _END)
+
+    def _items(self, pointer: Pointer, first: Key, last: Key, end: Key) -> Iterator[Item]:
+        """The same of what is below a pointer, whose keys come before ``end``.
+
+        Nodes may be shared, and a tree of seven levels of them have more ways than anybody can
+        go. A node is what its first key says, which Trees verifies; with each key met once, and
+        levels that fall by one, no node is entered twice.
+        """
+        node = self._node(pointer)
         if node.level == 0:
             for item in node.items():
                 key = (item.owner, item.kind, item.offset)
-                if key > last:
+                if key > last or key >= end:
                     return
                 if key >= first:
                     yield item
             return
-        for pointer in node.pointers(first):
-            if pointer.key is not None and pointer.key > last:
+        below = node.pointers(first)
+        keys = [way.key or _END for way in below]
+        for way, key, following in zip(below, keys, [*keys[1:], end], strict=True):
+            if key > last:
                 return
-            yield from self.items(pointer, first, last)
+            if key >= following:
+                raise CorruptImageError(f"node {node.address}: expected keys in their order")
+            yield from self._items(way, first, last, min(following, end))
 
     def _node(self, pointer: Pointer) -> Node:
-        key = pointer.address, pointer.generation
-        node = self._kept.get(key)
-        if node is None or node.level != pointer.level:
+        node = self._kept.get(pointer)
+        if node is None:
             node = self._trees.node(pointer)
-            self._kept[key] = node
+            self._kept[pointer] = node
             if len(self._kept) > _NODES_KEPT:
                 self._kept.popitem(last=False)
         else:
-            self._kept.move_to_end(key)
+            self._kept.move_to_end(pointer)
         return node

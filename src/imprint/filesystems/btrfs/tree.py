@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError, FormatError, ReadError
@@ -11,7 +12,18 @@ from imprint.filesystems.btrfs.contents import Run, content, runs_of
 from imprint.filesystems.btrfs.layout import FolderName, Inode
 from imprint.filesystems.btrfs.lookup import Lookup
 from imprint.filesystems.btrfs.state import read_state
-from imprint.filesystems.tree import TYPES_BY_MODE, Entry, Times, Type, shown
+from imprint.filesystems.contents import PIECES_MAX
+from imprint.filesystems.tree import (
+    TYPES_BY_MODE,
+    Entry,
+    Times,
+    Type,
+    no_stream,
+    note_of,
+    path_in,
+    shown,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +73,6 @@ class BtrfsTree:
         del deleted
         if folder.inode < layout.FIRST_FREE:
             return  # it stands for a subvolume that is not in this snapshot
-        prefix = folder.path if folder.path == "/" else f"{folder.path}/"
         first = (folder.inode, layout.FOLDER_NAME, 0)
         last = (folder.inode, layout.FOLDER_NAME, _ANY)
         try:
@@ -69,20 +80,20 @@ class BtrfsTree:
             for item in self._lookup.items(root, first, last):
                 found = FolderName.unpack(item.data, where=self._volume.name)
                 raw = bytes(item.data[FolderName.SIZE :][: found.name_bytes])
-                path = prefix + raw.decode("utf-8", "surrogateescape").replace("/", "\\x2f")
+                path = path_in(folder, text_of(raw))
                 try:
                     yield self._named(path, folder, found)
                 except (FormatError, ReadError) as failure:
-                    self._note(path, failure)
+                    self.notes.append(note_of(path, failure.args[0]))
                     yield Entry(path, found.target, Type.OTHER, 0, subvolume=folder.subvolume)
         except (FormatError, ReadError) as failure:
-            self._note(folder.path, failure)
+            self.notes.append(note_of(folder.path, failure.args[0]))
 
     def content(self, entry: Entry, stream: str | None = None) -> Source:
         """The bytes of a file; see :class:`~imprint.filesystems.tree.FileTree`."""
+        name = f"{self._volume.name}: {shown(entry.path)}"
         if stream is not None:
-            raise CorruptImageError(f"expected no streams, found {stream}", name=shown(entry.path))
-        name = f"{self._volume.name}:{shown(entry.path)}"
+            raise no_stream(stream, name)
         items = self._items(entry.subvolume, entry.inode, layout.EXTENT_DATA)
         sector = self._state.superblock.sector_size
         runs = runs_of(items, self._state.chunks, sector, name)
@@ -130,10 +141,15 @@ class BtrfsTree:
         inode = Inode.unpack(item.data, where=self._volume.name)
         kind = TYPES_BY_MODE.get(stat.S_IFMT(inode.mode), Type.OTHER)
         runs: list[Run] = []
+        is_told = True
         if kind in (Type.FILE, Type.LINK):
             items = self._items(subvolume, number, layout.EXTENT_DATA)
             sector = self._state.superblock.sector_size
-            runs = list(runs_of(items, self._state.chunks, sector, shown(path)))
+            found = runs_of(items, self._state.chunks, sector, shown(path))
+            runs = list(islice(found, PIECES_MAX + 1))
+            is_told = len(runs) <= PIECES_MAX
+            if not is_told:
+                self.notes.append(note_of(path, f"lies in more than {PIECES_MAX} runs"))
         return Entry(
             path,
             number,
@@ -144,18 +160,19 @@ class BtrfsTree:
             owner=inode.owner,
             group=inode.group,
             links=inode.links,
-            extents=tuple((run.offset, run.stored) for run in runs if run.offset is not None),
+            extents=_places(runs) if is_told else (),
             target=self._target(runs) if kind is Type.LINK else None,
-            is_plain=kind is Type.FILE and _is_plain(runs, inode.size),
+            is_plain=kind is Type.FILE and is_told and _is_plain(runs, inode.size),
             subvolume=subvolume,
         )
 
     def _target(self, runs: list[Run]) -> str:
         text = b"".join(run.inline for run in runs if not run.compression)[:_TARGET_BYTES_MAX]
-        return text.decode("utf-8", "surrogateescape")
+        return text_of(text)
 
-    def _note(self, path: str, failure: FormatError | ReadError) -> None:
-        self.notes.append(f"{shown(path)[:200]}: {failure.args[0]}")
+
+def _places(runs: list[Run]) -> tuple[tuple[int, int], ...]:
+    return tuple((run.offset, run.stored) for run in runs if run.offset is not None)
 
 
 def _is_plain(runs: list[Run], size: int) -> bool:

@@ -12,17 +12,14 @@ from typing import TYPE_CHECKING, Final
 from imprint.core.runs import Runs
 from imprint.filesystems.allocation import Allocation, VolumeReader
 from imprint.filesystems.f2fs import layout, walk
-from imprint.filesystems.f2fs.layout import BLOCK, NodeFooter
+from imprint.filesystems.f2fs.layout import BLOCK
 from imprint.filesystems.f2fs.space import valid_blocks
-from imprint.filesystems.f2fs.state import State, read_state
+from imprint.filesystems.f2fs.state import State, goes_on, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imprint.core.contracts import Source
-
-_WARM_NODE: Final = 1
-_VERSION_MASK: Final = 0xFFFFFFFF
 
 
 class F2fs:
@@ -59,27 +56,8 @@ def _doubts(reader: VolumeReader, state: State, count: int) -> Iterator[str]:
         yield f"expected {head.valid_blocks} valid blocks, found {count}"
     if not head.flags & layout.CP_UMOUNT:
         yield "it was not unmounted"
-    elif _goes_on(reader, state):
+    elif goes_on(reader, state):
         yield "files were synced after its last checkpoint"
-
-
-def _goes_on(reader: VolumeReader, state: State) -> bool:
-    """Whether a node was written behind the checkpoint, to be recovered at the next mount.
-
-    A clean checkpoint does not exclude it: nothing is written to it when a volume is mounted.
-    Source: Linux ``fs/f2fs/recovery.c`` (``find_fsync_dnodes``, ``is_recoverable_dnode``).
-    """
-    head = state.checkpoint
-    segments = memoryview(head.node_segments)
-    segment = int.from_bytes(segments[4 * _WARM_NODE : 4 * _WARM_NODE + 4], "little")
-    offset = int.from_bytes(head.node_offsets[2 * _WARM_NODE : 2 * _WARM_NODE + 2], "little")
-    if offset >= state.segment_blocks or segment >= state.block.main_segments:
-        return False
-    where = state.block.main_block + segment * state.segment_blocks + offset
-    end = reader.read(
-        (where + 1) * BLOCK - NodeFooter.SIZE, NodeFooter.SIZE, "node behind the checkpoint"
-    )
-    return NodeFooter.unpack(end).version & _VERSION_MASK == head.version & _VERSION_MASK
 
 
 FILE_SYSTEM: Final = F2fs()

@@ -12,15 +12,20 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
 from imprint.filesystems.f2fs import layout
-from imprint.filesystems.f2fs.layout import BLOCK, Checkpoint, Superblock
+from imprint.filesystems.f2fs.layout import BLOCK, Checkpoint, NodeFooter, Superblock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from imprint.filesystems.allocation import VolumeReader
 
 _HOT_DATA, _COLD_DATA = 0, 2
 _DATA_LOGS, _ALL_LOGS = 3, 6
 _CHECKSUM_AT_END: Final = BLOCK - 4
 _PACK_BLOCKS_MAX: Final = 512
+_NAT_JOURNAL_ENTRY: Final = 4 + layout.NAT_ENTRY
+_WARM_NODE: Final = 1
+_VERSION_MASK: Final = 0xFFFFFFFF
 _AREA_ERROR: Final = "expected areas one behind the other inside the volume"
 
 
@@ -49,6 +54,36 @@ class State:
         """Blocks of a segment."""
         return 1 << self.block.log_segment_blocks
 
+    def nat_block(self, number: int) -> int:
+        """The copy that counts of a block of the node table, by its number there.
+
+        Source: Linux ``fs/f2fs/node.h`` (``current_nat_addr``).
+        """
+        segment = self.segment_blocks
+        where = self.block.nat_block + number // segment * 2 * segment + number % segment
+        return where + segment * is_set(self.nat_bitmap, number)
+
+    def addresses_of_inode(self, content: bytes) -> tuple[int, int]:
+        """From where to where an inode has addresses of blocks, or its content."""
+        inline = content[layout.INLINE_AT]
+        start, end = layout.ADDRESSES_AT, layout.NIDS_AT
+        if inline & layout.EXTRA_ATTRIBUTES:
+            start += int.from_bytes(content[start : start + 2], "little") // 4 * 4
+        if inline & layout.EXTRA_ATTRIBUTES and self.block.features & layout.FLEXIBLE_XATTR:
+            at = layout.ADDRESSES_AT + 2
+            end -= 4 * int.from_bytes(content[at : at + 2], "little")
+        elif inline & (layout.INLINE_XATTR | layout.INLINE_NAMES):
+            end -= layout.INLINE_XATTR_BYTES
+        return start, max(start, end)
+
+    def newer_nodes(self) -> Iterator[tuple[int, int]]:
+        """``(nid, block)`` of what the journal of the node table has."""
+        count = int.from_bytes(self.nat_journal[:2], "little")
+        for index in range(min(count, (layout.JOURNAL_BYTES - 2) // _NAT_JOURNAL_ENTRY)):
+            at = 2 + index * _NAT_JOURNAL_ENTRY
+            entry = self.nat_journal[at : at + _NAT_JOURNAL_ENTRY]
+            yield int.from_bytes(entry[:4], "little"), int.from_bytes(entry[9:13], "little")
+
 
 def read_state(reader: VolumeReader) -> State:
     """Read what counts at present.
@@ -74,6 +109,25 @@ def read_state(reader: VolumeReader) -> State:
     sit_bitmap, nat_bitmap = _bitmaps(reader, block, start, checkpoint, content)
     sit_journal, nat_journal = _journals(reader, start, checkpoint)
     return State(block, checkpoint, sit_bitmap, nat_bitmap, sit_journal, nat_journal)
+
+
+def goes_on(reader: VolumeReader, state: State) -> bool:
+    """Whether a node was written behind the checkpoint, to be recovered at the next mount.
+
+    A clean checkpoint does not exclude it: nothing is written to it when a volume is mounted.
+    Source: Linux ``fs/f2fs/recovery.c`` (``find_fsync_dnodes``, ``is_recoverable_dnode``).
+    """
+    head = state.checkpoint
+    segments = memoryview(head.node_segments)
+    segment = int.from_bytes(segments[4 * _WARM_NODE : 4 * _WARM_NODE + 4], "little")
+    offset = int.from_bytes(head.node_offsets[2 * _WARM_NODE : 2 * _WARM_NODE + 2], "little")
+    if offset >= state.segment_blocks or segment >= state.block.main_segments:
+        return False
+    where = state.block.main_block + segment * state.segment_blocks + offset
+    end = reader.read(
+        (where + 1) * BLOCK - NodeFooter.SIZE, NodeFooter.SIZE, "node behind the checkpoint"
+    )
+    return NodeFooter.unpack(end).version & _VERSION_MASK == head.version & _VERSION_MASK
 
 
 def f2fs_crc(data: bytes | bytearray, crc: int = layout.MAGIC) -> int:

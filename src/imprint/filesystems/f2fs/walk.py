@@ -1,6 +1,6 @@
 """Walking F2FS: from the node address table to every node, and from these to the data.
 
-Source: Linux ``fs/f2fs/node.h`` (``current_nat_addr``), ``include/linux/f2fs_fs.h``.
+Source: Linux ``include/linux/f2fs_fs.h``.
 """
 
 from __future__ import annotations
@@ -13,26 +13,17 @@ from imprint.core.errors import CorruptImageError
 from imprint.core.runs import Runs
 from imprint.filesystems.f2fs import layout
 from imprint.filesystems.f2fs.layout import BLOCK, NAT_ENTRIES, NAT_ENTRY, NodeFooter
-from imprint.filesystems.f2fs.state import State, is_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imprint.filesystems.allocation import VolumeReader
+    from imprint.filesystems.f2fs.state import State
 
 _UNUSED: Final = bytes(BLOCK)
 _FOOTER_AT: Final = BLOCK - NodeFooter.SIZE
-_JOURNAL_ENTRY: Final = 4 + NAT_ENTRY
-
-# Of an inode.
-_ADDRESSES_AT: Final = 360
-_ADDRESSES_END: Final = _ADDRESSES_AT + 4 * 923
-_INLINE_XATTR, _INLINE_CONTENT, _EXTRA_ATTRIBUTES = 0x01, 0x02 | 0x04, 0x20
-_INLINE_XATTR_BYTES: Final = 200
-_FLEXIBLE_XATTR: Final = 0x40  # of the features
 
 # Of a node that belongs to an inode, by its offset among them: which ones hold node numbers.
-_NIDS_PER_NODE: Final = 1018
 _XATTR_OFFSET: Final = (1 << 29) - 1
 
 
@@ -65,15 +56,12 @@ def reached(reader: VolumeReader, state: State) -> Iterator[tuple[int, int]]:
 
 def _nodes(reader: VolumeReader, state: State) -> Iterator[tuple[int, int]]:
     """``(nid, block)`` of every node there is; the journal is newer than the table."""
-    newer = dict(_journal(state))
+    newer = dict(state.newer_nodes())
     yield from ((nid, address) for nid, address in newer.items() if _is_node(nid, address))
-    segment = state.segment_blocks
-    blocks = state.block.nat_segments // 2 * segment
+    blocks = state.block.nat_segments // 2 * state.segment_blocks
     reader.expect(blocks * BLOCK, "node table")
     for number in range(blocks):
-        where = state.block.nat_block + number // segment * 2 * segment + number % segment
-        where += segment * is_set(state.nat_bitmap, number)
-        content = reader.read(where * BLOCK, BLOCK, "node table")
+        content = reader.read(state.nat_block(number) * BLOCK, BLOCK, "node table")
         if content == _UNUSED:
             continue
         for index in range(NAT_ENTRIES):
@@ -90,14 +78,6 @@ def _is_node(nid: int, address: int) -> bool:
     return is_there and nid > 2
 
 
-def _journal(state: State) -> Iterator[tuple[int, int]]:
-    count = int.from_bytes(state.nat_journal[:2], "little")
-    for index in range(min(count, (layout.JOURNAL_BYTES - 2) // _JOURNAL_ENTRY)):
-        at = 2 + index * _JOURNAL_ENTRY
-        entry = state.nat_journal[at : at + _JOURNAL_ENTRY]
-        yield int.from_bytes(entry[:4], "little"), int.from_bytes(entry[9:13], "little")
-
-
 def _addresses(state: State, content: bytes, footer: NodeFooter) -> array[int]:
     """Blocks of data that a node names; numbers of nodes come from the table."""
     numbers = array("I")
@@ -107,7 +87,7 @@ def _addresses(state: State, content: bytes, footer: NodeFooter) -> array[int]:
     elif offset == _XATTR_OFFSET or _holds_nids(offset):
         return numbers
     else:
-        start, end = 0, 4 * _NIDS_PER_NODE
+        start, end = 0, 4 * layout.NODE_ENTRIES
     numbers.frombytes(content[start:end])
     if sys.byteorder == "big":
         numbers.byteswap()
@@ -115,19 +95,9 @@ def _addresses(state: State, content: bytes, footer: NodeFooter) -> array[int]:
 
 
 def _inode_addresses(state: State, content: bytes) -> tuple[int, int]:
-    inline = content[3]
-    if inline & _INLINE_CONTENT:
+    if content[layout.INLINE_AT] & layout.INLINE_CONTENT:
         return 0, 0
-    start, end = _ADDRESSES_AT, _ADDRESSES_END
-    if inline & _EXTRA_ATTRIBUTES:
-        start += int.from_bytes(content[_ADDRESSES_AT : _ADDRESSES_AT + 2], "little") // 4 * 4
-    if inline & _INLINE_XATTR:
-        size = _INLINE_XATTR_BYTES
-        if inline & _EXTRA_ATTRIBUTES and state.block.features & _FLEXIBLE_XATTR:
-            at = _ADDRESSES_AT + 2
-            size = 4 * int.from_bytes(content[at : at + 2], "little")
-        end -= size
-    return start, max(start, end)
+    return state.addresses_of_inode(content)
 
 
 def _holds_nids(offset: int) -> bool:
@@ -136,8 +106,8 @@ def _holds_nids(offset: int) -> bool:
     1 and 2 are direct, 3 and 4 + 1018 indirect with their direct ones behind each, then comes
     the double indirect one, with indirect ones at every 1019th place behind it.
     """
-    second = 4 + _NIDS_PER_NODE
-    double = second + _NIDS_PER_NODE + 1
+    second = 4 + layout.NODE_ENTRIES
+    double = second + layout.NODE_ENTRIES + 1
     if offset in (3, second, double):
         return True
-    return offset > double and (offset - double - 1) % (_NIDS_PER_NODE + 1) == 0
+    return offset > double and (offset - double - 1) % (layout.NODE_ENTRIES + 1) == 0

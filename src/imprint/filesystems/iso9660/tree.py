@@ -25,7 +25,18 @@ from imprint.filesystems.iso9660.records import (
     time_of,
 )
 from imprint.filesystems.iso9660.rockridge import Facts, rock_ridge
-from imprint.filesystems.tree import TYPES_BY_MODE, Entry, Times, Type, shown
+from imprint.filesystems.tree import (
+    TYPES_BY_MODE,
+    Entry,
+    Times,
+    Type,
+    bytes_of,
+    no_stream,
+    note_of,
+    path_in,
+    shown,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +84,6 @@ class IsoTree:
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
         """What is in a folder; discs keep no deleted names."""
-        prefix = folder.path if folder.path == "/" else f"{folder.path}/"
         parts: list[Record] = []
         try:
             for record in self._records(folder.inode):
@@ -85,18 +95,18 @@ class IsoTree:
                 facts = self._facts(record)
                 name = self._name(record, facts)
                 if not facts.is_moved and name not in ("", ".", ".."):
-                    yield self._entry(prefix + name, parts, facts)
+                    yield self._entry(path_in(folder, name), parts, facts)
                 parts = []
         except (FormatError, ReadError) as failure:
-            self.notes.append(f"{shown(folder.path)}: {failure.args[0]}")
+            self.notes.append(note_of(folder.path, failure.args[0]))
 
     def content(self, entry: Entry, stream: str | None = None) -> Source:
         """The bytes of a file; see :class:`~imprint.filesystems.tree.FileTree`."""
         name = f"{self._volume.name}: {shown(entry.path)}"
         if stream is not None:
-            raise CorruptImageError(f"expected no stream {shown(stream)}", name=name)
+            raise no_stream(stream, name)
         if entry.type is Type.LINK:
-            return held(name, (entry.target or "").encode("utf-8", "surrogateescape"))
+            return held(name, bytes_of(entry.target or ""))
         if not entry.is_plain:
             raise UnsupportedFeatureError("it is compressed (zisofs), or has gaps", name=name)
         return mapped(self._volume, extents_of(entry), entry.size, name=name)
@@ -153,13 +163,13 @@ class IsoTree:
 
     def _name(self, record: Record, facts: Facts) -> str:
         if facts.name is not None:
-            return facts.name.decode("utf-8", "surrogateescape").replace("/", "\\x2f")
+            return text_of(facts.name)
         if self._is_joliet:
             name = record.name.decode("utf-16-be", "replace")
         else:
-            name = record.name.decode("utf-8", "surrogateescape")
+            name = text_of(record.name)
         name = name.partition(";")[0] if not record.flags & DIRECTORY else name
-        return name.removesuffix(".").replace("/", "\\x2f").replace("\0", "")
+        return name.removesuffix(".").replace("\0", "")
 
     def _entry(self, path: str, parts: list[Record], facts: Facts) -> Entry:
         record = parts[0]
@@ -174,7 +184,7 @@ class IsoTree:
         size = sum(part.size for part in parts)
         target = None
         if type_ is Type.LINK:
-            target = (facts.target or b"").decode("utf-8", "surrogateescape")
+            target = text_of(facts.target or b"")
             size = len(facts.target or b"")
         return Entry(
             path,

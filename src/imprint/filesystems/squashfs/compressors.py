@@ -42,7 +42,16 @@ def unpacker(compressor: int, name: str) -> Unpack:
         raise UnsupportedFeatureError(
             f"expected compressor 1 to {max(_UNPACKERS)}, found {compressor}", name=name
         )
-    return found
+
+    def unpack(data: bytes, limit: int) -> bytes:
+        try:
+            return found(data, limit)
+        except UnsupportedFeatureError as failure:
+            raise UnsupportedFeatureError(
+                str(failure.args[0]), name=name, advice=failure.advice
+            ) from failure
+
+    return unpack
 
 
 def _gzip(data: bytes, limit: int) -> bytes:
@@ -86,17 +95,11 @@ def _all_of(decoder: _Decoder, data: bytes, limit: int) -> bytes:
     return found
 
 
-def _lz4(data: bytes, limit: int) -> bytes:
-    buffer = bytearray(limit)
-    length = blocks.decompress_lz4(data, memoryview(buffer))
-    return bytes(memoryview(buffer)[:length])
-
-
 _UNPACKERS: Final[dict[int, Unpack]] = {
     1: _gzip,
     2: _lzma_alone,
     3: lzo.decompress,
     4: _xz,
-    5: _lz4,
+    5: blocks.decompress_lz4_within,
     6: zstd.decompress_within,
 }

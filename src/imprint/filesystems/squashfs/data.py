@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.core.buffers import fill_zero
 from imprint.core.contracts import Traits
-from imprint.core.errors import CorruptImageError, ReadError, UnsupportedFeatureError
+from imprint.core.errors import CorruptImageError, ReadError
 from imprint.core.extent import Extent, Kind
 from imprint.core.limits import DECODE_CACHE_BYTES
 from imprint.core.recent import Recent
@@ -64,10 +64,6 @@ class Blocks:
         self.volume.readinto(memoryview(buffer), place)
         try:
             found = self._unpack(bytes(buffer), self.block_size)
-        except UnsupportedFeatureError as failure:
-            raise UnsupportedFeatureError(
-                str(failure.args[0]), name=name, advice=failure.advice
-            ) from failure
         except CorruptImageError as failure:
             raise CorruptImageError(
                 f"block at 0x{place:x}: {failure.args[0]}", name=name

@@ -15,7 +15,16 @@ from imprint.filesystems.squashfs.data import Blocks, Content, Layout, Tail
 from imprint.filesystems.squashfs.inodes import folder_items, inode_at
 from imprint.filesystems.squashfs.layout import Superblock
 from imprint.filesystems.squashfs.metadata import Cursor, Metadata
-from imprint.filesystems.tree import Entry, Times, Type, shown
+from imprint.filesystems.tree import (
+    Entry,
+    Times,
+    Type,
+    no_stream,
+    note_of,
+    path_in,
+    shown,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +43,6 @@ _LISTED_BLOCKS_MAX: Final = 1 << 16
 
 _UNBOUNDED: Final = 1 << 62
 _NS: Final = 1_000_000_000
-_SHOWN_CHARS: Final = 200
 
 
 class SquashfsTree:
@@ -73,7 +81,6 @@ class SquashfsTree:
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
         """What is in a folder; nothing is ever deleted in a file system of this kind."""
-        prefix = folder.path if folder.path == "/" else f"{folder.path}/"
         try:
             inode = self._inode(self._reference(folder))
             if inode.type is not Type.DIRECTORY:
@@ -81,21 +88,21 @@ class SquashfsTree:
             for item in folder_items(self._metadata, self._super.folder_table, inode):
                 if item.name in (b".", b".."):
                     continue
-                path = prefix + item.name.decode("utf-8", "surrogateescape").replace("/", "\\x2f")
+                path = path_in(folder, text_of(item.name))
                 try:
                     entry = self._entry(path, item.reference)
                 except (FormatError, ReadError) as failure:
-                    self._note(path, failure)
+                    self.notes.append(note_of(path, failure.args[0]))
                     continue
                 yield entry
         except (FormatError, ReadError) as failure:
-            self._note(folder.path, failure)
+            self.notes.append(note_of(folder.path, failure.args[0]))
 
     def content(self, entry: Entry, stream: str | None = None) -> Source:
         """The bytes of a file; see :class:`~imprint.filesystems.tree.FileTree`."""
         name = f"{self._volume.name}: {shown(entry.path)}"
         if stream is not None:
-            raise CorruptImageError(f"expected no stream {shown(stream)}", name=name)
+            raise no_stream(stream, name)
         inode = self._inode(self._reference(entry))
         if inode.type is Type.LINK:
             return held(name, inode.target)
@@ -127,7 +134,7 @@ class SquashfsTree:
             self._id(inode.group),
             inode.links,
             extents,
-            inode.target.decode("utf-8", "surrogateescape") if inode.type is Type.LINK else None,
+            text_of(inode.target) if inode.type is Type.LINK else None,
             is_plain=is_plain,
         )
 
@@ -216,9 +223,6 @@ class SquashfsTree:
         if index >= len(self._ids):
             raise CorruptImageError(f"expected one of {len(self._ids)} owners, found {index}")
         return self._ids[index]
-
-    def _note(self, path: str, failure: FormatError | ReadError) -> None:
-        self.notes.append(f"{shown(path)[:_SHOWN_CHARS]}: {failure.args[0]}")
 
 
 def _superblock(reader: VolumeReader) -> Superblock:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError, FormatError, ReadError
 from imprint.filesystems.contents import Run, extents_of, held, mapped
-from imprint.filesystems.tree import TYPES_BY_MODE, Entry, Type, shown
+from imprint.filesystems.tree import (
+    TYPES_BY_MODE,
+    Entry,
+    Type,
+    bytes_of,
+    no_stream,
+    note_of,
+    path_in,
+    shown,
+    text_of,
+)
 from imprint.filesystems.xfs.geometry import Reader, read_geometry
 from imprint.filesystems.xfs.inodes import IN_INODE, InodeTable
 from imprint.filesystems.xfs.layout import BASIC_BLOCK
@@ -71,28 +81,27 @@ class XfsTree:
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
         """What is in a folder; names that were deleted are overwritten in part, and not told."""
-        prefix = folder.path if folder.path == "/" else f"{folder.path}/"
         try:
             for name, number in self._names(self._inodes.facts(folder.inode)):
                 if name in (b".", b".."):
                     continue
-                path = prefix + name.decode("utf-8", "surrogateescape").replace("/", "\\x2f")
+                path = path_in(folder, text_of(name))
                 try:
                     entry = self._entry(path, number)
                 except (FormatError, ReadError) as failure:
-                    self._note(path, failure)
+                    self.notes.append(note_of(path, failure.args[0]))
                     continue
                 yield entry
         except (FormatError, ReadError) as failure:
-            self._note(folder.path, failure)
+            self.notes.append(note_of(folder.path, failure.args[0]))
 
     def content(self, entry: Entry, stream: str | None = None) -> Source:
         """The bytes of a file; see :class:`~imprint.filesystems.tree.FileTree`."""
         name = f"{self._volume.name}: {shown(entry.path)}"
         if stream is not None:
-            raise CorruptImageError(f"expected no stream {shown(stream)}", name=name)
+            raise no_stream(stream, name)
         if entry.type is Type.LINK:
-            return held(name, (entry.target or "").encode("utf-8", "surrogateescape"))
+            return held(name, bytes_of(entry.target or ""))
         if entry.is_plain:
             return mapped(self._volume, extents_of(entry), entry.size, name=name)
         facts = self._inodes.facts(entry.inode)
@@ -121,7 +130,7 @@ class XfsTree:
         is_plain = type_ is Type.FILE and not has_holes and covered >= facts.size
         target = None
         if type_ is Type.LINK:
-            target = self._target(facts, extents).decode("utf-8", "surrogateescape")
+            target = text_of(self._target(facts, extents))
         return Entry(
             path,
             number,
@@ -173,9 +182,6 @@ class XfsTree:
                     block = ahead[at : at + size]
                     yield from names_in_block(block, has_types=self._has_types)
                 ahead = ahead[whole:]
-
-    def _note(self, path: str, failure: FormatError | ReadError) -> None:
-        self.notes.append(f"{shown(path)}: {failure.args[0]}")
 
 
 def _is_clean(reader: Reader, geometry: Geometry) -> bool:

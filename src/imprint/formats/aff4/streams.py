@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
+from imprint.core.recent import Recent
 from imprint.core.units import KIB, MIB, div_up
 from imprint.formats.aff4 import codec
 from imprint.formats.aff4.archive import STORED, read_range
@@ -104,8 +103,8 @@ class ImageStream:
         self._hash = f"{separator}blockHash."
         self.hashes = tuple(name for name in codec.HASHES if self.hash_member(0, name) in archive)
         self._verified = codec.fastest(set(self.hashes))
-        self._segments = _Cache(_SEGMENT_CACHE_BYTES)
-        self._chunks = _Cache(_CHUNK_CACHE_BYTES)
+        self._segments: Recent[str] = Recent(_SEGMENT_CACHE_BYTES)
+        self._chunks: Recent[str] = Recent(_CHUNK_CACHE_BYTES)
 
     def member(self, bevy: int) -> str:
         """The name of the member with the chunks of a bevy."""
@@ -229,27 +228,3 @@ class ImageStream:
 
     def _error(self, number: int, message: str) -> CorruptImageError:
         return CorruptImageError(f"chunk {number}: {message}", name=self.archive.storage.name)
-
-
-class _Cache:
-    """Bytes by name, the least recently used forgotten first."""
-
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
-        self._bytes = 0
-        self._items: OrderedDict[str, bytes] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, name: str) -> bytes | None:
-        with self._lock:
-            found = self._items.get(name)
-            if found is not None:
-                self._items.move_to_end(name)
-            return found
-
-    def put(self, name: str, content: bytes) -> None:
-        with self._lock:
-            self._bytes += len(content) - len(self._items.pop(name, b""))
-            self._items[name] = content
-            while self._bytes > self._bytes_max and len(self._items) > 1:
-                self._bytes -= len(self._items.popitem(last=False)[1])
