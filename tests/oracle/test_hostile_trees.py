@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+import imprint.filesystems.tree
 from imprint.core.errors import FormatError, ImagingError, ReadError, UnsupportedFeatureError
 from imprint.core.units import KIB, MIB
 from imprint.filesystems.tree import Type
@@ -154,6 +155,27 @@ def test_the_undamaged_ones_have_all(xfs: dict[int, bytes], iso: bytes) -> None:
     """Fails if the tests above look at nothing."""
     assert looked_into(Sparse(xfs, XFS_BYTES), "xfs") == (1 + 5 + 30 + 1 + 400, [])
     assert looked_into(MemoryStorage(iso), "iso9660") == (1 + 5 + 30 + 1, [])
+
+
+@pytest.mark.root
+@pytest.mark.oracle("mkfs.xfs")
+def test_names_without_files_are_noted_and_no_more_than_can_be_kept(
+    xfs: dict[int, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if a folder of names that lead nowhere takes memory for each of them."""
+    monkeypatch.setattr(imprint.filesystems.tree, "NOTES_MAX", 20)
+    changed = {}
+    for number, block in xfs.items():
+        inodes = bytearray(block)
+        for at in range(0, BLOCK, 512):
+            if inodes[at : at + 2] == b"IN" and inodes[at + 2] >> 4 == 8:  # a regular file
+                inodes[at : at + 2] = b"--"
+        changed[number] = bytes(inodes)
+    told, notes = looked_into(Sparse(changed, XFS_BYTES), "xfs")
+    assert told < 40
+    assert len(notes) == 21
+    assert "in use" in notes[0]
+    assert notes[-1] == "/: there is more that could not be followed"
 
 
 @pytest.mark.oracle("xorriso")

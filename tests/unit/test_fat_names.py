@@ -26,7 +26,7 @@ from imprint.filesystems.fat.names import (
         ("The quick brown.fox", b"THEQUI~1FOX", False),
         ("a+b[c].txt", b"A_B_C_~1TXT", False),
         (".profile", b"PROFIL~1   ", False),
-        ("archive.tar.gz", b"ARCHIV~1GZ ", False),
+        ("backups.tar.gz", b"BACKUP~1GZ ", False),
         ("Ü.TXT", b"\x9a       TXT", True),
         ("日本.txt", b"__~1    TXT", False),
         ("TEXT.html", b"TEXT~1  HTM", False),

@@ -68,8 +68,8 @@ def test_plain_entries_are_read_in_the_order_of_their_extents() -> None:
     """Fails if extents that are not of the content are read as well; slack is what is left."""
     entry = Entry("/f", 1, Type.FILE, 150, extents=((512, 100), (0, 100), (700, 9)), is_plain=True)
     assert list(extents_of(entry)) == [Run(0, 512, 100), Run(100, 0, 100)]
-    assert slack(entry) == ((50, 50),)
-    assert slack(entry._replace(size=100)) == ()
+    assert slack(entry) == ((50, 50), (700, 9))  # what was reserved for it, too
+    assert slack(entry._replace(size=209)) == ()
     assert slack(entry._replace(is_plain=False)) == ()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Final
 
 from imprint.core.errors import UsageError
@@ -64,3 +65,17 @@ def align_up(value: int, grain: int) -> int:
 def div_up(value: int, divisor: int) -> int:
     """``value / divisor``, rounded up."""
     return -(-value // divisor)
+
+
+def utc_text(seconds: float | None = None) -> str:
+    """A moment as ISO 8601 has it, in UTC, to the second.
+
+    Args:
+        seconds: since 1970; ``None``: now.
+
+    Raises:
+        OverflowError: if no calendar has it.
+        OSError: the same.
+        ValueError: the same.
+    """
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -28,6 +28,7 @@ from imprint.core.errors import (
     UsageError,
 )
 from imprint.core.events import Event, Finding, Severity
+from imprint.core.units import utc_text
 from imprint.core.version import VERSION
 from imprint.endpoints import asking_medium
 from imprint.endpoints.dfxml import render_dfxml
@@ -102,7 +103,7 @@ class EvidenceLog:
             "program": {"name": "imprint", "version": VERSION},
             "command_line": [without_secrets_of(word) for word in request.arguments],
             "environment": environment(),
-            "started": _now(),
+            "started": utc_text(),
             "ended": None,
             "duration_s": None,
             "case": dict(request.case),
@@ -212,7 +213,7 @@ class EvidenceLog:
         if self._device is not None and _is_there(self._request.source):
             self.facts["smart"]["after"] = asking_medium.smart(self._device)
         self.facts.update(
-            ended=_now(),
+            ended=utc_text(),
             duration_s=round(time.monotonic() - self._clock, 3),
             result=_result(exit_code, error),
             error=None if error is None else _said(error),
@@ -319,10 +320,6 @@ def environment() -> dict[str, Any]:
         "machine": system.machine,
         "python": platform.python_version(),
     }
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _result(exit_code: int, error: BaseException | None) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 from imprint.core.errors import ReadError, RefusedError, UsageError
 from imprint.core.system import reason_of
+from imprint.core.units import utc_text
 from imprint.endpoints.location import Where, parse
 from imprint.storage.medium import describe_medium
 
@@ -32,7 +32,7 @@ def source_facts(address: str) -> dict[str, Any]:
         facts["file"] = {
             "path": str(location.path.absolute()),
             "size": found.st_size,
-            "mtime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(found.st_mtime)),
+            "mtime": utc_text(found.st_mtime),
             "is_read_only": not is_writable(location.path),
         }
     return facts

@@ -23,9 +23,6 @@ MARK: Final = "%~"
 DELETED: Final = f"{MARK}deleted"
 """The folder for what was deleted."""
 
-SLACK: Final = f"{MARK}slack"
-"""Behind the name of a file: what lies behind its end."""
-
 _RESERVED: Final = frozenset({"", ".", "..", TEMPORARY})
 # Controls, what separates lines, and what changes the direction of the text around it.
 _UNWANTED: Final = re.compile(

@@ -1,66 +1,38 @@
-"""What lies where no file reaches: behind the ends of files, and in what is free."""
+"""What lies where no file of a volume reaches, as disks and as files."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imprint.core.errors import TargetError, UnsupportedFeatureError
+from imprint.core.errors import TargetError
 from imprint.core.system import reason_of
 from imprint.endpoints.extracted_content import store
-from imprint.filesystems.table import allocator
-from imprint.filters.pieces import Piece, Pieces
+from imprint.filesystems import remains
 from imprint.storage.pending import PendingFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from imprint.core.contracts import Source
-    from imprint.core.runs import Runs
     from imprint.endpoints.browsing import BrowsedVolume
     from imprint.endpoints.extracted_content import Watcher
     from imprint.filesystems.tree import Entry
-
-
-def used_of(volume: BrowsedVolume) -> Runs:
-    """What the file system says to be in use, in bytes of the volume.
-
-    Raises:
-        UnsupportedFeatureError: if nothing knows that of such a file system.
-        FormatError: if what it says makes no sense.
-        ReadError: if it cannot be read.
-    """
-    system = None if volume.kind is None else allocator(volume.kind)
-    if system is None:
-        raise UnsupportedFeatureError(
-            f"what is free in {volume.kind} is not known", name=volume.source.name
-        )
-    return system.allocation(volume.source).used
 
 
 def unallocated(volume: BrowsedVolume) -> Source:
     """All blocks that the file system says to be free, one behind the other.
 
     Raises:
-        ImagingError: as :func:`used_of` does.
+        ImagingError: as :func:`~imprint.filesystems.remains.free_space` does.
     """
-    free = used_of(volume).complement(volume.source.size)
-    return _joined(volume, free, "unallocated")
+    free = remains.free_space(volume.kind, volume.source)
+    return remains.joined(volume.source, free, name=f"{volume.source.name}: unallocated")
 
 
 def slack(volume: BrowsedVolume, entry: Entry) -> Source:
-    """What lies in the last blocks of a file behind its end.
-
-    Nothing of a file without blocks, with holes, or compressed: where it ends cannot be told.
-    """
-    parts = []
-    left = entry.size
-    for offset, length in entry.extents if entry.is_plain else ():
-        skipped = min(left, length)
-        left -= skipped
-        if skipped < length:
-            parts.append((offset + skipped, length - skipped))
-    return _joined(volume, parts, "slack")
+    """What lies in the last blocks of a file behind its end; nothing if that cannot be told."""
+    found = remains.slack(entry)
+    return remains.joined(volume.source, found, name=f"{volume.source.name}: slack")
 
 
 def store_unallocated(
@@ -71,7 +43,7 @@ def store_unallocated(
     Raises:
         RefusedError: if the file is there, and may not be replaced.
         TargetError: if it cannot be written.
-        ImagingError: as :func:`used_of` does.
+        ImagingError: as :func:`unallocated` does.
     """
     source = unallocated(volume)
     storage = PendingFile.create(path, may_replace=force)
@@ -84,14 +56,3 @@ def store_unallocated(
     finally:
         storage.abort()
     return source.size, bad
-
-
-def _joined(volume: BrowsedVolume, runs: Iterable[tuple[int, int]], what: str) -> Source:
-    """Parts of a volume, as far as they are in it."""
-    size, pieces, position = volume.source.size, [], 0
-    for start, length in runs:
-        kept = min(start + length, size) - start
-        if kept > 0:
-            pieces.append(Piece(position, kept, 0, start))
-            position += kept
-    return Pieces(f"{volume.source.name}: {what}", [volume.source], pieces)

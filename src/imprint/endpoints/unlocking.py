@@ -22,6 +22,7 @@ from imprint.core.errors import (
     UsageError,
 )
 from imprint.core.system import reason_of
+from imprint.core.units import utc_text
 from imprint.endpoints import tools
 from imprint.endpoints.location import Where, parse
 from imprint.storage.device_facts import System
@@ -125,7 +126,7 @@ class Unlocking:
         except BaseException as error:
             self._put_back_after(error)
             raise
-        self.unlocked_at = _now()
+        self.unlocked_at = utc_text()
 
     def hide(self) -> None:
         """Set the limit back. Calling again changes nothing.
@@ -146,7 +147,7 @@ class Unlocking:
                 name=str(self.device),
                 advice=_POWER,
             ) from error
-        self.hidden_at = _now()
+        self.hidden_at = utc_text()
 
     def to_json(self) -> dict[str, Any]:
         """As the evidence log has it."""
@@ -160,7 +161,7 @@ class Unlocking:
 
     def _put_back_after(self, error: BaseException) -> None:
         """It may have been raised nevertheless."""
-        self.unlocked_at = _now()
+        self.unlocked_at = utc_text()
         try:
             self.hide()
         except TargetError as second:
@@ -200,7 +201,3 @@ class Unlocking:
             switch.write_text("1\n")
         except OSError as failure:
             raise TargetError(reason_of(failure), name=str(switch)) from failure
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,4 +1,4 @@
-"""What is left of files that are gone: behind the ends of files, and in free space."""
+"""What lies where no file reaches: behind the ends of files, and in what is free."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from imprint.filesystems.table import allocator
 from imprint.filters.pieces import Piece, Pieces
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from imprint.core.contracts import Source
     from imprint.core.runs import Runs
     from imprint.filesystems.tree import Entry
 
 
 def slack(entry: Entry) -> tuple[tuple[int, int], ...]:
-    """What the last extent of a file has behind its end: offset and length in the volume, in bytes.
+    """What the blocks of a file have behind its end: offset and length in the volume, in bytes.
 
-    Nothing for files that are not plain: compressed, sparse, or kept within tables.
+    Nothing of a file without blocks, with holes, or compressed: where it ends cannot be told.
     """
-    if not entry.is_plain:
-        return ()
-    position = 0
-    for offset, length in entry.extents:
-        if position < entry.size <= position + length:
-            used = entry.size - position
-            return ((offset + used, length - used),) if length > used else ()
-        position += length
-    return ()
+    found = []
+    left = entry.size
+    for offset, length in entry.extents if entry.is_plain else ():
+        skipped = min(left, length)
+        left -= skipped
+        if skipped < length:
+            found.append((offset + skipped, length - skipped))
+    return tuple(found)
 
 
-def free_space(kind: str, volume: Source) -> Runs:
+def free_space(kind: str | None, volume: Source) -> Runs:
     """What a file system says to be free, in bytes of its volume.
 
     Args:
@@ -38,21 +39,23 @@ def free_space(kind: str, volume: Source) -> Runs:
         volume: all of it.
 
     Raises:
-        UnsupportedFeatureError: if it cannot be told of the kind.
+        UnsupportedFeatureError: if nothing knows that of such a file system.
         CorruptImageError: if its structures contradict themselves.
         ReadError: if some of them cannot be read.
     """
-    system = allocator(kind)
+    system = None if kind is None else allocator(kind)
     if system is None:
-        raise UnsupportedFeatureError(f"what is free in {kind} cannot be told", name=volume.name)
+        raise UnsupportedFeatureError(f"what is free in {kind} is not known", name=volume.name)
     return system.allocation(volume).used.complement(volume.size)
 
 
-def joined(volume: Source, runs: Runs, *, name: str) -> Source:
-    """Ranges of a volume one behind the other, as a disk that does not own the volume."""
+def joined(volume: Source, runs: Iterable[tuple[int, int]], *, name: str) -> Source:
+    """Ranges of a volume one behind the other, as far as they are in it; it stays its owner's."""
     pieces: list[Piece] = []
     position = 0
     for start, length in runs:
-        pieces.append(Piece(position, length, 0, start))
-        position += length
+        kept = min(start + length, volume.size) - start
+        if kept > 0:
+            pieces.append(Piece(position, kept, 0, start))
+            position += kept
     return Pieces(name, [volume], pieces)

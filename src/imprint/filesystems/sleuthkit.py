@@ -23,7 +23,7 @@ from imprint.filesystems.contents import OnDemand, Run, extents_of, held, mapped
 from imprint.filesystems.isolated import Isolated, told_pairs
 from imprint.filesystems.sleuthkit_worker import DELETED, IN_USE, LOST, PLAIN
 from imprint.filesystems.table import allocator
-from imprint.filesystems.tree import Entry, Times, Type, bytes_of, note_of, path_in, shown
+from imprint.filesystems.tree import Entry, Notes, Times, Type, bytes_of, note_of, path_in, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,7 +103,7 @@ class SleuthKit:
         """
         if kind not in KINDS:
             raise UnsupportedFeatureError(f"files of {kind} cannot be listed", name=volume.name)
-        self.notes: list[str] = []
+        self.notes: list[str] = Notes()
         self._kind = kind
         self._volume = volume
         self._used: Runs | None = None

@@ -140,11 +140,10 @@ class _Worker:
         is_all = True
         for row in folder.rows:
             folder.told += 1
-            if row is None:
-                continue
-            rows.append(row)
-            places += len(row[-1])
-            if len(rows) >= PART_ENTRIES or places > EXTENTS_MAX:
+            if row is not None:
+                rows.append(row)
+                places += len(row[-1])
+            if max(len(rows), len(self._notes)) >= PART_ENTRIES or places > EXTENTS_MAX:
                 is_all = False
                 break
         if not is_all:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from imprint.core.contracts import Source
 
+NOTES_MAX: Final = 1 << 16
+"""Of one file system: some 20 MiB."""
+
 _SHOWN_CHARS: Final = 200
 """Of a path in a note: names of hostile file systems are long."""
 
@@ -109,11 +112,26 @@ class Entry(NamedTuple):
         return self.path.rpartition("/")[2]
 
 
+class Notes(list[str]):
+    """What could not be followed: no more of it than is worth being kept.
+
+    Each name of a damaged folder may be a note, and there may be millions of them.
+    """
+
+    def append(self, note: str, /) -> None:
+        """One more; of those that are too many only that there are more."""
+        if len(self) < NOTES_MAX:
+            super().append(note)
+        elif len(self) == NOTES_MAX:
+            super().append("/: there is more that could not be followed")
+
+
 class FileTree(Protocol):
     """A file system, by folders. For one thread, but for what :meth:`content` gives.
 
     Attributes:
-        notes: what could not be followed, one sentence each, without a full stop.
+        notes: what could not be followed, one sentence each, without a full stop; bounded, as
+            :class:`Notes` are.
     """
 
     notes: list[str]

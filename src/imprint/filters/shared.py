@@ -7,8 +7,8 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 from imprint.core.buffers import ZEROS
-from imprint.core.contracts import Target
 from imprint.filters.over import OverSource
+from imprint.filters.window import Editable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,20 +16,11 @@ if TYPE_CHECKING:
     from imprint.core.extent import Extent
 
 
-class Editable(Target, Protocol):
-    """An image that is changed in place: :class:`~imprint.core.image.WritableImage`."""
+class Zeroing(Editable, Protocol):
+    """The same where zeros need no bytes: :class:`~imprint.core.image.WritableImage`."""
 
-    def readinto(self, buffer: memoryview, offset: int) -> None:
-        """As of a source."""
-
-    def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """As of a source."""
-
-    def flush(self) -> None:
-        """Make all that was written durable."""
-
-    def close(self) -> None:
-        """Give back files and tables."""
+    def zero(self, offset: int, length: int) -> None:
+        """Make the range read as zeros."""
 
 
 class SharedDisk(OverSource):
@@ -39,7 +30,7 @@ class SharedDisk(OverSource):
     has to be read through :meth:`readinto`.
     """
 
-    def __init__(self, image: Editable) -> None:
+    def __init__(self, image: Zeroing) -> None:
         super().__init__(image)
         self._image = image
         self._turns = _Turns()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from imprint.cli import options
 from imprint.cli.console import exact, format_value
-from imprint.core.units import format_size
+from imprint.core.units import format_size, utc_text
 from imprint.endpoints.describing import describe_image
 from imprint.endpoints.location import Where, parse
 from imprint.volumes.type_names import UNKNOWN
@@ -104,7 +103,7 @@ def snapshot_json(item: SnapshotInfo) -> dict[str, object]:
 def snapshot_time(item: SnapshotInfo) -> str | None:
     """When it was taken, in UTC; ``None`` for a time that is none."""
     try:
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(item.time_s))
+        return utc_text(item.time_s)
     except (ValueError, OverflowError, OSError):
         return None
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from imprint.core.errors import CorruptImageError, FormatError, ReadError
 from imprint.filesystems.contents import OnDemand, Run, extents_of, held, mapped
 from imprint.filesystems.isolated import Isolated, told_pairs
-from imprint.filesystems.tree import TYPES_BY_MODE, Entry, Times, Type, note_of, shown
+from imprint.filesystems.tree import TYPES_BY_MODE, Entry, Notes, Times, Type, note_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ class ApfsTree:
             CorruptImageError: if it makes nothing of the volume.
             ReadError: if that cannot be read.
         """
-        self.notes: list[str] = []
+        self.notes: list[str] = Notes()
         self._volume = volume
         self.process = Isolated(volume, "apfs.library", library="pyfsapfs")
         self.close = self.process.close

@@ -16,6 +16,7 @@ from imprint.filesystems.contents import PIECES_MAX
 from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
+    Notes,
     Times,
     Type,
     no_stream,
@@ -53,7 +54,7 @@ class BtrfsTree:
             UnsupportedFeatureError: if it has a feature that is not known, or a second device.
             ReadError: if it cannot be read.
         """
-        self.notes: list[str] = []
+        self.notes: list[str] = Notes()
         self._volume = volume
         self._state = read_state(volume, budget=_UNBOUNDED)
         self._lookup = Lookup(self._state.trees)

@@ -28,6 +28,7 @@ from imprint.filesystems.iso9660.rockridge import Facts, rock_ridge
 from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
+    Notes,
     Times,
     Type,
     bytes_of,
@@ -66,7 +67,7 @@ class IsoTree:
             CorruptImageError: if it is no ISO 9660.
             ReadError: if it cannot be read.
         """
-        self.notes: list[str] = []
+        self.notes: list[str] = Notes()
         self._volume = volume
         self._reader = VolumeReader(volume, budget=_UNBOUNDED)
         primary, joliet = self._descriptors()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from array import array
 from typing import TYPE_CHECKING, Final
 
@@ -52,7 +53,7 @@ class Metadata:
         blocks = -(-count * size // METADATA_BYTES)
         found = array("Q")
         found.frombytes(self._reader.read(places, blocks * found.itemsize, "places of a table"))
-        if struct.pack("=H", 1) != struct.pack("<H", 1):
+        if sys.byteorder == "big":
             found.byteswap()
         return found
 

@@ -10,6 +10,7 @@ from imprint.filesystems.contents import Run, extents_of, held, mapped
 from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
+    Notes,
     Type,
     bytes_of,
     no_stream,
@@ -57,7 +58,7 @@ class XfsTree:
             UnsupportedFeatureError: if it has a feature that is not known, or a second device.
             ReadError: if it cannot be read.
         """
-        self.notes: list[str] = []
+        self.notes: list[str] = Notes()
         self._volume = volume
         self._reader = Reader(volume, budget=_UNBOUNDED)
         self._geometry = read_geometry(self._reader)

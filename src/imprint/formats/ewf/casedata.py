@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError
+from imprint.core.units import utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -179,5 +180,5 @@ def _date(value: str) -> str:
         year, *rest = (int(part) for part in found.groups())
         return "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}".format(year, *rest)
     if value.isdigit() and len(value) <= len("9999999999"):
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(value)))
+        return utc_text(int(value))
     return value
