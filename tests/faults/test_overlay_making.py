@@ -22,6 +22,7 @@ def test_an_overlay_that_cannot_be_finished_leaves_nothing(
     """Fails if a part of a file, and a descriptor, are left behind where the medium fails."""
 
     def fail(fd: int) -> None:
+        del fd
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     disk = MemoryStorage(bytes(1 << 20), name="disk")

@@ -31,6 +31,7 @@ pytest.importorskip("pytsk3")
 
 SMALL: Final = 64 * MIB
 OF_FLS: Final = frozenset({*KINDS, "iso9660"})
+REFUSED: Final = frozenset({"squashfs3"})
 MADE_UP: Final = re.compile(r"^/(\$OrphanFiles|\$MBR|\$FAT[12])$")
 
 
@@ -50,7 +51,7 @@ def volumes(corpus: Path, place: Path) -> Iterator[tuple[Path, str]]:
             continue
         with closing(FileStorage.open(volume)) as disk:
             found = identify(disk)
-        if found is not None and found.kind in READERS:
+        if found is not None and found.kind in READERS and found.kind not in REFUSED:
             yield volume, found.kind
         if volume != path:
             volume.unlink()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from typing import TYPE_CHECKING
 
+import pytest
+
 from imprint.endpoints.browsing import BrowsedVolume, Browser
-from imprint.endpoints.opened import Files
+from imprint.endpoints.opened import ContentFile, Files
 from imprint.filesystems.tree import Entry, Type
 from imprint.storage.memory import MemoryStorage
 
@@ -76,3 +79,16 @@ def test_others_may_ask_while_somebody_walks() -> None:
     other.join(30)
     assert found == ["/7"]
     assert len(list(walking)) == 3000
+
+
+def test_places_are_those_of_a_file_of_python() -> None:
+    """Fails if a program that seeks as in any other file gets another error than there."""
+    content, other = ContentFile(MemoryStorage(b"abcdef")), io.BytesIO(b"abcdef")
+    for offset, whence in ((2, io.SEEK_SET), (1, io.SEEK_CUR), (-1, io.SEEK_END), (9, io.SEEK_SET)):
+        assert content.seek(offset, whence) == other.seek(offset, whence)
+        assert content.read(2) == other.read(2)
+    for wrong in ((-1, io.SEEK_SET), (0, 7)):
+        with pytest.raises(ValueError, match="expected"):
+            content.seek(*wrong)
+        with pytest.raises(ValueError, match=r"negative|whence"):
+            other.seek(*wrong)

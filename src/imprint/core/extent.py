@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from imprint.core.errors import ReadError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -113,3 +115,18 @@ def cut(extents: Iterable[Extent], size: int) -> Iterator[Extent]:
             border = min(extent.end, (start // size + 1) * size)
             yield extent.clip(start, border)
             start = border
+
+
+def check_range(offset: int, length: int, *, size: int, name: str) -> None:
+    """Refuse a range that is not wholly inside of a disk.
+
+    Raises:
+        ReadError: if it is not.
+    """
+    if offset < 0 or length < 0 or offset + length > size:
+        raise ReadError(
+            f"expected a range inside the {size} bytes, found {offset} + {length}",
+            name=name,
+            offset=offset,
+            length=length,
+        )

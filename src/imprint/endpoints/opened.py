@@ -56,7 +56,10 @@ class ContentFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to a place, as :meth:`io.IOBase.seek`."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
+        bases = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}
+        base = bases.get(whence)
+        if base is None:
+            raise ValueError(f"expected whence 0, 1 or 2, found {whence}")
         if base + offset < 0:
             raise ValueError(f"expected a place in the file, found {base + offset}")
         self._position = base + offset

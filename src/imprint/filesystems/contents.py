@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.core.contracts import Traits
 from imprint.core.errors import CorruptImageError, ReadError
-from imprint.core.extent import Extent, Kind
+from imprint.core.extent import Extent, Kind, check_range
 from imprint.core.limits import SPAN_BYTES
 from imprint.filters.pieces import Piece, Pieces
 
@@ -114,13 +114,7 @@ class OnDemand:
 
     def readinto(self, buffer: memoryview, offset: int) -> None:
         """Fill ``buffer``; see :class:`~imprint.core.contracts.Source`."""
-        if offset < 0 or offset + len(buffer) > self._size:
-            raise ReadError(
-                f"expected a range inside the {self._size} bytes, found {offset} + {len(buffer)}",
-                name=self._name,
-                offset=offset,
-                length=len(buffer),
-            )
+        check_range(offset, len(buffer), size=self._size, name=self._name)
         for start in range(0, len(buffer), SPAN_BYTES):
             length = min(SPAN_BYTES, len(buffer) - start)
             made = self._make(offset + start, length)

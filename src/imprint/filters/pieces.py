@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from imprint.core.buffers import fill_zero
-from imprint.core.errors import ReadError
-from imprint.core.extent import Extent, Kind
+from imprint.core.extent import Extent, Kind, check_range
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -100,13 +99,7 @@ class Pieces:
     def within(self, offset: int, length: int) -> Iterator[Piece]:
         """The pieces of a range, cut to it."""
         end = offset + length
-        if offset < 0 or length < 0 or end > self._size:
-            raise ReadError(
-                f"expected a range inside the {self._size} bytes, found {offset} + {length}",
-                name=self._name,
-                offset=offset,
-                length=length,
-            )
+        check_range(offset, length, size=self._size, name=self._name)
         index = bisect_right(self._offsets, offset) - 1
         while length and index < len(self._pieces) and self._offsets[index] < end:
             piece = self._pieces[index]

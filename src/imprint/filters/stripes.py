@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from imprint.core.errors import ReadError
+from imprint.core.extent import check_range
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,13 +61,7 @@ class Stripes:
     def _within(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
         """Start, length, column and place in it of what a range is made of."""
         end = offset + length
-        if offset < 0 or length < 0 or end > self.size:
-            raise ReadError(
-                f"expected a range inside the {self.size} bytes, found {offset} + {length}",
-                name=self._name,
-                offset=offset,
-                length=length,
-            )
+        check_range(offset, length, size=self.size, name=self._name)
         while offset < end:
             index, inside = divmod(offset, self._chunk)
             row, column = divmod(index, len(self._columns))

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, Self
 
 from imprint.core.contracts import Source
-from imprint.core.errors import ReadError, TruncatedImageError
+from imprint.core.errors import TruncatedImageError
+from imprint.core.extent import check_range
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,13 +104,7 @@ class Window:
         self.close()
 
     def _check_range(self, offset: int, length: int) -> None:
-        if offset < 0 or length < 0 or offset + length > self._size:
-            raise ReadError(
-                f"expected a range inside the {self._size} bytes, found {offset} + {length}",
-                name=self._name,
-                offset=offset,
-                length=length,
-            )
+        check_range(offset, length, size=self._size, name=self._name)
 
 
 class EditableWindow(Window):

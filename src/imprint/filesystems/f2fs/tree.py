@@ -17,6 +17,7 @@ from imprint.filesystems.f2fs.state import goes_on, read_state
 from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
+    Notes,
     Times,
     Type,
     bytes_of,
@@ -55,7 +56,7 @@ class F2fsTree:
             UnsupportedFeatureError: if it has a feature that is not known, or a second device.
             ReadError: if it cannot be read.
         """
-        self.notes: list[str] = []
+        self.notes: list[str] = Notes()
         self._volume = volume
         self._reader = VolumeReader(volume, budget=_UNBOUNDED)
         self._state = read_state(self._reader)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.core.buffers import fill_zero
 from imprint.core.contracts import Traits
-from imprint.core.errors import CorruptImageError, ReadError
-from imprint.core.extent import Extent, Kind
+from imprint.core.errors import CorruptImageError
+from imprint.core.extent import Extent, Kind, check_range
 from imprint.core.limits import DECODE_CACHE_BYTES
 from imprint.core.recent import Recent
 from imprint.filesystems.squashfs.layout import DATA_LENGTH, DATA_STORED
@@ -297,10 +297,4 @@ class Content:
         return self._steps[step] + sum(word & DATA_LENGTH for word in before)
 
     def _check(self, offset: int, length: int) -> None:
-        if offset < 0 or length < 0 or offset + length > self.size:
-            raise ReadError(
-                f"expected a range inside the {self.size} bytes, found {offset} + {length}",
-                name=self._name,
-                offset=offset,
-                length=length,
-            )
+        check_range(offset, length, size=self.size, name=self._name)

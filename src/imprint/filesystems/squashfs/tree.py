@@ -17,6 +17,7 @@ from imprint.filesystems.squashfs.layout import Superblock
 from imprint.filesystems.squashfs.metadata import Cursor, Metadata
 from imprint.filesystems.tree import (
     Entry,
+    Notes,
     Times,
     Type,
     no_stream,
@@ -61,7 +62,7 @@ class SquashfsTree:
                 a way that is not known, or needs a library that is missing.
             ReadError: if it cannot be read.
         """
-        self.notes: list[str] = []
+        self.notes: list[str] = Notes()
         self._volume = volume
         self._reader = VolumeReader(volume, budget=_UNBOUNDED)
         self._super = _superblock(self._reader)
