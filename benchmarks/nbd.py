@@ -4,7 +4,7 @@
 
 Sequential: ``nbdcopy`` to nowhere, by four connections. Random: reads of 4 KiB, one and sixteen at
 a time, by libnbd's Python bindings (Debian: python3-libnbd). Times are those of the client, and
-the processors' of the server; the images are in the page cache. The bar is the issue's: rates of
+the processors' of the server; the images are in the page cache. The bar: rates of
 sequential reading of at least 0.8 of the peer's. The exit code is 1 if it is missed.
 """
 
