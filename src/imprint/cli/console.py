@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 from imprint.core.cancel import CancelToken
 from imprint.core.events import Event, Finding, Progress, Severity
+from imprint.core.system import collect_rarely
 from imprint.core.units import format_size
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Console:
         from imprint.transfer.heap import keep_freed_memory  # only where much is moved
 
         keep_freed_memory()
+        collect_rarely()
         self._listeners += 1
         try:
             yield self.cancel
