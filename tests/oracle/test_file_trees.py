@@ -9,27 +9,21 @@ import re
 import shutil
 import subprocess
 import unicodedata
-from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from imprint.core.errors import FormatError
 from imprint.core.units import MIB
-from imprint.filesystems import identify
-from imprint.filesystems.trees import tree
 from imprint.filesystems.walking import walk
-from imprint.storage.file import FileStorage
 from imprint.testing import ntfs_volume
-from imprint.testing.file_trees import Told, bare, digest, of_folder, of_tree
+from imprint.testing.file_trees import Told, bare, digest, of_folder, of_tree, opened, told
 from imprint.testing.oracles import run
 from imprint.testing.volumes import age, attached, mounted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from imprint.filesystems.tree import FileTree
 
 pytest.importorskip("pytsk3")
 
@@ -38,23 +32,6 @@ def empty(path: Path, size: int) -> Path:
     with path.open("wb") as file:
         file.truncate(size)
     return path
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[FileTree]:
-    with closing(FileStorage.open(path)) as volume:
-        found = identify(volume)
-        assert found is not None
-        with closing(tree(found.kind, volume)) as files:
-            yield files
-
-
-def told(path: Path) -> dict[str, Told]:
-    """What we say, which has to be without notes."""
-    with opened(path) as files:
-        found = of_tree(files)
-        assert files.notes == []
-    return found
 
 
 def in_seconds(facts: dict[str, Told]) -> dict[str, Told]:

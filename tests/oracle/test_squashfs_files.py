@@ -7,7 +7,7 @@ import random
 import shutil
 import struct
 import sys
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,21 +15,17 @@ import pytest
 from imprint.core.errors import FormatError, ImagingError, UnsupportedFeatureError
 from imprint.core.extent import Kind
 from imprint.core.units import KIB, MIB
-from imprint.filesystems import identify
 from imprint.filesystems.squashfs.layout import Superblock
 from imprint.filesystems.trees import tree
 from imprint.filesystems.walking import find_path
-from imprint.storage.file import FileStorage
 from imprint.storage.memory import MemoryStorage
-from imprint.testing.file_trees import Told, digest, of_folder, of_tree
+from imprint.testing.file_trees import Told, digest, of_folder, of_tree, opened, told
 from imprint.testing.oracles import run
 from imprint.testing.volumes import mounted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from imprint.filesystems.tree import FileTree
 
 pytestmark = pytest.mark.oracle("mksquashfs", "unsquashfs")
 
@@ -69,23 +65,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         os.utime(path, (0, 1_000_000_000 + at), follow_symlinks=False)
     os.utime(top / "empty", (0, 4_000_000_000))
     return top
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[FileTree]:
-    with closing(FileStorage.open(path)) as volume:
-        found = identify(volume)
-        assert found is not None
-        with closing(tree(found.kind, volume)) as files:
-            yield files
-
-
-def told(path: Path) -> dict[str, Told]:
-    """What we say, which has to be without notes."""
-    with opened(path) as files:
-        found = of_tree(files)
-        assert files.notes == []
-    return found
 
 
 def make(folder: Path, path: Path, *options: str) -> Path:

@@ -99,9 +99,6 @@ def opened(pipe: Pipe, size: int, kinds: str) -> Answers:
     }
 
 
-_FLAGS_IN_ROW: Final = 13
-
-
 class _Folder:
     """What is left of a folder to be told."""
 
@@ -202,8 +199,7 @@ class _Worker:
                 self._notes.append(["", "it is too large to look for deleted names in it", False])
             elif deleted:
                 for file in self._system.open_dir(inode=inode):
-                    row = self._named(file, deleted=True)
-                    yield row if row is not None and row[_FLAGS_IN_ROW] & DELETED else None
+                    yield self._named(file, deleted=True, alive=False)
         except (OSError, RuntimeError, OverflowError) as failure:
             self._notes.append(["", *self._pipe.note(failure)])
 
@@ -215,8 +211,14 @@ class _Worker:
             self._notes.append([name, *self._pipe.note(failure)])
             return None
 
-    def _named(self, file: Any, *, deleted: bool) -> list[Any] | None:  # noqa: ANN401
-        """An entry of a folder; ``None`` if it is not to be told."""
+    def _named(
+        self,
+        file: Any,  # noqa: ANN401
+        *,
+        deleted: bool,
+        alive: bool = True,
+    ) -> list[Any] | None:
+        """An entry of a folder; ``None`` if it is not to be told: deleted, or alive."""
         name = file.info.name
         if name is None:
             return None
@@ -246,6 +248,8 @@ class _Worker:
             if not deleted:
                 return None
             given_up = True
+        if not (given_up or alive):
+            return None
         text = name.name.decode("utf-8", "surrogateescape")
         return self._row(text, file, DELETED if given_up else 0)
 

@@ -27,7 +27,9 @@ class DirectWriter:
 
     def __init__(self, fd: int) -> None:
         """``fd`` is open for writing, and stays the caller's."""
-        self._fd = _reopened(fd)
+        self._file = fd
+        self._fd: int | None = None
+        self._is_tried = False  # most files are small, and never need it
 
     def write(self, data: memoryview, offset: int) -> int:
         """Write the beginning of ``data``; how much that was: 0 where it cannot be done.
@@ -36,7 +38,12 @@ class DirectWriter:
             OSError: if the device fails.
         """
         length = len(data)
-        if self._fd is None or length < _BYTES_MIN or (offset | length) % _ALIGNMENT:
+        if length < _BYTES_MIN or (offset | length) % _ALIGNMENT:
+            return 0
+        if not self._is_tried:
+            self._is_tried = True
+            self._fd = _reopened(self._file)
+        if self._fd is None:
             return 0
         try:
             return os.pwrite(self._fd, data, offset)

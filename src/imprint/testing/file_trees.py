@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from imprint.core.units import MIB
+from imprint.filesystems import identify
 from imprint.filesystems.tree import TYPES_BY_MODE, Type
+from imprint.filesystems.trees import tree
 from imprint.filesystems.walking import walk
+from imprint.storage.file import FileStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from imprint.core.contracts import Source
     from imprint.filesystems.tree import Entry, FileTree
@@ -95,6 +99,24 @@ def _of_entry(tree: FileTree, entry: Entry) -> Told:
         assert content.size == entry.size
         return Told(entry.type, digest(content), entry.size, modified, mode, entry.links)
     return Told(entry.type, "", 0, modified, mode)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[FileTree]:
+    """The files of a volume in a file, of whatever kind it is."""
+    with closing(FileStorage.open(path)) as volume:
+        found = identify(volume)
+        assert found is not None
+        with closing(tree(found.kind, volume)) as files:
+            yield files
+
+
+def told(path: Path) -> dict[str, Told]:
+    """What we say, which has to be without notes."""
+    with opened(path) as files:
+        found = of_tree(files)
+        assert files.notes == []
+    return found
 
 
 def bare(told: dict[str, Told]) -> dict[str, tuple[Type, str]]:

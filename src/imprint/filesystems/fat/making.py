@@ -6,7 +6,7 @@ for what drives of floppies expect.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from imprint.core.errors import UsageError
@@ -93,6 +93,13 @@ class Shape:
     track_sectors: int = 63
     heads: int = 255
 
+    @property
+    def cluster_count(self) -> int:
+        """Clusters in the data area; negative if there is no room for what is before it."""
+        root = div_up(self.root_entries * ENTRY_BYTES, SECTOR)
+        data = self.sectors - self.reserved - root - 2 * self.fat_sectors
+        return data // self.cluster_sectors
+
 
 def _floppy(
     size: int,
@@ -149,7 +156,8 @@ def shape_of(size: int, bits: int | None = None) -> Shape:
         raise UsageError(f"expected 32 KiB to 2 TiB for a FAT file system, found {size} bytes")
     clusters = 1 if wanted != 32 else _fat32_cluster(size)
     while clusters <= _CLUSTER_SECTORS_MAX:
-        shape, count = _laid_out(size // SECTOR, clusters, wanted)
+        shape = _laid_out(size // SECTOR, clusters, wanted)
+        count = shape.cluster_count
         if wanted == 12 and 0 < count <= FAT12_CLUSTERS_MAX:
             return shape
         if wanted == 16 and FAT12_CLUSTERS_MAX < count <= FAT16_CLUSTERS_MAX:
@@ -208,19 +216,13 @@ def _fat32_cluster(size: int) -> int:
     return _CLUSTER_SECTORS_MAX
 
 
-def _laid_out(sectors: int, cluster_sectors: int, bits: int) -> tuple[Shape, int]:
-    """A shape, and how many clusters it has."""
+def _laid_out(sectors: int, cluster_sectors: int, bits: int) -> Shape:
+    """A shape whose FATs are as large as its clusters need."""
     reserved, root_entries = (32, 0) if bits == 32 else (1, 512 if sectors > 8192 else 224)
-    fixed = reserved + div_up(root_entries * ENTRY_BYTES, SECTOR)
-    fat_sectors = 1
-    while True:
-        count = (sectors - fixed - 2 * fat_sectors) // cluster_sectors
-        needed = div_up((count + 2) * bits, 8 * SECTOR)
-        if needed <= fat_sectors:
-            break
-        fat_sectors = needed
-    shape = Shape(bits, sectors, cluster_sectors, reserved, root_entries, fat_sectors)
-    return shape, count
+    shape = Shape(bits, sectors, cluster_sectors, reserved, root_entries, 1)
+    while (needed := div_up((shape.cluster_count + 2) * bits, 8 * SECTOR)) > shape.fat_sectors:
+        shape = replace(shape, fat_sectors=needed)
+    return shape
 
 
 def _boot_sector(shape: Shape, label: bytes, serial: int, hidden: int) -> bytes:
@@ -267,9 +269,14 @@ def _first_entries(shape: Shape) -> bytes:
 
 def _information(shape: Shape) -> bytes:
     """FAT32's information sector: how many clusters are free, and where to begin to look."""
-    _, count = _laid_out(shape.sectors, shape.cluster_sectors, 32)
     sector = bytearray(SECTOR)
-    fields = ((0, 0x41615252), (484, 0x61417272), (488, count - 1), (492, 2), (508, 0xAA550000))
+    fields = (
+        (0, 0x41615252),
+        (484, 0x61417272),
+        (488, shape.cluster_count - 1),
+        (492, 2),
+        (508, 0xAA550000),
+    )
     for place, value in fields:
         sector[place : place + 4] = value.to_bytes(4, "little")
     return bytes(sector)
