@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 READ_BYTES_MAX: Final = 1024 * MIB
 """What reading one map may read: the metadata of a file system of tens of terabytes."""
 
+UNBOUNDED: Final = 1 << 62
+"""For whoever reads only what is asked for: names and contents, as long as somebody wants more."""
+
 
 @dataclass(frozen=True)
 class Allocation:

@@ -175,6 +175,38 @@ class FileTree(Protocol):
         """Give back processes and tables, but not the volume. Calling again changes nothing."""
 
 
+class OwnTree:
+    """What readers of our own have in common: a volume, notes, and a root that is a folder.
+
+    Attributes:
+        notes: what could not be followed.
+    """
+
+    _root: Entry
+
+    def __init__(self, volume: Source) -> None:
+        """``volume`` stays its owner's, and has to outlive the tree."""
+        self.notes: list[str] = Notes()
+        self._volume = volume
+
+    def root(self) -> Entry:
+        """The folder that holds all others."""
+        return self._root
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+    def _begin_at(self, root: Entry) -> None:
+        """Take an entry for the root.
+
+        Raises:
+            CorruptImageError: if it is no folder.
+        """
+        if root.type is not Type.DIRECTORY:
+            raise CorruptImageError("expected a folder as its root", name=self._volume.name)
+        self._root = root
+
+
 def text_of(raw: bytes) -> str:
     """A name, or where a link leads, as :class:`Entry` has it, whatever bytes it is of."""
     return raw.decode("utf-8", "surrogateescape")

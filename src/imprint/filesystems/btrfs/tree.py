@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError, FormatError, ReadError
+from imprint.filesystems.allocation import UNBOUNDED
 from imprint.filesystems.btrfs import layout
 from imprint.filesystems.btrfs.contents import Run, content, runs_of
 from imprint.filesystems.btrfs.layout import FolderName, Inode
@@ -16,7 +17,7 @@ from imprint.filesystems.contents import PIECES_MAX
 from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
-    Notes,
+    OwnTree,
     Times,
     Type,
     no_stream,
@@ -33,18 +34,13 @@ if TYPE_CHECKING:
     from imprint.filesystems.btrfs.trees import Item, Pointer
 
 _ANY: Final = (1 << 64) - 1
-_UNBOUNDED: Final = 1 << 62
 _TARGET_BYTES_MAX: Final = 4096
 _NS: Final = 1_000_000_000
 _UNCLEAN: Final = "the file system was not unmounted: what is only in its log is not told"
 
 
-class BtrfsTree:
-    """See :class:`~imprint.filesystems.tree.FileTree`. For one thread.
-
-    Attributes:
-        notes: what could not be followed.
-    """
+class BtrfsTree(OwnTree):
+    """See :class:`~imprint.filesystems.tree.FileTree`. For one thread."""
 
     def __init__(self, volume: Source) -> None:
         """The file system that is all of ``volume``.
@@ -54,20 +50,13 @@ class BtrfsTree:
             UnsupportedFeatureError: if it has a feature that is not known, or a second device.
             ReadError: if it cannot be read.
         """
-        self.notes: list[str] = Notes()
-        self._volume = volume
-        self._state = read_state(volume, budget=_UNBOUNDED)
+        super().__init__(volume)
+        self._state = read_state(volume, budget=UNBOUNDED)
         self._lookup = Lookup(self._state.trees)
         self._roots: dict[int, Pointer] = {}
         if self._state.log_root is not None:
             self.notes.append(f"/: {_UNCLEAN}")
-        self._root = self._entry("/", layout.FILE_TREE, layout.FIRST_FREE)
-        if self._root.type is not Type.DIRECTORY:
-            raise CorruptImageError("expected a folder as its root", name=volume.name)
-
-    def root(self) -> Entry:
-        """The folder that holds all others, of the first subvolume."""
-        return self._root
+        self._begin_at(self._entry("/", layout.FILE_TREE, layout.FIRST_FREE))
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
         """What is in a folder; nothing is kept of deleted names."""
@@ -99,9 +88,6 @@ class BtrfsTree:
         sector = self._state.superblock.sector_size
         runs = runs_of(items, self._state.chunks, sector, name)
         return content(self._volume, runs, entry.size, sector, name)
-
-    def close(self) -> None:
-        """Nothing is its own."""
 
     def _named(self, path: str, folder: Entry, found: FolderName) -> Entry:
         if found.target_kind == layout.ROOT_ITEM:

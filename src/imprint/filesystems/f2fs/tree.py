@@ -6,7 +6,7 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError, FormatError, ReadError, UnsupportedFeatureError
-from imprint.filesystems.allocation import VolumeReader
+from imprint.filesystems.allocation import UNBOUNDED, VolumeReader
 from imprint.filesystems.contents import PIECES_MAX, Run, extents_of, held, mapped
 from imprint.filesystems.f2fs import layout
 from imprint.filesystems.f2fs.clusters import content
@@ -17,7 +17,7 @@ from imprint.filesystems.f2fs.state import goes_on, read_state
 from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
-    Notes,
+    OwnTree,
     Times,
     Type,
     bytes_of,
@@ -35,18 +35,13 @@ if TYPE_CHECKING:
     from imprint.filesystems.f2fs.layout import Inode
     from imprint.filesystems.f2fs.nodes import Node
 
-_UNBOUNDED: Final = 1 << 62
 _NS: Final = 1_000_000_000
 _TARGET_BYTES_MAX: Final = 4096
 _UNCLEAN: Final = "it was not unmounted: files that were synced after its last checkpoint lack"
 
 
-class F2fsTree:
-    """See :class:`~imprint.filesystems.tree.FileTree`.
-
-    Attributes:
-        notes: what could not be followed.
-    """
+class F2fsTree(OwnTree):
+    """See :class:`~imprint.filesystems.tree.FileTree`."""
 
     def __init__(self, volume: Source) -> None:
         """The file system that is all of ``volume``.
@@ -56,21 +51,14 @@ class F2fsTree:
             UnsupportedFeatureError: if it has a feature that is not known, or a second device.
             ReadError: if it cannot be read.
         """
-        self.notes: list[str] = Notes()
-        self._volume = volume
-        self._reader = VolumeReader(volume, budget=_UNBOUNDED)
+        super().__init__(volume)
+        self._reader = VolumeReader(volume, budget=UNBOUNDED)
         self._state = read_state(self._reader)
         self._nodes = Nodes(self._reader, self._state)
-        self._root = self._entry("/", self._state.block.root_inode)
-        if self._root.type is not Type.DIRECTORY:
-            raise CorruptImageError("expected a folder as its root", name=volume.name)
+        self._begin_at(self._entry("/", self._state.block.root_inode))
         is_clean = self._state.checkpoint.flags & layout.CP_UMOUNT
         if not is_clean or goes_on(self._reader, self._state):
             self.notes.append(f"/: {_UNCLEAN}")
-
-    def root(self) -> Entry:
-        """The folder that holds all others."""
-        return self._root
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
         """What is in a folder; nothing is told of deleted names."""
@@ -111,9 +99,6 @@ class F2fsTree:
             return held(name, self._inline(node))
         runs = self._nodes.runs(node)
         return content(self._volume, runs, entry.size, node.inode.algorithm, name)
-
-    def close(self) -> None:
-        """There is nothing to give back."""
 
     def _inline(self, node: Node) -> bytes:
         """What stands in an inode behind its first address, as far as its size."""

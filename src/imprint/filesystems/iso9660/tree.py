@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError, FormatError, ReadError, UnsupportedFeatureError
-from imprint.filesystems.allocation import VolumeReader
+from imprint.filesystems.allocation import UNBOUNDED, VolumeReader
 from imprint.filesystems.contents import extents_of, held, mapped
 from imprint.filesystems.iso9660.records import (
     ASSOCIATED,
@@ -28,7 +28,7 @@ from imprint.filesystems.iso9660.rockridge import Facts, rock_ridge
 from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
-    Notes,
+    OwnTree,
     Times,
     Type,
     bytes_of,
@@ -47,18 +47,13 @@ if TYPE_CHECKING:
 _DESCRIPTORS_AT: Final = 16 * SECTOR
 _DESCRIPTORS_MAX: Final = 16
 _JOLIET: Final = (b"%/@", b"%/C", b"%/E")
-_UNBOUNDED: Final = 1 << 62
 _FOLDER_BYTES_MAX: Final = 1 << 30
 _EXTENTS_MAX: Final = 1 << 12
 """Of one file, of up to 4 GiB each."""
 
 
-class IsoTree:
-    """See :class:`~imprint.filesystems.tree.FileTree`.
-
-    Attributes:
-        notes: what could not be followed.
-    """
+class IsoTree(OwnTree):
+    """See :class:`~imprint.filesystems.tree.FileTree`."""
 
     def __init__(self, volume: Source) -> None:
         """The file system that is all of ``volume``.
@@ -67,9 +62,8 @@ class IsoTree:
             CorruptImageError: if it is no ISO 9660.
             ReadError: if it cannot be read.
         """
-        self.notes: list[str] = Notes()
-        self._volume = volume
-        self._reader = VolumeReader(volume, budget=_UNBOUNDED)
+        super().__init__(volume)
+        self._reader = VolumeReader(volume, budget=UNBOUNDED)
         primary, joliet = self._descriptors()
         self._block = primary.block_size
         root = self._folder_record(primary)
@@ -78,10 +72,6 @@ class IsoTree:
         if self._is_joliet and joliet is not None:
             root = self._folder_record(joliet)
         self._root = self._entry("/", [root], self._facts(root))
-
-    def root(self) -> Entry:
-        """The folder that holds all others."""
-        return self._root
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
         """What is in a folder; discs keep no deleted names."""
@@ -111,9 +101,6 @@ class IsoTree:
         if not entry.is_plain:
             raise UnsupportedFeatureError("it is compressed (zisofs), or has gaps", name=name)
         return mapped(self._volume, extents_of(entry), entry.size, name=name)
-
-    def close(self) -> None:
-        """There is nothing to give back."""
 
     def _descriptors(self) -> tuple[Volume, Volume | None]:
         """The primary descriptor, and that of Joliet."""

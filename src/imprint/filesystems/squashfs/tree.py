@@ -7,7 +7,7 @@ from array import array
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError, FormatError, ReadError, UnsupportedFeatureError
-from imprint.filesystems.allocation import VolumeReader
+from imprint.filesystems.allocation import UNBOUNDED, VolumeReader
 from imprint.filesystems.contents import held
 from imprint.filesystems.squashfs import layout
 from imprint.filesystems.squashfs.compressors import unpacker
@@ -17,7 +17,7 @@ from imprint.filesystems.squashfs.layout import Superblock
 from imprint.filesystems.squashfs.metadata import Cursor, Metadata
 from imprint.filesystems.tree import (
     Entry,
-    Notes,
+    OwnTree,
     Times,
     Type,
     no_stream,
@@ -42,16 +42,11 @@ BLOCKS_MAX: Final = 1 << 24
 _LISTED_BLOCKS_MAX: Final = 1 << 16
 """Of a file whose places are told in a list of files: all have to be read for it."""
 
-_UNBOUNDED: Final = 1 << 62
 _NS: Final = 1_000_000_000
 
 
-class SquashfsTree:
-    """See :class:`~imprint.filesystems.tree.FileTree`.
-
-    Attributes:
-        notes: what could not be followed.
-    """
+class SquashfsTree(OwnTree):
+    """See :class:`~imprint.filesystems.tree.FileTree`."""
 
     def __init__(self, volume: Source) -> None:
         """The file system that is at the start of ``volume``.
@@ -62,9 +57,8 @@ class SquashfsTree:
                 a way that is not known, or needs a library that is missing.
             ReadError: if it cannot be read.
         """
-        self.notes: list[str] = Notes()
-        self._volume = volume
-        self._reader = VolumeReader(volume, budget=_UNBOUNDED)
+        super().__init__(volume)
+        self._reader = VolumeReader(volume, budget=UNBOUNDED)
         self._super = _superblock(self._reader)
         unpack = unpacker(self._super.compressor, volume.name)
         self._metadata = Metadata(self._reader, unpack)
@@ -72,13 +66,7 @@ class SquashfsTree:
         self._ids = self._read_ids()
         self._fragments: array[int] | None = None
         self._references = array("Q")
-        self._root = self._entry("/", self._super.root_inode)
-        if self._root.type is not Type.DIRECTORY:
-            raise CorruptImageError("expected a folder as its root", name=volume.name)
-
-    def root(self) -> Entry:
-        """The folder that holds all others."""
-        return self._root
+        self._begin_at(self._entry("/", self._super.root_inode))
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
         """What is in a folder; nothing is ever deleted in a file system of this kind."""
@@ -110,9 +98,6 @@ class SquashfsTree:
         if inode.type is not Type.FILE:
             return held(name, b"")
         return Content(name, self._blocks, self._layout(inode))
-
-    def close(self) -> None:
-        """There is nothing to give back."""
 
     def _inode(self, reference: int) -> Inode:
         return inode_at(self._metadata, self._super.inode_table, reference)

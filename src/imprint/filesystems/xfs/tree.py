@@ -6,11 +6,12 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError, FormatError, ReadError
+from imprint.filesystems.allocation import UNBOUNDED
 from imprint.filesystems.contents import Run, extents_of, held, mapped
 from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
-    Notes,
+    OwnTree,
     Type,
     bytes_of,
     no_stream,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from imprint.filesystems.xfs.geometry import Geometry
     from imprint.filesystems.xfs.inodes import Facts
 
-_UNBOUNDED: Final = 1 << 62
 _FOLDER_BLOCK_LOG_AT: Final = 192
 _FOLDER_BLOCK_MAX: Final = 64 << 10
 _TYPES_INCOMPAT: Final = 1 << 0
@@ -43,12 +43,8 @@ _LINK_HEAD: Final = 56
 _DIRTY: Final = "the file system was not unmounted: what is only in its log is not told"
 
 
-class XfsTree:
-    """See :class:`~imprint.filesystems.tree.FileTree`.
-
-    Attributes:
-        notes: what could not be followed.
-    """
+class XfsTree(OwnTree):
+    """See :class:`~imprint.filesystems.tree.FileTree`."""
 
     def __init__(self, volume: Source) -> None:
         """The file system that is all of ``volume``.
@@ -58,9 +54,8 @@ class XfsTree:
             UnsupportedFeatureError: if it has a feature that is not known, or a second device.
             ReadError: if it cannot be read.
         """
-        self.notes: list[str] = Notes()
-        self._volume = volume
-        self._reader = Reader(volume, budget=_UNBOUNDED)
+        super().__init__(volume)
+        self._reader = Reader(volume, budget=UNBOUNDED)
         self._geometry = read_geometry(self._reader)
         self._inodes = InodeTable(self._reader, self._geometry)
         superblock = self._geometry.superblock
@@ -70,15 +65,9 @@ class XfsTree:
             self._has_types = bool(superblock.features2 & _TYPES_FEATURES2)
         log = self._reader.read(0, BASIC_BLOCK, "superblock")[_FOLDER_BLOCK_LOG_AT]
         self._folder_block = min(superblock.block_size << min(log, 8), _FOLDER_BLOCK_MAX)
-        self._root = self._entry("/", superblock.root_inode)
-        if self._root.type is not Type.DIRECTORY:
-            raise CorruptImageError("expected a folder as its root", name=volume.name)
+        self._begin_at(self._entry("/", superblock.root_inode))
         if not _is_clean(self._reader, self._geometry):
             self.notes.append(f"/: {_DIRTY}")
-
-    def root(self) -> Entry:
-        """The folder that holds all others."""
-        return self._root
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
         """What is in a folder; names that were deleted are overwritten in part, and not told."""
@@ -110,9 +99,6 @@ class XfsTree:
             return held(name, bytes(facts.fork[: facts.size]))
         runs = (Run(*run) for run in self._inodes.runs(facts) if run[0] >= 0)
         return mapped(self._volume, runs, facts.size, name=name)
-
-    def close(self) -> None:
-        """There is nothing to give back."""
 
     def _entry(self, path: str, number: int) -> Entry:
         facts = self._inodes.facts(number)
