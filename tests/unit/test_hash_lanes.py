@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
+import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -59,11 +62,12 @@ def test_a_buffer_is_given_back_when_the_slowest_hasher_is_done_with_it() -> Non
     def release(number: int) -> Callable[[], None]:
         return lambda: released.append(number)
 
+    # Said to be long: as many bytes as may wait are four buffers.
     for number in range(4):
-        lanes.feed(memoryview(bytes([number])), 1, release(number))
+        lanes.feed(memoryview(bytes([number])), 4 * MIB, release(number))
     assert released == []
     slow.go.release(2)
-    lanes.feed(memoryview(b"\4"), 1, release(4))
+    lanes.feed(memoryview(b"\4"), 4 * MIB, release(4))
     assert released == [0]
     slow.go.release(3)
     lanes.drain()
@@ -71,6 +75,33 @@ def test_a_buffer_is_given_back_when_the_slowest_hasher_is_done_with_it() -> Non
     assert released == [0, 1, 2, 3, 4]
     assert slow.taken == bytes(range(5))
     assert fast.hexdigest() == hashlib.md5(bytes(range(5))).hexdigest()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no niceness of their own")
+def test_quick_hashers_give_way_to_the_slowest() -> None:
+    """Fails if, on few cores, all hashes wait for one that has to take turns with them."""
+    niceness: dict[str, int] = {}
+
+    class _Busy(_Slow):
+        def __init__(self, name: str, seconds: float) -> None:
+            super().__init__()
+            self._name, self._seconds = name, seconds
+
+        def update(self, data: memoryview, /) -> None:
+            end = time.thread_time() + self._seconds
+            while time.thread_time() < end:
+                pass
+            niceness[self._name] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    lanes = Lanes([_Busy("quick", 0.0002), _Busy("slow", 0.002)])
+    for _ in range(50):
+        lanes.feed(memoryview(b"x"), 4 * MIB, None)
+    lanes.drain()
+    lanes.close()
+    assert niceness["slow"] == before
+    assert niceness["quick"] > before
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
 def test_an_error_of_a_hasher_comes_to_light() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
+import time
 from collections import deque
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -13,7 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _AHEAD: Final = 4
-"""Buffers that may wait for the slowest hasher: enough that none has to wait for the writer."""
+_AHEAD_BYTES: Final = 16 << 20
+"""Buffers, or bytes if that is more, that may wait for the slowest hasher: enough that it does
+not have to wait for a writer whose disk pauses."""
+
+_RANKED_AFTER: Final = 32
+"""Buffers that show which hasher is the slowest."""
+
+_NICENESS: Final = 10
+_QUICK: Final = 0.9
+"""Hashers that take less than this of the slowest one's time run with that niceness: they would
+wait for it anyway, and it gets a core whenever it can run."""
 
 
 class Hasher(Protocol):
@@ -41,7 +55,9 @@ class Lanes:
 
     def __init__(self, hashers: Iterable[Hasher]) -> None:
         self._lanes = [_Lane(hasher) for hasher in hashers]
-        self._waiting: deque[Callable[[], None] | None] = deque()
+        self._waiting: deque[tuple[int, Callable[[], None] | None]] = deque()
+        self._waiting_bytes = 0
+        self._settled = 0
 
     def feed(
         self, data: memoryview | None, length: int, release: Callable[[], None] | None
@@ -53,8 +69,9 @@ class Lanes:
         """
         for lane in self._lanes:
             lane.tasks.put((data, length))
-        self._waiting.append(release)
-        if len(self._waiting) > _AHEAD:
+        self._waiting.append((length, release))
+        self._waiting_bytes += length
+        while len(self._waiting) > _AHEAD and self._waiting_bytes > _AHEAD_BYTES:
             self._settle()
 
     def drain(self) -> None:
@@ -78,12 +95,26 @@ class Lanes:
     def _settle(self) -> None:
         """Wait for the oldest buffer: each lane answers in the order in which it was fed."""
         errors = [lane.answers.get() for lane in self._lanes]
-        release = self._waiting.popleft()
+        length, release = self._waiting.popleft()
+        self._waiting_bytes -= length
         if release is not None:
             release()
         for error in errors:
             if error is not None:
                 raise error
+        self._settled += 1
+        if self._settled == _RANKED_AFTER:
+            self._let_the_slowest_run()
+
+    def _let_the_slowest_run(self) -> None:
+        """Give way to it: on few cores the other hashers would take turns with it."""
+        if sys.platform != "linux":
+            return  # elsewhere only whole processes have a niceness
+        slowest_s = max(lane.spent_s for lane in self._lanes)
+        for lane in self._lanes:
+            if lane.spent_s < _QUICK * slowest_s and lane.thread.native_id is not None:
+                with suppress(OSError):
+                    os.setpriority(os.PRIO_PROCESS, lane.thread.native_id, _NICENESS)
 
 
 class _Lane:
@@ -92,6 +123,7 @@ class _Lane:
     def __init__(self, hasher: Hasher) -> None:
         self.tasks: SimpleQueue[tuple[memoryview | None, int] | None] = SimpleQueue()
         self.answers: SimpleQueue[BaseException | None] = SimpleQueue()
+        self.spent_s = 0.0  # of processor time
         self._hasher = hasher
         # A daemon: a program that ends in the midst of a copy must not hang.
         self.thread = threading.Thread(target=self._serve, name="hash", daemon=True)
@@ -104,4 +136,5 @@ class _Lane:
             except BaseException as error:  # noqa: BLE001 - it is raised again, by the feeder
                 self.answers.put(error)
             else:
+                self.spent_s = time.thread_time()
                 self.answers.put(None)
