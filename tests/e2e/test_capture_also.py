@@ -76,7 +76,6 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(
     program.refuses(7, *start, "--also", "repo:place::image")
     program.refuses(2, *start, "--also", "b.raw", "--tag", "x")
     program.refuses(2, *start, "--also", "no-suffix")
-    program.refuses(2, *start, "--also", "repo:place::image", "--fill", "x")
     program.refuses(5, *start, "--also", "b.raw", "--map", "b.raw")
     program.refuses(2, *start, "--also", "b.raw", "--resume")
     program.refuses(2, *start, "--strict")

@@ -315,7 +315,6 @@ def test_a_partial_copy_lacks_in_the_snapshot_what_its_map_says(
     runs = program.ok("map", f"{place}::disk", "--json").json_lines
     noted = [(run["offset"], run["length"]) for run in runs if run["kind"] == "bad"]
     assert noted == [(3 * MIB, MIB)]
-    program.refuses(2, "capture", disk, f"{place}::disk", "--fill", "x")
 
 
 def test_tags_and_level_are_taken_over(program: Program, disk: Path, place: str) -> None:

@@ -365,6 +365,19 @@ def test_without_a_file_it_goes_to_standard_output(program: Program, tree: Path)
     assert not any(file.hashes for file in files_of(program.folder / "piped.xml").values())
 
 
+@pytest.mark.oracle("mkfs.ext4")
+def test_a_dash_is_standard_output(program: Program, tree: Path) -> None:
+    """Fails if a file of that name is made, or two outputs are mixed in one stream."""
+    ext4(tree, program.folder / "image")
+    written = program.ok("report", "image", "-o", "-", "--timeline", "out.body")
+    assert ET.fromstring(written.text).tag.rpartition("}")[2] == "dfxml"
+    assert (program.folder / "out.body").exists()
+    assert not (program.folder / "-").exists()
+    for option in ("--timeline", "--html"):
+        assert program("report", "image", option, "-").exit_code == 2
+    assert program("report", "image", "-o", "-", "--json").exit_code == 2
+
+
 def test_a_disk_without_files_is_refused(program: Program, disk: Path) -> None:
     """Fails if a report of nothing passes for one."""
     result = program("report", disk, "-o", "out.xml")

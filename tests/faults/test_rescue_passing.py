@@ -23,12 +23,14 @@ from imprint.core.errors import ReadError, RefusedError, UsageError
 from imprint.core.extent import Kind
 from imprint.endpoints import capturing
 from imprint.endpoints.copying import CopyRequest, Outcome
+from imprint.endpoints.maps import read_map
 from imprint.endpoints.open import Access
 from imprint.endpoints.repository import make_repository
 from imprint.endpoints.rescue_request import RescueRequest
 from imprint.endpoints.target import TargetRequest
 from imprint.storage.memory import MemoryStorage
 from imprint.testing.bad_medium import BadMedium, Faults, bad_map
+from imprint.transfer.rescue.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,10 +71,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _expected(bad: tuple[tuple[int, int], ...]) -> bytes:
+def _expected(bad: tuple[tuple[int, int], ...], fill: bytes = b"\0") -> bytes:
     content = bytearray(CONTENT)
     for start, length in bad:
-        content[start : start + length] = bytes(length)
+        content[start : start + length] = (fill * length)[:length]
     return bytes(content)
 
 
@@ -85,6 +87,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Outcome, BadMedi
         content: bytes = CONTENT,
         *,
         resume: bool | None = None,
+        verify: bool = False,
         **wish: Any,  # noqa: ANN401 - of the rescue
     ) -> tuple[Outcome, BadMedium]:
         medium = BadMedium(MemoryStorage(content), faults)
@@ -97,7 +100,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Outcome, BadMedi
             rescue=RescueRequest(**wish),
             resume=resume,
         )
-        return capturing.run(request), medium
+        return capturing.run(request, capturing.Adding(verify=verify)), medium
 
     return work
 
@@ -131,6 +134,59 @@ def test_a_repository_gets_all_that_can_be_read(
     singles = [read.offset for read in medium.failing if read.length == 512]
     assert len(singles) == len(set(singles)), "a bad sector is tried once, without --retries"
     assert max(read.length for read in medium.log) <= MIB
+
+
+@pytest.mark.parametrize("order", ["position", "metadata"])
+def test_a_pattern_marks_what_is_missing(
+    run: Callable[..., tuple[Outcome, BadMedium]], order: str
+) -> None:
+    """AM-09, AM-10: fails if the fill is lost, is in no hash, or hides what is missing."""
+    wish = {"fill": b"BAD!", "metadata_first": order == "metadata"}
+    outcome, _ = run(Faults(bad=BAD), verify=True, **wish)
+    expected = _expected(BAD, b"BAD!")
+    with imprint.open(TARGET) as disk:
+        assert disk.read_at(0, SIZE) == expected
+        assert not [e for e in disk.extents(0, SIZE) if e.kind is Kind.BAD]
+    assert outcome.report.hashes["sha256"] == hashlib.sha256(expected).hexdigest()
+    assert outcome.wrong == {}
+    assert [(extent.offset, extent.length) for extent in outcome.report.bad] == list(BAD)
+    assert outcome.snapshot is not None
+    assert any("which hold 0x42414421" in note for note in outcome.snapshot.manifest.notes)
+    assert _left() == {"lab_disk.rescue.map"}
+    areas, _ = read_map(Path("lab_disk.rescue.map"), SIZE)
+    assert list(areas.runs(State.BAD)) == list(BAD)
+    assert areas.total(State.GOOD) == SIZE - sum(length for _, length in BAD)
+
+
+def test_a_pattern_takes_the_place_of_what_an_older_snapshot_lacks(
+    run: Callable[..., tuple[Outcome, BadMedium]],
+) -> None:
+    """Fails if a pattern, or its absence, is taken over from the snapshot before."""
+    for fill in (b"", b"BAD!", b"BAD!", b"?", b"\0", b""):
+        for path in _left():
+            Path(path).unlink()
+        outcome, _ = run(Faults(bad=BAD), fill=fill)
+        expected = _expected(BAD, fill or b"\0")
+        with imprint.open(TARGET) as disk:
+            assert disk.read_at(0, SIZE) == expected
+            kinds = [(e.offset, e.length) for e in disk.extents(0, SIZE) if e.kind is Kind.BAD]
+        assert kinds == ([] if fill else list(BAD))
+        assert outcome.report.hashes["sha256"] == hashlib.sha256(expected).hexdigest()
+
+
+def test_the_map_of_a_filled_snapshot_is_not_lost(
+    run: Callable[..., tuple[Outcome, BadMedium]],
+) -> None:
+    """Fails if the next capture removes the only list of what a snapshot lacks."""
+    run(Faults(bad=BAD), fill=b"x")
+    kept = Path("lab_disk.rescue.map").read_bytes()
+    for fill in (b"", b"x"):
+        with pytest.raises(RefusedError):
+            run(Faults(bad=BAD), fill=fill)
+        assert Path("lab_disk.rescue.map").read_bytes() == kept
+    Path("lab_disk.rescue.map").rename("elsewhere")
+    run(Faults(), fill=b"x")
+    assert _left() == {"elsewhere"}
 
 
 def test_weak_sectors_are_read_by_retries(run: Callable[..., tuple[Outcome, BadMedium]]) -> None:
@@ -187,8 +243,6 @@ def test_what_makes_no_sense_is_refused(run: Callable[..., tuple[Outcome, BadMed
     """Fails if an option is taken and then does nothing."""
     with pytest.raises(UsageError):
         run(Faults(), resume=True)
-    with pytest.raises(UsageError):
-        run(Faults(), fill=b"x")
     Path("theirs.map").write_text("theirs")
     with pytest.raises(RefusedError):
         run(Faults(bad=BAD), map_path=Path("theirs.map"))

@@ -251,6 +251,30 @@ def test_options_of_a_rescue_do_what_they_say(
     assert _left() == {*targets, "other.img", "other.map", "x.map"}
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("targets", SETS)
+def test_all_targets_have_the_pattern(
+    run: Callable[..., tuple[Outcome, BadMedium]], targets: tuple[str, ...], workers: int
+) -> None:
+    """AM-10: fails if one target has another fill than the rest, or a hash that is not of it."""
+    expected = _expected(BAD, b"BAD!")
+    outcome, _ = run(targets, Faults(bad=BAD), rescue={"fill": b"BAD!"}, workers=workers)
+    assert all(item.error is None for item in outcome.targets)
+    for target in targets:
+        says_it = target.endswith(".aff4")  # and keeps no bytes
+        with imprint.open(target) as disk:
+            assert disk.read_at(0, SIZE) == (_expected(BAD) if says_it else expected), target
+    assert outcome.report.hashes["sha256"] == hashlib.sha256(expected).hexdigest()
+    assert [(extent.offset, extent.length) for extent in outcome.report.bad] == list(BAD)
+    for item in outcome.targets:
+        if item.snapshot is not None:
+            assert item.snapshot.manifest.hashes == outcome.report.hashes
+            assert any("0x42414421" in note for note in item.snapshot.manifest.notes)
+    files = _files(targets)
+    first = next((target for target in targets if target in files), "lab_disk.rescue")
+    assert _left() == files | {f"{first}.map"}
+
+
 def test_a_read_that_does_not_come_back_is_given_up(
     run: Callable[..., tuple[Outcome, BadMedium]],
 ) -> None:
@@ -490,8 +514,6 @@ def test_what_makes_no_sense_is_refused(run: Callable[..., tuple[Outcome, BadMed
     targets = ("a.E01", "b.raw")
     with pytest.raises(UsageError):
         run(targets, Faults(), resume=True)
-    with pytest.raises(UsageError):
-        run((*targets, REPO), Faults(), rescue={"fill": b"x"})
     with pytest.raises(RefusedError):
         run(targets, Faults(), rescue={"map_path": Path("b.raw")})
     for name in ("a.E01.map", "a.E01.rescue"):

@@ -16,6 +16,7 @@ from imprint.filesystems.f2fs import FILE_SYSTEM as F2FS
 from imprint.filesystems.f2fs import layout as f2fs
 from imprint.filesystems.fat import FILE_SYSTEM as FAT
 from imprint.filesystems.files import Locating
+from imprint.filesystems.hfs_common import UNMOUNTED
 from imprint.filesystems.hfsplus import FILE_SYSTEM as HFSPLUS
 from imprint.filesystems.hfsplus import layout as hfsplus
 from imprint.filesystems.probes.microsoft import Fat32BootSector, FatBootSector
@@ -149,7 +150,7 @@ def big_hfsplus() -> EndlessVolume:
         extents_fork=bytes(80),
         catalog_fork=bytes(80),
         attributes_fork=bytes(80),
-        attributes=hfsplus.ATTRIBUTE_UNMOUNTED,
+        attributes=UNMOUNTED,
     )
     put(content, header, at)
     return EndlessVolume(bytes(content))

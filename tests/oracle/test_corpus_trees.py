@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 pytest.importorskip("pytsk3")
 
 SMALL: Final = 64 * MIB
-OF_FLS: Final = frozenset({*KINDS, "iso9660"})
+OF_FLS: Final = frozenset({*KINDS, "iso9660", "ufs"})
 REFUSED: Final = frozenset({"squashfs3"})
 MADE_UP: Final = re.compile(r"^/(\$OrphanFiles|\$MBR|\$FAT[12])$")
 
@@ -101,7 +101,11 @@ def test_every_file_system_of_the_corpus_is_told_as_fls_and_icat_tell_it(
             assert bool(files.notes) == (expected is None), path
             if not expected:
                 continue
-            assert set(entries) == {printable(name) for name in expected}, path
+            named = {printable(name) for name in expected}
+            assert named <= set(entries), path
+            # Of FAT, fls leaves out what it does not trust, such as names with blanks in them.
+            lost = [entries[name] for name in set(entries) - named]
+            assert all(kind == "vfat" and not item.extents for item in lost), path
             for name, address in expected.items():
                 entry = entries[printable(name)]
                 if kind != "iso9660":
@@ -118,3 +122,16 @@ def test_every_file_system_of_the_corpus_is_told_as_fls_and_icat_tell_it(
                 compared += 1
     assert compared > 100
     assert set(kinds) >= OF_FLS | {"apfs", "xfs"}
+
+
+@pytest.mark.oracle("7z")
+def test_the_front_of_bitlocker_to_go_is_told_as_7z_tells_it(corpus: Path) -> None:
+    """Fails if a file lacks that has a blank in its name, or lies behind the end of the image."""
+    path = corpus / "formats" / "log2timeline+dfvfs" / "history" / "bdetogo.raw"
+    done = subprocess.run(["7z", "l", "-slt", path], capture_output=True, check=False)  # it is cut
+    listed = done.stdout.decode().partition("----------")[2]
+    expected = dict(re.findall(r"^Path = (.+)\n(?:.+\n)*?Size = (\d+)$", listed, re.MULTILINE))
+    assert len(expected) == 307
+    with closing(FileStorage.open(path)) as volume, closing(tree("vfat", volume)) as files:
+        found = {entry.name: str(entry.size) for entry in walk(files) if entry.type is Type.FILE}
+    assert found == expected

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imprint.core.units import KIB, MIB
-from imprint.filesystems.remains import free_space, joined, slack
-from imprint.filesystems.sleuthkit import ORPHANS, SleuthKit
+from imprint.filesystems.remains import ORPHANS, free_space, joined, slack
+from imprint.filesystems.sleuthkit import SleuthKit
 from imprint.filesystems.walking import find_path, walk
 from imprint.storage.file import FileStorage
 from imprint.testing import ntfs_volume

@@ -31,7 +31,7 @@ KEYS: Final = ("TYPE", "LABEL_ENC", "UUID_ENC", "VERSION")
 KNOWN: Final = frozenset(
     {
         *("ext2", "ext3", "ext4", "jbd", "xfs", "btrfs", "f2fs", "squashfs", "squashfs3", "ufs"),
-        *("swap", "swsuspend", "vfat", "exfat", "ntfs", "hfsplus", "apfs", "iso9660", "udf"),
+        *("swap", "swsuspend", "vfat", "exfat", "ntfs", "hfs", "hfsplus", "apfs", "iso9660", "udf"),
         *("BitLocker", "crypto_LUKS", "LVM2_member", "linux_raid_member"),
     }
 )
@@ -97,6 +97,7 @@ def maker(command: str, size: int = 64 * MIB) -> object:
         maker("mkfs.f2fs -q -l flashy", 128 * MIB),
         maker(f"mkswap -L tausch -U {UUID}"),
         maker("mkswap -p 65536"),
+        maker("hformat -l Scheibe", 4 * MIB),
         maker("mkudffs -l Scheibe -b 2048"),
         maker("mkudffs -l Größe -b 512 -m hd"),
         maker("mkudffs -l 世界 -b 4096 -m hd"),

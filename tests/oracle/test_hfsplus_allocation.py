@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from imprint.core.errors import FormatError, UnsupportedFeatureError
+from imprint.core.errors import FormatError
 from imprint.core.runs import Runs
 from imprint.filesystems.hfsplus import FILE_SYSTEM
 from imprint.storage.memory import MemoryStorage
@@ -105,13 +105,6 @@ def test_counts_states_and_journals_that_speak_against_the_map_are_doubts(
     cases["another device"] = changed(volume, info, 2)
     for expected, storage in cases.items():
         assert expected in " ".join(FILE_SYSTEM.allocation(storage).doubts), expected
-
-
-def test_a_volume_in_a_wrapper_is_refused(volume: bytearray) -> None:
-    """Fails if the blocks of an embedded volume are taken for those of the partition."""
-    volume[HEADER : HEADER + 2] = b"BD"
-    with pytest.raises(UnsupportedFeatureError):
-        FILE_SYSTEM.allocation(MemoryStorage(bytes(volume)))
 
 
 def test_random_damage_gives_a_map_or_one_error(volume: bytearray) -> None:

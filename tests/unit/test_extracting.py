@@ -45,6 +45,7 @@ class Tree:
     loops: dict[str, list[Entry]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     broken: frozenset[str] = frozenset()
+    xattrs: dict[str, dict[str, bytes]] = field(default_factory=dict)
     numbers: int = 2
 
     def root(self) -> Entry:
@@ -62,6 +63,9 @@ class Tree:
         if name in self.broken:
             raise CorruptImageError("its blocks cannot be followed", name=name)
         return self.contents.get(name) or MemoryStorage(name.encode("utf-8", "surrogatepass"))
+
+    def attributes(self, entry: Entry) -> dict[str, bytes]:
+        return self.xattrs.get(entry.path, {})
 
     def close(self) -> None:
         """Nothing to close."""
@@ -396,6 +400,29 @@ def test_deleted_files_get_a_folder_of_their_own(tmp_path: Path) -> None:
     }
     assert report.recovered.count == 3
     assert [item["path"] for item in report.skipped] == ["/dir/reused"]
+
+
+def test_attributes_are_restored_as_far_as_they_give_no_rights(tmp_path: Path) -> None:
+    """Fails if one of an image gives rights that nobody asked for, or one that fails is the end."""
+    tree = Tree()
+    tree.add("/f", mode=0o400)
+    tree.add("/dir", Type.DIRECTORY, mode=0o500)
+    tree.add("/link", Type.LINK, target="f")
+    many = {"user.a": b"1", "user.": b"no name", "security.capability": b"s", "trusted.t": b"t"}
+    tree.xattrs = {"/f": many, "/dir": {"user.d": bytes(range(256))}, "/link": {"user.l": b"l"}}
+    report = extract(tree, tmp_path / "usual")
+    assert (report.files, report.folders, report.links) == (1, 1, 1)
+    assert report.is_whole
+    assert report.xattrs_left == 2
+    assert report.xattrs + report.xattrs_failed.count == 4
+    if report.xattrs:  # a file system with attributes
+        assert os.listxattr(tmp_path / "usual" / "f") == ["user.a"]
+        assert os.getxattr(tmp_path / "usual" / "dir", "user.d") == bytes(range(256))
+        # The kernel lets links have none; and what they lead to is not theirs.
+        failed = [(item["path"], item["name"]) for item in report.xattrs_failed]
+        assert failed == [("/f", "user."), ("/link", "user.l")]
+    report = extract(tree, tmp_path / "none", Wishes(recursive=True, xattrs="none"))
+    assert (report.xattrs, report.xattrs_left, report.xattrs_failed.count) == (0, 0, 0)
 
 
 def test_streams_become_files_or_attributes(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from imprint.filesystems.walking import find_path, walk
 from imprint.testing.fuzzing.endless import EndlessVolume
 from imprint.testing.small_f2fs import MAIN
 from imprint.testing.small_f2fs_files import (
+    ATTRIBUTES,
     BLOCKS_AT,
     FILE_BYTES,
     PLACES,
@@ -48,6 +49,9 @@ def test_names_are_found_in_inodes_and_in_blocks() -> None:
     )
     assert found["/link"].target == TARGET.decode()
     assert found["/file"].inode == found[f"{folder}/file"].inode == 5
+    attributes = {path: files.attributes(entry) for path, entry in found.items()}
+    assert attributes.pop("/link") == ATTRIBUTES
+    assert not any(attributes.values())
     assert found["/file"].mode == 0o640
     assert found["/file"].times.modified == 10**18 + 5
     assert ["in itself" in note for note in files.notes] == [True]

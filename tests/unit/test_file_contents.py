@@ -6,9 +6,12 @@ import pytest
 
 from imprint.core.errors import CorruptImageError, ReadError
 from imprint.core.extent import Kind
+from imprint.core.runs import Runs
 from imprint.filesystems.contents import OnDemand, Run, extents_of, held, mapped
 from imprint.filesystems.remains import slack
 from imprint.filesystems.tree import Entry, Type
+from imprint.filters.cutoff import filled_up, present
+from imprint.filters.mapped import Mapped
 from imprint.storage.memory import MemoryStorage
 
 VOLUME = MemoryStorage(bytes(range(256)) * 16)
@@ -50,7 +53,7 @@ def test_what_was_never_written_reads_as_zeros() -> None:
 @pytest.mark.parametrize(
     "runs",
     [
-        [Run(0, 4000, 100)],
+        [Run(0, 4096, 100)],
         [Run(0, -1, 10)],
         [Run(0, 0, 50), Run(40, 50, 50)],
         [Run(-10, 0, 50)],
@@ -62,6 +65,35 @@ def test_runs_that_cannot_be_are_refused(runs: list[Run]) -> None:
     """Fails if a file is read from outside of its volume, or overlaps itself."""
     with pytest.raises(CorruptImageError):
         mapped(VOLUME, runs, 100, name="file")
+
+
+def test_what_lies_behind_the_end_of_the_volume_is_bad() -> None:
+    """Fails if a file is refused of which only the end is missing, or it is taken for zeros."""
+    source = mapped(VOLUME, [Run(0, 0, 50), Run(50, 4000, 200), Run(300, 9000, 50)], 350, name="f")
+    assert [(item.offset, item.length, item.kind) for item in source.extents(0, 350)] == [
+        (0, 50, Kind.DATA),
+        (50, 96, Kind.DATA),
+        (146, 104, Kind.BAD),
+        (250, 50, Kind.HOLE),
+        (300, 50, Kind.BAD),
+    ]
+    buffer = bytearray(146)
+    source.readinto(memoryview(buffer), 0)
+    assert buffer == bytes(VOLUME.content[:50]) + bytes(VOLUME.content[4000:4096])
+    with pytest.raises(ReadError, match="volume's 4096 bytes, found 0xfa0"):
+        source.readinto(memoryview(buffer), 1)
+
+
+@pytest.mark.parametrize(
+    ("kept", "bad", "expected"),
+    [(100, [], 100), (60, [], 60), (0, [], 0), (100, [(20, 10)], 100), (60, [(20, 10)], 60)],
+)
+def test_what_is_present_ends_where_only_bad_is_left(
+    kept: int, bad: list[tuple[int, int]], expected: int
+) -> None:
+    """Fails if a bad area in the middle is taken for the end of a disk."""
+    disk = Mapped(MemoryStorage(bytes(kept)), Runs.of(bad))
+    assert present(filled_up(disk, 100, name="disk")) == expected
 
 
 def test_plain_entries_are_read_in_the_order_of_their_extents() -> None:

@@ -33,6 +33,8 @@ class Made:
         self.notes: list[str] = []
         self.folders = folders
         self.listed: list[int] = []
+        self.xattrs: dict[str, dict[str, bytes]] = {}
+        self.asked: list[str] = []
 
     def root(self) -> Entry:
         return Entry("/", 2, Type.DIRECTORY, 0, mode=0o755)
@@ -48,6 +50,10 @@ class Made:
             raise ReadError("is on a bad sector", name=entry.path)
         return MemoryStorage(bytes(f"{entry.path}:{stream}", "ascii"))
 
+    def attributes(self, entry: Entry) -> dict[str, bytes]:
+        self.asked.append(entry.path)
+        return self.xattrs.get(entry.path, {})
+
     def close(self) -> None:
         pass
 
@@ -60,11 +66,15 @@ def folder(path: str, inode: int) -> Entry:
     return Entry(path, inode, Type.DIRECTORY, 0, mode=0o700)
 
 
+def made(tree: Made, showing: Showing | None = None) -> ShownTree:
+    return ShownTree(lambda: (tree, tree.root()), threading.RLock(), showing or Showing(), number=1)
+
+
 def shown(tree: Made, showing: Showing | None = None) -> View:
     """A view of a disk with one tree, ``p1``."""
-    made = ShownTree(lambda: (tree, tree.root()), threading.RLock(), showing or Showing(), number=1)
     disk = Raw(MemoryStorage(bytes(5000)))
-    return View({"disk.raw": disk, "p1": made}, owner=(7, 8), time_ns=TIME, notes={".me": b"hi"})
+    things: dict[str, Raw | ShownTree] = {"disk.raw": disk, "p1": made(tree, showing)}
+    return View(lambda: things, owner=(7, 8), time_ns=TIME, notes={".me": b"hi"})
 
 
 def names(view: View, path: str) -> list[str]:
@@ -235,6 +245,56 @@ def test_folders_are_forgotten_when_there_are_too_many(monkeypatch: pytest.Monke
         for number in range(5):
             assert len(names(view, f"/p1/{number}")) == 8
     assert tree.listed.count(10) == 2
+
+
+def test_what_is_shown_may_become_something_else() -> None:
+    """Fails if names of a tree that is gone are still there, or a disk becomes another file."""
+    trees = [
+        made(Made({2: [folder("/d", 5)], 5: [file("/d/a", 6)]})),
+        made(Made({2: [file("/b", 7)]})),
+    ]
+    disk = Raw(MemoryStorage(bytes(10)))
+    things: dict[str, Raw | ShownTree] = {"p1": trees[0], "p2": trees[0], "d": disk}
+    asked: list[str] = []
+
+    def now() -> Mapping[str, Raw | ShownTree]:
+        asked.append("now")
+        return things
+
+    view = View(now, owner=(7, 8), time_ns=TIME, notes={})
+    assert [*names(view, "/p1"), *names(view, "/p1/d"), *names(view, "/p2")] == ["d", "a", "d"]
+    inodes = {name: facts.inode for name, facts in view.entries("/")}
+    held = view.find("/p1/d/a")
+    things = {"new": disk, "p1": trees[1], "d": disk}
+    assert names(view, "/p1") == ["b"]
+    for path in ("/p1/d/a", "/p1/d", "/p2", "/p2/d"):
+        with pytest.raises(FileNotFoundError):
+            view.find(path)
+    assert view.content(held).size == len("/d/a:None")
+    after = {name: facts.inode for name, facts in view.entries("/")}
+    assert after["d"] == inodes["d"]
+    assert after["new"] not in inodes.values()
+    asked.clear()  # the kernel wants an attribute of a disk with each write
+    with pytest.raises(OSError, match="data"):
+        view.attribute("/d", "security.capability")
+    assert not asked
+
+
+def test_attributes_are_told_as_far_as_the_kernel_takes_them() -> None:
+    """Fails if an attribute is lost, or asked for again for each of its values."""
+    tree = Made({2: [file("/f", 5)._replace(streams=("both",)), file("/many", 6)]})
+    tree.xattrs["/f"] = {"user.both": b"x", "user.empty": b"", "security.long": bytes(65537)}
+    tree.xattrs["/many"] = {f"user.{number:0200}": b"" for number in range(1000)}
+    view = shown(tree)
+    assert view.attributes("/p1/f") == ["user.both", "user.empty", "security.long"]
+    assert view.attribute("/p1/f", "user.both") == b"/f:both"
+    assert view.attribute("/p1/f", "user.empty") == b""
+    with pytest.raises(OSError, match="too long") as caught:
+        view.attribute("/p1/f", "security.long")
+    assert caught.value.errno == errno.E2BIG
+    assert tree.asked == ["/f"]
+    told = view.attributes("/p1/many")
+    assert len(told) == (64 << 10) // (len("user.") + 200 + 1)
 
 
 def test_streams_are_attributes() -> None:

@@ -40,6 +40,9 @@ class Made:
     def content(self, entry: Entry, stream: str | None = None) -> Source:
         return MemoryStorage(b"")
 
+    def attributes(self, entry: Entry) -> dict[str, bytes]:
+        return {}
+
     def close(self) -> None:
         pass
 

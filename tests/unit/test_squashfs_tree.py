@@ -18,7 +18,14 @@ from imprint.filesystems.squashfs.tree import SquashfsTree
 from imprint.filesystems.walking import find_path, walk
 from imprint.storage.memory import MemoryStorage
 from imprint.testing.format_faults import bounded_memory
-from imprint.testing.small_squashfs import BLOCK, CONTENT, NAMES, PACKERS, small_squashfs
+from imprint.testing.small_squashfs import (
+    ATTRIBUTES,
+    BLOCK,
+    CONTENT,
+    NAMES,
+    PACKERS,
+    small_squashfs,
+)
 
 each_compressor = pytest.mark.parametrize("compressor", [1, 2, 4, 5, 6])
 
@@ -43,6 +50,9 @@ def test_what_was_put_there_is_told(compressor: int, is_plain: bool) -> None:
         assert bytes(buffer) == CONTENT[start:end]
     kinds = [extent.kind for extent in content.extents(0, content.size)]
     assert kinds == [Kind.ENCODED, Kind.DATA, Kind.HOLE, Kind.ENCODED]
+    attributes = {path: files.attributes(entry) for path, entry in found.items()}
+    assert attributes.pop("/file") == ATTRIBUTES
+    assert not any(attributes.values())
     assert ["in itself" in note for note in files.notes] == [True]
 
 
@@ -118,6 +128,30 @@ def test_metadata_that_leads_nowhere_is_a_note() -> None:
     files = opened(bytes(whole))
     list(files.children(find_path(files, "folder")))
     assert len(files.notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "other", "told", "why"),
+    [
+        (b"\0" * 8 + b"\2\0", b"\0" * 8 + b"\xff\xff", 2, "/file: "),
+        (b"\0" * 8 + b"\2\0", b"\xff" + b"\0" * 7 + b"\2\0", 0, "/file: its extended attributes"),
+        (b"one\x0a\0\0\0", b"one\xff\xff\xff\xff", 0, "expected at most 1048576 bytes"),
+        (b"far\x08\0\0\0\x07", b"far\x08\0\0\0\x09", 1, "attribute security.far"),
+        (b"far\x08\0\0\0\x07", b"far\x07\0\0\0\x07", 1, "/file: "),
+    ],
+    ids=["count", "place", "length", "far", "far place"],
+)
+def test_attributes_that_make_no_sense_are_a_note(
+    part: bytes, other: bytes, told: int, why: str
+) -> None:
+    """Fails if their counts and lengths are believed, or one that is bad hides those before it."""
+    whole = small_squashfs(is_plain=True)
+    assert whole.count(part) == 1
+    files = opened(whole.replace(part, other))
+    found = files.attributes(find_path(files, "file"))
+    assert len(found) == told
+    assert files.notes
+    assert all(why in note for note in files.notes)
 
 
 def test_a_block_size_beyond_the_format_is_refused() -> None:

@@ -25,7 +25,8 @@ from imprint.core.errors import (
 )
 from imprint.core.extent import Extent, Kind
 from imprint.core.units import KIB, MIB
-from imprint.storage.http import BLOCK_BYTES, CACHE_BYTES, HttpStorage
+from imprint.filters.block_cache import BLOCK_BYTES, CACHE_BYTES
+from imprint.storage.http import HttpStorage
 from imprint.storage.http_address import Address
 from imprint.storage.http_ranges import REDIRECTS_MAX, HttpPolicy
 from imprint.storage.memory import MemoryStorage

@@ -38,6 +38,9 @@ class Written:
     def content(self, entry: Entry, stream: str | None = None) -> Source:
         raise AssertionError
 
+    def attributes(self, entry: Entry) -> dict[str, bytes]:
+        raise AssertionError
+
     def close(self) -> None:
         pass
 

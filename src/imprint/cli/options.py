@@ -158,7 +158,7 @@ def add_access(parser: argparse.ArgumentParser, *, snapshot: bool = True) -> Non
     parser.add_argument(
         "--incomplete",
         action="store_true",
-        help="read an image around files of it that are missing: what was in them is bad",
+        help="read an image around what is missing: files of it, the end of its disk: that is bad",
     )
     add_size_policy(parser)
     add_trust(parser)

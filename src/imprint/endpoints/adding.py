@@ -39,18 +39,12 @@ def check_addition(request: CopyRequest) -> tuple[Location, int | None]:
     check_image_name(location.image)
     if request.target.format is not None:
         raise UsageError("-O makes no sense: a repository keeps disks, not images", name=address)
-    if request.rescue.fill:
-        raise UsageError(
-            "--fill makes no sense with a repository",
-            name=address,
-            advice="a snapshot knows its bad areas: what reads it gets zeros there",
-        )
     is_begun = request.salvage and is_left(request)
     if request.resume and not is_begun:
         raise UsageError(
             "--resume makes no sense: what is there already is always found again", name=address
         )
-    if request.salvage and request.rescue.map_path is not None and not is_begun:
+    if request.salvage and not is_begun:
         check_map_free(request)
     level = parse_options(FORMAT, OPTIONS, request.target.options).get("level")
     if level is None:

@@ -14,7 +14,7 @@ from imprint.core.errors import (
     UnsupportedFeatureError,
     UsageError,
 )
-from imprint.core.events import OnEvent, ignore
+from imprint.core.events import OnEvent, Severity, ignore
 from imprint.endpoints.inside import leaves
 from imprint.endpoints.location import Location, parse
 from imprint.endpoints.open import Access, open_source
@@ -25,7 +25,10 @@ from imprint.filesystems.walking import find_path
 from imprint.filters.content import ContentStorage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imprint.core.contracts import Passphrase, Source, Storage
+    from imprint.endpoints.inside import Leaf
     from imprint.filesystems.tree import Entry, FileTree
 
 _NAMED_MAX: Final = 16
@@ -56,6 +59,11 @@ class BrowsedVolume:
     def address(self, disk: str) -> str:
         """How a file system in it is named, by the address of the disk."""
         return f"{disk}#{self.name}" if self.name else disk
+
+    @property
+    def folder(self) -> str:
+        """What its files are in where all volumes are folders: of ``p1#luks``, ``p1-luks``."""
+        return self.name.replace("#", "-").replace("/", "-") or "files"
 
 
 class Browser:
@@ -90,20 +98,12 @@ class Browser:
         """All volumes, by their place on the disk; those in containers behind the others."""
         with self._lock:
             if self._volumes is None:
-                found, findings = leaves(self._source, describe(self._source), self._passphrase)
-                for finding in findings:
+                survey = describe(self._source)
+                found, findings = leaves(self._source, survey, self._passphrase)
+                doubts = (item for item in survey.findings if item.severity is not Severity.INFO)
+                for finding in (*doubts, *findings):
                     self._on_event(finding)
-                self._volumes = [
-                    BrowsedVolume(
-                        leaf.name,
-                        None if leaf.filesystem is None else leaf.filesystem.kind,
-                        None if leaf.filesystem is None else leaf.filesystem.label,
-                        leaf.source,
-                        _in_words(leaf.name),
-                        leaf.problem,
-                    )
-                    for leaf in found
-                ]
+                self._volumes = [browsed(leaf) for leaf in found]
             return list(self._volumes)
 
     def volume(self, name: str = "") -> BrowsedVolume:
@@ -167,8 +167,30 @@ class Browser:
         self.close()
 
 
-def open_browser(address: str | Location, access: Access | None = None) -> Browser:
+def browsed(leaf: Leaf) -> BrowsedVolume:
+    """A volume as it is browsed."""
+    return BrowsedVolume(
+        leaf.name,
+        None if leaf.filesystem is None else leaf.filesystem.kind,
+        None if leaf.filesystem is None else leaf.filesystem.label,
+        leaf.source,
+        _in_words(leaf.name),
+        leaf.problem,
+    )
+
+
+def open_browser(
+    address: str | Location,
+    access: Access | None = None,
+    *,
+    over: Callable[[Source], Source] | None = None,
+) -> Browser:
     """The volumes of what an address names: a disk, a partition, a volume; without its path.
+
+    Args:
+        address: of it.
+        access: how it may be opened.
+        over: gives what is to be browsed in place of the disk, which that owns then.
 
     Raises:
         ImagingError: of the kind that says what is wrong.
@@ -176,8 +198,10 @@ def open_browser(address: str | Location, access: Access | None = None) -> Brows
     access = access or Access()
     location = parse(address) if isinstance(address, str) else address
     disk = location.base if location.inside is not None else location.text
-    source = open_source(disk, access)
+    source = open_source(disk, replace(access, partial=True))
     try:
+        if over is not None:
+            source = over(source)
         return Browser(source, access.gate().passphrase, access.on_event)
     except BaseException:
         source.close()

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from imprint.transfer.report import Report
 
 _NOTES_MAX: Final = 64
+_SHOWN_BYTES: Final = 16  # of a pattern, in a note
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,7 @@ class Addition:
             older=None if then is None else (then.tree, then.size),
             changed=changed,
             hashes=hashes,
+            keeps_bad=bool(request.rescue.fill),
             on_event=request.on_event,
             cancel=request.cancel,
         )
@@ -278,7 +280,10 @@ class Addition:
         notes = list(self._notes)
         if report.bad:
             lost = sum(extent.length for extent in report.bad)
-            notes.append(f"{lost} bytes could not be read, in {len(report.bad)} areas")
+            said = f"{lost} bytes could not be read, in {len(report.bad)} areas"
+            if fill := self._request.rescue.fill:
+                said += f", which hold 0x{fill[:_SHOWN_BYTES].hex()}, repeated"
+            notes.append(said)
         return Manifest(
             self._image,
             "",

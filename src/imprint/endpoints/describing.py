@@ -141,10 +141,11 @@ def _content(
     volumes: list[InnerVolume] = []
     try:
         if location.partition is not None:
-            disk = open_partition(disk, location.partition)
+            disk = open_partition(disk, location.partition, may_be_cut=True)
             size = disk.size
         if location.inner:
-            disk = open_volume(disk, location.inner, access.gate().passphrase)
+            secret = access.gate().passphrase
+            disk = open_volume(disk, location.inner, secret, may_be_cut=True)
             size = disk.size
         survey = describe(disk)
         volumes, findings = inner_volumes(disk, survey)

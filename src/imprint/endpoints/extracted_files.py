@@ -14,6 +14,7 @@ from imprint.core.errors import FormatError, ReadError, RefusedError, TargetErro
 from imprint.core.system import reason_of
 from imprint.endpoints import extracted_names as names
 from imprint.endpoints.browsing import file_content
+from imprint.endpoints.extracted_attributes import restore
 from imprint.endpoints.extracted_content import same, store
 from imprint.endpoints.leftovers import slack
 
@@ -64,6 +65,7 @@ class Maker:
         wishes: what is wanted.
         report: gets what came of it.
         volume: whose files are made; ``None``: that does not matter.
+        tree: of it.
     """
 
     def __init__(
@@ -74,13 +76,15 @@ class Maker:
         self.wishes = wishes
         self.report = report
         self.volume: BrowsedVolume | None = None
+        self.tree: FileTree | None = None
         self._watch = watch
         self._first: dict[tuple[int, int], tuple[Way, str]] = {}
         self._is_folding = self._find_folding()
 
-    def begin(self, volume: BrowsedVolume) -> None:
+    def begin(self, volume: BrowsedVolume, tree: FileTree) -> None:
         """Files of another volume follow: their numbers are others."""
         self.volume = volume
+        self.tree = tree
         self._first.clear()
 
     def make_folder(self, folder: Folder, entry: Entry) -> None:
@@ -132,7 +136,8 @@ class Maker:
         if self.wishes.slack and self.volume is not None:
             left = slack(self.volume, entry)
             if left.size:
-                self._write(folder, names.marked(name, "slack"), entry, left)
+                behind = entry._replace(path=f"{entry.path} (slack)")
+                self._write(folder, names.marked(name, "slack"), behind, left)
 
     def _join(self, folder: Folder, name: str, entry: Entry, key: tuple[int, int]) -> bool:
         """Give a file that was written a further name; ``False``: it has to be written again."""
@@ -178,7 +183,7 @@ class Maker:
                     self.report.bad.add(path=entry.path, offset=offset, length=length)
                 if tree is not None and self.wishes.streams == "xattrs":
                     self._attributes(tree, entry, descriptor)
-                self.dress(descriptor, entry)
+                self.dress(descriptor, entry, tree)
             finally:
                 os.close(descriptor)
             self.folders.publish(folder.way, name, may_replace=there is not None)
@@ -219,10 +224,15 @@ class Maker:
                 why = reason_of(failure) if isinstance(failure, OSError) else str(failure.args[0])
                 self.report.failed.add(path=f"{entry.path}:{stream}", why=why)
 
-    def dress(self, descriptor: int, entry: Entry) -> None:
-        """Owner, mode and times, in the order in which they do not undo each other."""
+    def dress(self, descriptor: int, entry: Entry, tree: FileTree | None) -> None:
+        """Owner, attributes, mode and times, in the order in which they do not undo each other.
+
+        With ``tree``, also what it has as extended attributes.
+        """
         if self.wishes.owner:
             os.fchown(descriptor, entry.owner, entry.group)
+        if tree is not None:
+            restore(tree, entry, descriptor, self.wishes, self.report)
         if entry.mode:
             kept = entry.mode & 0o7777 if self.wishes.owner else entry.mode & ~_SPECIAL_BITS
             os.fchmod(descriptor, kept & 0o7777)
@@ -235,6 +245,10 @@ class Maker:
         where = self.folders.descriptor(folder.way)
         if self.wishes.owner:
             os.chown(names.TEMPORARY, entry.owner, entry.group, dir_fd=where, follow_symlinks=False)
+        if self.tree is not None:
+            # No call sets them on a link in a folder that is open, but this leads into it.
+            link = f"/proc/self/fd/{where}/{names.TEMPORARY}"
+            restore(self.tree, entry, link, self.wishes, self.report)
         times = _times(entry)
         if times is not None:
             with contextlib.suppress(OverflowError, OSError):

@@ -71,7 +71,7 @@ class Extractor:
         wishes = self._wishes
         with browser.lock(volume):
             tree = browser.tree(volume)
-            self._maker.begin(volume)
+            self._maker.begin(volume, tree)
             top = look_up(tree, path, follow=not wishes.recursive, deleted=wishes.deleted)
             told = len(tree.notes)
             if top.type is not Type.DIRECTORY:
@@ -131,7 +131,8 @@ class Extractor:
         entry = folder.entry
         if entry is not None and (folder.is_new or self._wishes.force or self._wishes.resume):
             with contextlib.suppress(OSError, RefusedError):
-                self._maker.dress(self._folders.descriptor(folder.way), entry)
+                maker = self._maker
+                maker.dress(self._folders.descriptor(folder.way), entry, maker.tree)
 
     def _add(self, tree: FileTree, folder: Folder, entry: Entry) -> None:
         """Whatever it is; what goes wrong with this one alone is told, and the rest goes on."""

@@ -12,6 +12,7 @@ LISTED_MAX: Final = 10_000
 """Entries of a list in the report; more of them are only counted."""
 
 Streams = Literal["files", "xattrs"]
+Xattrs = Literal["user", "all", "none"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Wishes:
         owner: give files the owner, the group and the special bits that they have there.
         streams: what becomes of further contents: files beside the file, or extended attributes;
             ``None``: nothing, they are only counted.
+        xattrs: which extended attributes files get: those of ``user.``, which nothing depends on;
+            all, access control lists, labels and capabilities among them; or none.
         slack: write what lies behind the end of each file into a file beside it.
     """
 
@@ -37,6 +40,7 @@ class Wishes:
     resume: bool = False
     owner: bool = False
     streams: Streams | None = None
+    xattrs: Xattrs = "user"
     slack: bool = False
 
 
@@ -68,6 +72,9 @@ class Extraction:
         kept: files that were there already, and whole.
         size: bytes of the files that were written, holes included.
         streams_left: further contents that were not asked for.
+        xattrs: extended attributes that files, folders and links have got.
+        xattrs_left: those that were not asked for.
+        xattrs_failed: ``path``, ``name`` and ``why``: those that the target does not take.
         skipped: ``path`` and ``why``: what no file can be made of, as devices.
         failed: ``path`` and ``why``: what should be there, and is not.
         bad: ``path``, ``offset``, ``length``: bytes that could not be read, and are zeros.
@@ -82,6 +89,9 @@ class Extraction:
     kept: int = 0
     size: int = 0
     streams_left: int = 0
+    xattrs: int = 0
+    xattrs_left: int = 0
+    xattrs_failed: Listed = field(default_factory=Listed)
     skipped: Listed = field(default_factory=Listed)
     failed: Listed = field(default_factory=Listed)
     bad: Listed = field(default_factory=Listed)

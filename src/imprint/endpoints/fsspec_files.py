@@ -1,12 +1,14 @@
-"""Files of images for whatever reads by fsspec: ``imprint:///srv/disk.qcow2#p1:/etc/hostname``.
+"""Files of images for whatever reads by fsspec.
 
-Behind ``imprint://`` stands an address as everywhere else. fsspec keeps ``::`` for chains of its
-own: a disk in a repository is named by the option ``disk``.
+Behind ``imprint://`` stands an address as everywhere else, ``/srv/disk.qcow2#p1:/etc/hostname``;
+or, in a chain, the folder of a volume and a path: ``imprint://p1/etc/hostname::s3://bucket/disk``.
+fsspec keeps ``::`` for chains: a disk in a repository is named by the option ``disk``.
 """
 
 from __future__ import annotations
 
 import io
+import re
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -14,33 +16,54 @@ from typing import TYPE_CHECKING, Any, Final
 import fsspec  # type: ignore[import-untyped]
 
 from imprint.core.errors import ImagingError, NotFoundError, UsageError
-from imprint.endpoints.browsing import resolve
+from imprint.endpoints.browsing import Browser, resolve
+from imprint.endpoints.fsspec_storage import open_outer
 from imprint.endpoints.location import parse
 from imprint.endpoints.open import Access
-from imprint.endpoints.opened import Files
+from imprint.endpoints.opened import BUFFER_BYTES, ContentFile, Files
 from imprint.filesystems.tree import Type
+from imprint.filesystems.trees import READERS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from imprint.core.contracts import Source
+    from imprint.endpoints.location import Location
     from imprint.filesystems.tree import Entry
 
 _READ_ONLY: Final = "images are only read"
 _SCHEME: Final = "imprint://"
+# What a path in a chain begins with: it has to be told from an address by itself.
+_FOLDER: Final = re.compile(r"(?:p\d+(?:-[^/]*)?|files|(?:lvm|md|luks|bitlocker)[^/]*)(?:/|\Z)")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPES: Final = {Type.FILE: "file", Type.SYSTEM: "file", Type.DIRECTORY: "directory"}
 
 
 class ImprintFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
-    """A file system of a disk, for reading."""
+    """The files of a volume, or of all volumes of a disk, for reading."""
 
     protocol = "imprint"
     root_marker = "/"
 
-    def __init__(self, disk: str, passphrase: bytes | None = None, **options: Any) -> None:  # noqa: ANN401 - fsspec's own
+    def __init__(
+        self,
+        disk: str | None = None,
+        passphrase: bytes | None = None,
+        fo: object = None,
+        target_protocol: str | None = None,
+        target_options: Mapping[str, Any] | None = None,
+        **options: Any,  # noqa: ANN401 - fsspec's own
+    ) -> None:
         """Open it.
 
         Args:
-            disk: its address, up to the path: ``/srv/disk.qcow2#p1``.
+            disk: address of a volume, up to the path: ``/srv/disk.qcow2#p1``. Its files are shown.
             passphrase: of an encrypted image, volume or repository.
+            fo: instead of ``disk``: an image in another file system, by its URL or as a file that
+                is open. All its volumes are folders: ``p1``, ``p2-luks``; ``files`` of a disk
+                that is one file system.
+            target_protocol: of that file system.
+            target_options: of that file system.
             options: of fsspec.
 
         Raises:
@@ -54,15 +77,34 @@ class ImprintFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
             return passphrase
 
         access = Access(passphrase=None if passphrase is None else answer)
+        self._files: dict[str, Files] = {}
+        self._is_whole = fo is not None
+        if self._is_whole:
+            if disk is not None:
+                raise UsageError(
+                    "expected the folder of a volume first in a chain, as p1/etc/hosts", name=disk
+                )
+            source = open_outer(
+                fo, access, target_protocol=target_protocol, target_options=target_options
+            )
+            self._browser = Browser(source, access.gate().passphrase)
+            return
+        if disk is None:
+            raise UsageError(
+                "expected a disk",
+                advice="imprint:///srv/disk.qcow2#p1:/PATH or imprint://p1/PATH::URL; of a relative"
+                " address that looks like a volume's folder, ./p1",
+            )
         self._browser, volume, _ = resolve(disk, access)
         try:
-            self._files = Files(self._browser, volume)
+            self._files[""] = Files(self._browser, volume)
         except BaseException:
             self._browser.close()
             raise
 
     def close(self) -> None:
-        """Close the disk; nothing can be read any more."""
+        """Close the disk; nothing can be read any more, and who wants this again gets a new one."""
+        self._cache.pop(self._fs_token_, None)
         self._browser.close()
 
     @classmethod
@@ -72,32 +114,36 @@ class ImprintFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
             return [cls._strip_protocol(item) for item in path]
         text = str(path)
         if text.startswith(_SCHEME):
-            text = parse(text.removeprefix(_SCHEME)).inside or "/"
+            text = text.removeprefix(_SCHEME)
+            location = _address(text)
+            text = text if location is None else location.inside or "/"
         return f"/{text.strip('/')}"
 
     @staticmethod
     def _get_kwargs_from_urls(path: str) -> dict[str, str]:
         if not path.startswith(_SCHEME):
             return {}
-        location = parse(path.removeprefix(_SCHEME))
+        location = _address(path.removeprefix(_SCHEME))
+        if location is None:
+            return {}
         return {"disk": location.text if location.inside is None else location.base}
 
     def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:  # noqa: ANN401, FBT001, FBT002
         """What is in a folder; of a file, itself."""
         del options
         with _translated(path):
-            entry = self._files.stat(self._strip_protocol(path))
-            found = [entry]
-            if entry.type is Type.DIRECTORY:
-                found = self._files.listdir(entry.path)
-        facts = [self._facts(item) for item in found]
+            facts = self._listed(*self._split(path))
         return facts if detail else [item["name"] for item in facts]
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401
         """Facts about a file or folder."""
         del options
         with _translated(path):
-            return self._facts(self._files.stat(self._strip_protocol(path), follow=False))
+            folder, inner = self._split(path)
+            if folder is None:
+                return _folder("/")
+            files = self._of(folder)
+            return _facts(files, files.stat(inner, follow=False), folder)
 
     def modified(self, path: str) -> datetime:
         """When the content was changed."""
@@ -116,7 +162,7 @@ class ImprintFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
     ) -> bytes:
         """A range of a file; negative places count from its end."""
         del options
-        with _translated(path), closing(self._files.content(self._strip_protocol(path))) as source:
+        with _translated(path), closing(self._content(path)) as source:
             first, last, _ = slice(start, end).indices(source.size)
             data = bytearray(max(0, last - first))
             source.readinto(memoryview(data), first)
@@ -150,30 +196,102 @@ class ImprintFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
         if mode != "rb":
             raise io.UnsupportedOperation(_READ_ONLY)
         with _translated(path):
-            return self._files.open(self._strip_protocol(path))
+            return io.BufferedReader(_OpenFile(self._content(path)), BUFFER_BYTES)
 
-    def _facts(self, entry: Entry) -> dict[str, Any]:
-        """As fsspec has them, and some more; of a link, where it leads."""
-        target = entry
-        if entry.type is Type.LINK:
-            try:
-                target = self._files.stat(entry.path)
-            except ImagingError:
-                target = entry
-        return {
-            "name": entry.path,
-            "size": target.size,
-            "type": _TYPES.get(target.type, "other"),
-            "islink": entry.type is Type.LINK,
-            "destination": entry.target,
-            "mtime": entry.times.modified,
-            "created": entry.times.created,
-            "mode": entry.mode,
-            "uid": entry.owner,
-            "gid": entry.group,
-            "ino": entry.inode,
-            "nlink": entry.links,
-        }
+    def _split(self, path: str) -> tuple[str | None, str]:
+        """The folder of a volume, and the path in it; ``None`` for what is above all volumes."""
+        text = self._strip_protocol(path)
+        if not self._is_whole:
+            return "", text
+        folder, _, inner = text[1:].partition("/")
+        return folder or None, f"/{inner}"
+
+    def _of(self, folder: str) -> Files:
+        """The files of a volume, opened when they are needed.
+
+        Raises:
+            NotFoundError: if there is no such volume.
+            ImagingError: if it cannot be opened.
+        """
+        files = self._files.get(folder)
+        if files is None:
+            volumes = [item for item in self._browser.volumes() if item.folder == folder]
+            if not volumes:
+                shown = ", ".join(item["name"][1:] for item in self._listed(None, "/")) or "none"
+                what = f"has no volume {folder}; those with files: {shown}"
+                raise NotFoundError(what, name=self._browser.source.name)
+            files = self._files.setdefault(folder, Files(self._browser, volumes[0]))
+        return files
+
+    def _listed(self, folder: str | None, inner: str) -> list[dict[str, Any]]:
+        if folder is None:
+            volumes = self._browser.volumes()
+            return [_folder(f"/{item.folder}") for item in volumes if item.kind in READERS]
+        files = self._of(folder)
+        entry = files.stat(inner)
+        found = files.listdir(entry.path) if entry.type is Type.DIRECTORY else [entry]
+        return [_facts(files, item, folder) for item in found]
+
+    def _content(self, path: str) -> Source:
+        folder, inner = self._split(path)
+        if folder is None:
+            raise NotFoundError("expected a file, found a directory", name="/")
+        return self._of(folder).content(inner)
+
+
+def _address(text: str) -> Location | None:
+    """What stands behind ``imprint://`` as an address; ``None``: it is a path in a chain.
+
+    Raises:
+        UsageError: if it is neither.
+    """
+    if not text:
+        return None
+    if _FOLDER.match(text) is None:
+        return parse(text)
+    try:
+        location = parse(text)
+    except ImagingError:
+        return None
+    return None if location.inside is None else location
+
+
+def _folder(name: str) -> dict[str, Any]:
+    """Facts about a folder that is in no file system."""
+    return {"name": name, "size": 0, "type": "directory", "mtime": None, "created": None}
+
+
+def _facts(files: Files, entry: Entry, folder: str) -> dict[str, Any]:
+    """As fsspec has them, and some more; of a link, where it leads."""
+    target = entry
+    if entry.type is Type.LINK:
+        try:
+            target = files.stat(entry.path)
+        except ImagingError:
+            target = entry
+    return {
+        "name": f"/{folder}{entry.path}".rstrip("/") if folder else entry.path,
+        "size": target.size,
+        "type": _TYPES.get(target.type, "other"),
+        "islink": entry.type is Type.LINK,
+        "destination": entry.target,
+        "mtime": entry.times.modified,
+        "created": entry.times.created,
+        "mode": entry.mode,
+        "uid": entry.owner,
+        "gid": entry.group,
+        "ino": entry.inode,
+        "nlink": entry.links,
+    }
+
+
+class _OpenFile(ContentFile):
+    """A file of which errors are those of the system, too."""
+
+    def readinto(self, buffer: object) -> int:
+        """Fill ``buffer`` as far as the file reaches, and say how far."""
+        with _translated("file"):
+            return super().readinto(buffer)
 
 
 class _translated:  # noqa: N801 - used as a function

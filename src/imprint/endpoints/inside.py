@@ -13,10 +13,9 @@ from imprint.core.errors import (
     UsageError,
 )
 from imprint.core.events import Finding, Severity
-from imprint.endpoints.survey import describe, open_partition
+from imprint.endpoints.survey import describe, open_partition, window_of
 from imprint.filesystems import identify
 from imprint.filters.inside import Inside
-from imprint.filters.window import Window
 from imprint.volumes.containers import container
 
 if TYPE_CHECKING:
@@ -77,13 +76,16 @@ class _Node:
         return f"{self.name}#{inner}" if self.name else inner
 
 
-def open_volume(disk: Source, names: Sequence[str], passphrase: Passphrase) -> Source:
+def open_volume(
+    disk: Source, names: Sequence[str], passphrase: Passphrase, *, may_be_cut: bool = False
+) -> Source:
     """What a chain of names leads to; it owns the disk then.
 
     Args:
         disk: or a partition of it.
         names: as addresses have them: ``luks``, ``lvm/group/root``, ``p1`` …
         passphrase: asks for secrets, once one is needed.
+        may_be_cut: take a partition of which the end is missing.
 
     Raises:
         UsageError: if there is no such volume, or several.
@@ -95,7 +97,7 @@ def open_volume(disk: Source, names: Sequence[str], passphrase: Passphrase) -> S
     found, name = disk, disk.name
     for step in names:
         if step[1:].isdigit() and step[0] == "p":
-            found = open_partition(found, int(step[1:]))
+            found = open_partition(found, int(step[1:]), may_be_cut=may_be_cut)
         else:
             found = _Search(step, passphrase, name).find(_outermost(found, describe(found)), 0)
         name += f"#{step}"
@@ -181,6 +183,15 @@ def leaves(
     return found, findings
 
 
+def outer_leaves(disk: Source, survey: Survey) -> tuple[list[Leaf], list[Leaf]]:
+    """The volumes of a disk that are in no container, and its containers; opens nothing."""
+    found: tuple[list[Leaf], list[Leaf]] = ([], [])
+    for node in [*_outermost(disk, survey), *_unknown(disk, survey)]:
+        is_container = node.kind in _OPEN or node.kind in _LOCKED
+        found[is_container].append(Leaf(node.name, node.source, node.filesystem))
+    return found
+
+
 def _sets(nodes: Sequence[_Node]) -> Iterator[list[_Node]]:
     """What is opened at once: containers that belong together, else each volume by itself."""
     for kind, group in _by_kind(nodes).items():
@@ -209,7 +220,7 @@ def _unknown(disk: Source, survey: Survey) -> Iterator[_Node]:
         yield _Node("", disk, None)
     for item in survey.volumes:
         part = item.partition
-        is_volume = not part.is_container and not part.is_free and part.end <= disk.size
+        is_volume = not part.is_container and not part.is_free and part.start < disk.size
         if item.filesystem is None and is_volume:
             yield _node(disk, item)
 
@@ -227,15 +238,12 @@ def _outermost(disk: Source, survey: Survey) -> Iterator[_Node]:
     if survey.filesystem is not None:
         yield _Node("", disk, survey.filesystem)
     for item in survey.volumes:
-        if item.filesystem is not None and item.partition.end <= disk.size:
+        if item.filesystem is not None and item.partition.start < disk.size:
             yield _node(disk, item)
 
 
 def _node(disk: Source, item: Volume) -> _Node:
-    part = item.partition
-    name = f"p{part.index}"
-    window = Window(disk, part.start, part.length, name=f"{disk.name}#{name}")
-    return _Node(name, window, item.filesystem)
+    return _Node(f"p{item.partition.index}", window_of(disk, item.partition), item.filesystem)
 
 
 def _by_kind(nodes: Sequence[_Node]) -> dict[str, list[_Node]]:

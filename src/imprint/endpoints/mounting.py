@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import UsageError
-from imprint.core.events import Finding, Severity
-from imprint.endpoints.browsing import Browser, look_up, open_browser
+from imprint.endpoints.browsing import open_browser
 from imprint.endpoints.location import Where, parse
 from imprint.endpoints.mount_points import check_point
-from imprint.endpoints.survey import describe
+from imprint.endpoints.shown_disk import ShownDisk, shown_tree
 from imprint.endpoints.tools import find
 from imprint.exports.fuse.contents import Raw
 from imprint.exports.fuse.facts import Showing
@@ -23,27 +21,18 @@ from imprint.exports.fuse.trees import ShownTree
 from imprint.exports.fuse.view import View
 from imprint.filesystems.tree import Type
 from imprint.filters.shared import SharedDisk
-from imprint.filters.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from imprint.core.contracts import Source
-    from imprint.endpoints.browsing import BrowsedVolume
+    from imprint.endpoints.browsing import Browser
     from imprint.endpoints.location import Location
     from imprint.endpoints.open import Access
-    from imprint.filesystems.tree import Entry, FileTree
 
 CONTROL: Final = ".imprint"
 """A file in the folder that only those find who know of it: it says which process serves it."""
-
-DISK: Final = "disk.raw"
-"""The whole disk."""
-
-_FILES: Final = "files"  # of a disk that is one file system
-_WITHOUT_FILES: Final = frozenset({"swap"})
-_STREAMS: Final = frozenset({"ntfs", "hfsplus", "apfs"})
 
 
 @dataclass(frozen=True)
@@ -103,15 +92,11 @@ def mount(request: MountRequest, access: Access, on_ready: Callable[[Mounted], N
         raise UsageError("expected what can be read anywhere, found a pipe", name=location.text)
     if location.inside is not None and request.cow is not None:
         raise UsageError("--cow needs a disk: nothing can be written to the files of a folder")
-    with ExitStack() as stack:
-        browser = stack.enter_context(open_browser(location, access))
-        disk: SharedDisk | None = None
-        if request.cow is not None:
-            from imprint.endpoints.cow import open_overlay  # most only look
-
-            disk = SharedDisk(open_overlay(browser.source, location.text, request.cow))
-            stack.callback(disk.close)
-        shown, mounted = _shown(browser, location, disk, request, access)
+    over: Callable[[Source], Source] | None = None
+    if request.cow is not None:
+        over = _overlaid(location, request.cow)
+    with open_browser(location, access, over=over) as browser:
+        shown, mounted = _shown(browser, location, request, access)
         control = json.dumps({"pid": mounted.pid, "address": request.address})
         view = View(
             shown,
@@ -122,11 +107,18 @@ def mount(request: MountRequest, access: Access, on_ready: Callable[[Mounted], N
         session = Session(
             source=location.text,
             allow_other=request.allow_other,
-            writable=disk is not None,
-            threads=disk is None and _is_far(location.outermost),
+            writable=over is not None,
+            threads=over is None and _is_far(location.outermost),
             helper=find("fusermount3") is not None,
         )
         serve(view, request.point, session, lambda: on_ready(mounted))
+
+
+def _overlaid(location: Location, place: str) -> Callable[[Source], Source]:
+    """Lays an overlay in ``place`` over a disk."""
+    from imprint.endpoints.cow import open_overlay  # most only look
+
+    return lambda disk: SharedDisk(open_overlay(disk, location.text, place), like=disk)
 
 
 def owner_of(showing: Showing) -> tuple[int, int]:
@@ -137,45 +129,18 @@ def owner_of(showing: Showing) -> tuple[int, int]:
 
 
 def _shown(
-    browser: Browser,
-    location: Location,
-    disk: SharedDisk | None,
-    request: MountRequest,
-    access: Access,
-) -> tuple[dict[str, Raw | ShownTree] | ShownTree, Mounted]:
+    browser: Browser, location: Location, request: MountRequest, access: Access
+) -> tuple[ShownDisk | ShownTree, Mounted]:
     """What is in the folder, and a summary of it."""
     if location.inside is not None:
-        tree = _tree(browser, browser.volume(), request, 1, location.inside)
+        tree = shown_tree(browser.volume(), request.showing, path=location.inside)
         if tree.top().entry.type is not Type.DIRECTORY:
             raise UsageError("expected a folder, found a file", name=location.text)
         return tree, Mounted(os.getpid(), (), (".",))
-    shown: dict[str, Raw | ShownTree] = {}
-    whole: Source = browser.source if disk is None else disk
-    shown[DISK] = Raw(whole, disk)
-    for item in describe(browser.source).volumes:
-        part = item.partition
-        if not part.is_free and part.length and part.end <= whole.size:
-            name = f"p{part.index}.raw"
-            window = Window(whole, part.start, part.length, name=f"{whole.name}#p{part.index}")
-            shown[name] = Raw(window, disk, part.start)
-    volumes = browser.volumes()
-    for number, volume in enumerate(volumes, 1):
-        if volume.problem is not None:
-            what = f"is not shown: {volume.problem}"
-            access.on_event(Finding(Severity.WARNING, volume.where, what))
-            continue
-        name = _name_of(volume)
-        if volume.name:
-            shown.setdefault(f"{name}.raw", Raw(volume.source))
-        if volume.kind is None or volume.kind in _WITHOUT_FILES:
-            continue
-        if _is_listed(volume.kind):
-            shown[name] = _tree(browser, volume, request, number, "/")
-        else:
-            what = f"files of {volume.kind} cannot be listed: it is shown as a disk only"
-            access.on_event(Finding(Severity.INFO, volume.where, what))
-    disks = tuple(name for name, thing in shown.items() if isinstance(thing, Raw))
-    trees = tuple(name for name, thing in shown.items() if isinstance(thing, ShownTree))
+    shown = ShownDisk(browser, request.showing, access.on_event)
+    things = shown()
+    disks = tuple(name for name, thing in things.items() if isinstance(thing, Raw))
+    trees = tuple(name for name, thing in things.items() if isinstance(thing, ShownTree))
     return shown, Mounted(os.getpid(), disks, trees)
 
 
@@ -184,35 +149,3 @@ def _is_far(location: Location) -> bool:
     if location.where is Where.REPOSITORY:
         return "://" in location.base
     return location.where not in (Where.FILE, Where.DEVICE)
-
-
-def _name_of(volume: BrowsedVolume) -> str:
-    """``p3#lvm/vg/root`` is ``p3-lvm-vg-root``."""
-    return volume.name.replace("#", "-").replace("/", "-") or _FILES
-
-
-def _is_listed(kind: str) -> bool:
-    """Whether files of such a file system can be listed."""
-    from imprint.filesystems.trees import READERS  # changes with what is installed
-
-    return kind in READERS
-
-
-def _tree(
-    browser: Browser, volume: BrowsedVolume, request: MountRequest, number: int, path: str
-) -> ShownTree:
-    top: list[tuple[FileTree, Entry]] = []
-
-    def opened() -> tuple[FileTree, Entry]:
-        if not top:  # asked under the lock
-            tree = browser.tree(volume)
-            top.append((tree, look_up(tree, path)))
-        return top[0]
-
-    return ShownTree(
-        opened,
-        browser.lock(volume),
-        request.showing,
-        number=number,
-        has_streams=volume.kind in _STREAMS,
-    )

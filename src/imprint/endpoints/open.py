@@ -55,6 +55,7 @@ class Access:
         used: read only what file systems use, and what may be left out; ``None``: all of it.
         lenient: open the image even if its parent cannot be, for looking at it.
         incomplete: open the image even if files of it are missing: what was in them is bad.
+        partial: open a partition although its disk ends before it: what is lacking is bad.
         on_event: told what is noteworthy.
         cancel: stops what takes long already at opening: a pipe has to be read to its end.
     """
@@ -70,6 +71,7 @@ class Access:
     used: Policy | None = None
     lenient: bool = False
     incomplete: bool = False
+    partial: bool = False
     on_event: OnEvent = ignore
     cancel: CancelToken | None = None
 
@@ -176,15 +178,17 @@ def open_part(source: Source, location: Location, access: Access) -> Source:
     Raises:
         ImagingError: of the kind that says what is wrong; the disk is closed then.
     """
+    may_be_cut = access.incomplete or access.partial
     try:
         if location.partition is not None:
             from imprint.endpoints.survey import open_partition  # most name no partition
 
-            source = open_partition(source, location.partition)
+            source = open_partition(source, location.partition, may_be_cut=may_be_cut)
         if location.inner:
             from imprint.endpoints.inside import open_volume  # most name no volume
 
-            source = open_volume(source, location.inner, access.gate().passphrase)
+            secret = access.gate().passphrase
+            source = open_volume(source, location.inner, secret, may_be_cut=may_be_cut)
         if access.used is not None:
             from imprint.endpoints.used import used_only  # only where it is asked for
 
@@ -280,6 +284,20 @@ def open_with_storage(location: Location, access: Access) -> tuple[Image, Storag
         ImagingError: of the kind that says what is wrong.
     """
     storage = open_inside(location, access)
+    return open_stored(storage, access, name=location.base), storage
+
+
+def open_stored(storage: Storage, access: Access, *, name: str) -> Image:
+    """The image that a storage is, which it owns; closed with it, also if it is none.
+
+    Args:
+        storage: all of its file.
+        access: how it may be opened.
+        name: what errors call it.
+
+    Raises:
+        ImagingError: of the kind that says what is wrong.
+    """
     try:
         format_ = access.driver(access.format or formats.detect(storage))
         if access.snapshot is None:
@@ -288,12 +306,12 @@ def open_with_storage(location: Location, access: Access) -> tuple[Image, Storag
             else:
                 image = format_.open(storage, access.gate())
             access.tell(image)
-            return image, storage
+            return image
         if not isinstance(format_, SnapshotKeeping):
             raise UnsupportedFeatureError(
-                f"{format_.name} images have no internal snapshots", name=location.base
+                f"{format_.name} images have no internal snapshots", name=name
             )
-        return format_.open_snapshot(storage, access.gate(), access.snapshot), storage
+        return format_.open_snapshot(storage, access.gate(), access.snapshot)
     except BaseException:
         storage.close()
         raise
@@ -344,20 +362,25 @@ def open_inside(location: Location, access: Access | None = None) -> Storage:
         return open_content(location, access)
     storage = open_storage(location, access.cancel)
     try:
-        return _inside_package(storage, location)
+        return inside_package(storage, location.disk, name=location.text)
     except BaseException:
         storage.close()
         raise
 
 
-def _inside_package(storage: Storage, location: Location) -> Storage:
-    """The image that is meant, where the file is a package of several."""
+def inside_package(storage: Storage, disk: int | None = None, *, name: str) -> Storage:
+    """The image that is meant, where the file is a package of several; else the file itself.
+
+    Raises:
+        FormatError: if the package is not sound.
+        UsageError: if there is no such disk in it.
+    """
     if _holds_package(storage):
         from imprint.endpoints.appliance import package  # only for packages
 
-        return package.open_disk(storage, location.disk or 1)
-    if location.disk is not None:
-        raise UsageError("is no OVA: it has no disks to choose from", name=location.text)
+        return package.open_disk(storage, disk or 1)
+    if disk is not None:
+        raise UsageError("is no OVA: it has no disks to choose from", name=name)
     return storage
 
 

@@ -39,8 +39,17 @@ def place_for(request: CopyRequest) -> Place:
     path = wish or map_path(location)
     assert path is not None
     work = None if location.is_overwritten else work_path(place_of(request))
-    # A snapshot itself says what it lacks.
-    return Place(path, work, location.where is not Where.REPOSITORY or wish is not None)
+    return Place(path, work, is_map_kept(request))
+
+
+def is_map_kept(request: CopyRequest) -> bool:
+    """Whether the map of a rescue stays if something is missing in the end.
+
+    A snapshot itself says what it lacks, unless there is a pattern in its place.
+    """
+    if parse(request.target.address).where is not Where.REPOSITORY:
+        return True
+    return request.rescue.map_path is not None or bool(request.rescue.fill)
 
 
 def work_path(target: Path) -> Path:

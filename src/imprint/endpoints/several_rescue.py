@@ -14,7 +14,14 @@ from imprint.core.errors import RefusedError, TargetError, UsageError
 from imprint.core.system import reason_of
 from imprint.endpoints.location import Where, parse
 from imprint.endpoints.maps import MAP_SUFFIX, map_path
-from imprint.endpoints.rescue_left import Place, discard_work, note_path, place_of, work_path
+from imprint.endpoints.rescue_left import (
+    Place,
+    discard_work,
+    is_map_kept,
+    note_path,
+    place_of,
+    work_path,
+)
 from imprint.endpoints.target import TargetRequest, check_not_source
 from imprint.storage.pending import PendingFile, check_replaceable, discard, partial_path
 
@@ -106,8 +113,7 @@ def shared_rescue(request: CopyRequest, wanted: Sequence[TargetRequest]) -> Shar
     path = request.rescue.map_path or map_path(parse(named.address))
     assert path is not None
     work = _work_path(replace(request, target=named))
-    is_kept = parse(named.address).where is not Where.REPOSITORY
-    place = Place(path, work, is_kept or request.rescue.map_path is not None)
+    place = Place(path, work, is_map_kept(replace(request, target=named)))
     home = next(filter(_is_home, wanted), None)
     noted = _noted(note_path(work))
     is_finished = home is not None and _is_finished(request, home.location.path, noted)

@@ -8,13 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import FormatError, ReadError, UsageError
+from imprint.core.errors import FormatError, ReadError, TruncatedImageError, UsageError
 from imprint.core.events import Finding, Severity
 from imprint.filesystems import FileSystem, identify
+from imprint.filters.cutoff import filled_up, present
 from imprint.filters.window import Window
 from imprint.volumes import Partition, PartitionTable, read_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from imprint.core.contracts import Source
 
 IDENTIFY_MAX: Final = 128
@@ -104,18 +107,26 @@ def describe(source: Source) -> Survey:
                 part = Window(source, item.start, end - item.start)
                 found = _identify(part, f"partition {item.index}", findings)
             volumes.append(Volume(item, found))
-    whole = _identify(source, "disk", findings)
+    said: list[Finding] = []
+    whole = _identify(source, "disk", said)
     if volumes and whole is not None and whole.kind not in _WITH_TABLE:
         whole = None  # what was there before the table, or a copy of what is in a partition
+    else:
+        findings += said
     return Survey(source.size, table, tuple(volumes), whole, tuple(findings))
 
 
-def open_partition(source: Source, index: int) -> Window:
-    """The partition of that number as a disk of its own; it owns the source then.
+def open_partition(source: Source, index: int, *, may_be_cut: bool = False) -> Window:
+    """The partition of that number as a disk of its own; it owns the source, if all is there.
+
+    Args:
+        source: the disk.
+        index: as its table counts.
+        may_be_cut: take it although the disk ends before it; what is lacking is ``BAD`` then.
 
     Raises:
         UsageError: if the disk has no such partition.
-        TruncatedImageError: if the disk ends before the partition does.
+        TruncatedImageError: if the disk ends before the partition does, or before it begins.
     """
     table = read_table(source)
     if table is None:
@@ -125,7 +136,26 @@ def open_partition(source: Source, index: int) -> Window:
         known = ", ".join(str(item.index) for item in table.partitions) or "none"
         raise UsageError(f"has no partition {index}; it has: {known}", name=source.name)
     name = f"{source.name}#p{index}"
-    return Window(source, partition.start, partition.length, name=name)
+    if may_be_cut:
+        return window_of(source, partition)
+    try:
+        return Window(source, partition.start, partition.length, name=name)
+    except TruncatedImageError as error:
+        error.advice = "--incomplete reads what there is"
+        raise
+
+
+def window_of(disk: Source, partition: Partition) -> Window:
+    """A partition as a disk of its own; what the disk has no bytes for is ``BAD``.
+
+    Raises:
+        TruncatedImageError: if the disk ends before it begins.
+    """
+    name = f"{disk.name}#p{partition.index}"
+    whole = disk
+    if partition.start < disk.size:
+        whole = filled_up(disk, partition.end, name=name)
+    return Window(whole, partition.start, partition.length, name=name)
 
 
 def _can_look(item: Partition, disk_size: int) -> bool:
@@ -134,10 +164,20 @@ def _can_look(item: Partition, disk_size: int) -> bool:
 
 def _identify(source: Source, where: str, findings: list[Finding]) -> FileSystem | None:
     try:
-        return identify(source)
+        found = identify(source)
     except (ReadError, FormatError) as error:
         findings.append(_unreadable(where, error))
         return None
+    if found is not None:
+        findings += [Finding(Severity.WARNING, where, what) for what in _doubts(found, source)]
+    return found
+
+
+def _doubts(found: FileSystem, source: Source) -> Iterator[str]:
+    if found.doubt is not None:
+        yield found.doubt
+    if found.size is not None and found.size > (there := present(source)):
+        yield f"its file system is cut off: expected {found.size} bytes, found {there}"
 
 
 def _unreadable(where: str, error: ReadError | FormatError) -> Finding:

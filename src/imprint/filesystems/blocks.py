@@ -6,6 +6,10 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import ImagingError
+from imprint.filesystems.allocation import VolumeReader
+from imprint.filesystems.hfs_wrapper import unwrapped
+from imprint.filesystems.udf.volume import read_volume
+from imprint.filesystems.ufs.layout import SUPER_BYTES, SUPER_OFFSETS, parse_superblock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +29,14 @@ def block_size(kind: str, volume: Source) -> int | None:
         volume: all of it.
     """
     read = _READERS.get(kind)
-    if read is None:
+    if read is None and kind != "udf":
         return None
-    head = bytearray(min(_HEAD_BYTES, volume.size))
     try:
+        if read is None:
+            return read_volume(VolumeReader(volume)).block
+        if kind == "hfsplus":
+            volume, _ = unwrapped(volume)
+        head = bytearray(min(_HEAD_BYTES, volume.size))
         volume.readinto(memoryview(head), 0)
         found = read(head)
     except (ImagingError, struct.error, IndexError):
@@ -57,16 +65,29 @@ def _exfat(head: bytearray) -> int:
     return 1 << min(head[108] + head[109], 32)
 
 
+def _ufs(head: bytearray) -> int:
+    """A fragment: that is what space is given away in. Source: FreeBSD ``sys/ufs/ffs/fs.h``."""
+    for place in SUPER_OFFSETS:
+        content = bytes(head[place : place + SUPER_BYTES])
+        found = parse_superblock(content, place) if len(content) == SUPER_BYTES else None
+        if found is not None:
+            return found.fragment
+    return 0
+
+
 _READERS: Final[dict[str, Callable[[bytearray], int]]] = {
     "btrfs": _number("<I", 0x10090),
     "exfat": _exfat,
     "ext2": _ext,
     "ext3": _ext,
     "ext4": _ext,
+    "hfs": _number(">I", 1044),
     "hfsplus": _number(">I", 1064),
     "iso9660": _number("<H", 32896),
+    "mfs": _number(">I", 1044),
     "ntfs": _clusters,
     "squashfs": _number("<I", 12),
+    "ufs": _ufs,
     "vfat": _clusters,
     "xfs": _number(">I", 4),
 }

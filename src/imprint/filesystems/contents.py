@@ -8,6 +8,7 @@ from imprint.core.contracts import Traits
 from imprint.core.errors import CorruptImageError, ReadError
 from imprint.core.extent import Extent, Kind, check_range
 from imprint.core.limits import SPAN_BYTES
+from imprint.filters.cutoff import Missing
 from imprint.filters.pieces import Piece, Pieces
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def mapped(
 ) -> Source:
     """A file that lies in its volume as it is. Safe for many threads, as the volume.
 
+    What of it lies behind the volume's end, as in an image that was cut short, is ``BAD``.
+
     Args:
         volume: has to outlive it.
         runs: where it lies, ascending by position; between them, and behind them, are holes.
@@ -47,42 +50,62 @@ def mapped(
         valid: as many bytes were ever written; what is behind them reads as zeros.
 
     Raises:
-        CorruptImageError: if the runs overlap, are too many, or are outside of the volume.
+        CorruptImageError: if the runs overlap, are too many, or are all outside of the volume.
     """
     end = size if valid is None else min(valid, size)
     pieces: list[Piece] = []
-    position = 0
+    position = found = 0
+    lost: Run | None = None
     for run in runs:
         if run.position < position or run.position < 0 or run.length < 0:
             raise CorruptImageError("expected runs one behind the other", name=name)
         length = min(run.length, end - run.position)
         if length <= 0:
             continue
-        if run.offset < 0 or run.offset + length > volume.size:
-            raise CorruptImageError(
-                f"expected it inside of the volume's {volume.size} bytes, "
-                f"found 0x{run.offset:x} + 0x{length:x}",
-                name=name,
-            )
         if run.position > position:
             pieces.append(Piece(position, run.position - position, None))
-        pieces.append(Piece(run.position, length, 0, run.offset))
+        there = max(0, min(length, volume.size - run.offset)) if run.offset >= 0 else 0
+        if there:
+            pieces.append(Piece(run.position, there, 0, run.offset))
+            found += there
         position = run.position + length
+        if there < length:
+            lost = lost or run
+            pieces.append(Piece(run.position + there, length - there, 1, run.position + there))
         if len(pieces) > PIECES_MAX:
             raise CorruptImageError(f"expected at most {PIECES_MAX} runs, found more", name=name)
     if position < size:
         pieces.append(Piece(position, size - position, None))
-    return Pieces(name, [volume], pieces)
+    if lost is None:
+        return Pieces(name, [volume], pieces)
+    why = (
+        f"expected it inside of the volume's {volume.size} bytes, "
+        f"found 0x{lost.offset:x} + 0x{lost.length:x}"
+    )
+    if not found:
+        raise CorruptImageError(why, name=name)
+    return Pieces(name, [volume, Missing(name, size, why)], pieces)
 
 
 def extents_of(entry: Entry) -> Iterator[Run]:
     """Where the content of a plain file lies."""
+    return in_a_row(entry.extents, entry.size)
+
+
+def in_a_row(places: Iterable[tuple[int, int]], size: int) -> Iterator[Run]:
+    """Runs of a content that lies at places of the volume, one behind the other."""
     position = 0
-    for offset, length in entry.extents:
-        if position >= entry.size:
+    for offset, length in places:
+        if position >= size:
             return
         yield Run(position, offset, length)
         position += length
+
+
+def inside(volume: Source, places: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """What a volume has of some places, ``(offset, length)``: it may have been cut short."""
+    size = volume.size
+    return tuple((offset, min(length, size - offset)) for offset, length in places if offset < size)
 
 
 class OnDemand:

@@ -15,12 +15,16 @@ class FileSystem:
         label: what the user called it.
         uuid: its identity, in the form that is usual for the kind.
         version: of the kind, where kinds differ that share a name: ``FAT32``, ``2`` of LUKS.
+        size: that it says to have, in bytes; ``None``: it is not told.
+        doubt: what else it may be, a sentence without a full stop.
     """
 
     kind: str
     label: str | None = None
     uuid: str | None = None
     version: str | None = None
+    size: int | None = None
+    doubt: str | None = None
 
 
 def text(raw: bytes, encoding: str = "utf-8") -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import FormatError, ReadError
@@ -35,6 +37,8 @@ _PROBES: Final[tuple[Callable[[Peek], FileSystem | None], ...]] = (
     optical.udf,
     optical.iso9660,
     apple.hfs_plus,
+    apple.hfs,
+    apple.mfs,
     microsoft.ntfs,
     linux.squashfs,
     linux.btrfs,
@@ -43,6 +47,8 @@ _PROBES: Final[tuple[Callable[[Peek], FileSystem | None], ...]] = (
     apple.apfs,
     bsd.ufs,
 )
+
+_TWO_SIDES: Final = "it has HFS beside ISO 9660, without a partition: that is not shown"
 
 
 def identify(source: Source) -> FileSystem | None:
@@ -64,7 +70,19 @@ def identify(source: Source) -> FileSystem | None:
             failure = error  # another one may be found beside the bad sectors
             continue
         if found is not None:
-            return found
+            return _beside(peek, found)
     if failure is not None:
         raise failure
     return None
+
+
+def _beside(peek: Peek, found: FileSystem) -> FileSystem:
+    """The same, with a word on the other side of a disc for PCs and Macs.
+
+    As a rule, that is a partition. Without a map it begins where ISO 9660 does.
+    """
+    if found.kind == "iso9660":
+        with suppress(ReadError, FormatError):
+            if apple.hfs(peek) is not None:
+                return replace(found, doubt=_TWO_SIDES)
+    return found

@@ -16,7 +16,10 @@ import subprocess
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from collections import deque
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from imprint.core.errors import (
     CorruptImageError,
@@ -27,10 +30,10 @@ from imprint.core.errors import (
     RepositoryError,
     UnsupportedFeatureError,
 )
-from imprint.core.units import MIB
+from imprint.core.units import KIB, MIB, align_down
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import IO
 
     from imprint.core.contracts import Source
@@ -39,7 +42,7 @@ SILENCE_MAX_S: Final = 60
 """Without a word of the library."""
 
 HEAD: Final = struct.Struct("<cI")
-"""Of a message of the worker: what it is, and the length of what follows."""
+"""Of a message: what it is, and the length of what follows."""
 
 READ: Final = b"r"
 """The worker wants bytes of the volume: :data:`RANGE`."""
@@ -51,8 +54,17 @@ FAILED: Final = b"f"
 """JSON: one of :data:`FAILURES`, and why."""
 
 RANGE: Final = struct.Struct("<QI")
-LENGTH: Final = struct.Struct("<I")
-"""Before what the worker is sent: JSON of a question, or bytes that it wants."""
+OFFSET: Final = struct.Struct("<Q")
+KNOWN_BYTES: Final = 128 * KIB
+"""That are sent before a question: as much as The Sleuth Kit reads at once lies therein, whatever
+block it begins with."""
+
+QUESTION: Final = b"q"
+"""To the worker: JSON."""
+KNOWN: Final = b"k"
+"""To the worker: :data:`OFFSET`, and bytes that it is going to want."""
+BYTES: Final = b"b"
+"""To the worker: what it wants to read."""
 NOTHING: Final = 0xFFFFFFFF
 """In place of a length: they could not be read."""
 
@@ -65,6 +77,12 @@ FAILURES: Final[dict[str, type[ImagingError]]] = {
 _MESSAGE_MAX: Final = 256 * MIB
 _READ_MAX: Final = 64 * MIB
 _PIPE_BYTES: Final = MIB
+_UNREADABLE: Final = (FormatError, NetworkError, ReadError, RepositoryError)
+_CRASHED: Final = "the library has crashed"
+_AHEAD_MAX: Final = 16
+_SENT_MAX: Final = 4
+"""Answers that wait for who asks for them, and questions that wait in the process."""
+
 _START: Final = """\
 import sys
 sys.path[:] = {path!r}
@@ -73,26 +91,34 @@ main({module!r}, {arguments!r})
 """
 
 
-class _AnsweredError(Exception):
-    """The answer to a question, which is an error."""
+class _Answer(NamedTuple):
+    """What the worker says, and why it could not read the volume, if that was the last it did."""
 
-    def __init__(self, error: ImagingError) -> None:
-        super().__init__()
-        self.error = error
+    kind: bytes
+    data: bytes
+    failure: str
 
 
 class Isolated:
-    """A library over a volume. May be asked by any thread; one question has its turn at a time."""
+    """A library over a volume. May be asked by any thread; questions have their turns."""
 
-    def __init__(self, volume: Source, module: str, *arguments: int | str, library: str) -> None:
+    def __init__(
+        self,
+        volume: Source,
+        module: str,
+        *arguments: int | str,
+        library: str,
+        size: int | None = None,
+    ) -> None:
         """Start the process, which ends with this object.
 
         Args:
-            volume: that the library may read; reads are in the thread that asks.
+            volume: that the library may read; reads are in a thread of their own.
             module: below ``imprint.filesystems``: what the process runs; has a function
                 ``opened(pipe, size, *arguments)`` that gives its answers by question.
             arguments: for that.
             library: name of the Python module that has to be there.
+            size: what the process takes for the volume's, in bytes; ``None``: its own.
 
         Raises:
             UnsupportedFeatureError: if it is missing.
@@ -103,14 +129,11 @@ class Isolated:
                 name=volume.name,
                 advice="pip install 'imprint[browse]' brings it",
             )
-        self._volume = volume
-        self._failure = ""
-        self._lock = threading.Lock()
-        self._lost = ""
-        self._taken = bytearray()
-        start = _START.format(
-            path=sys.path, module=module, arguments=(int(volume.size), *arguments)
-        )
+        self._name = volume.name
+        self.failure = ""
+        """Why the volume could not be read, if that was the last that happened to a question."""
+        told = volume.size if size is None else size
+        start = _START.format(path=sys.path, module=module, arguments=(int(told), *arguments))
         self.process = subprocess.Popen(  # noqa: S603 - ourselves
             [sys.executable, "-c", start],
             bufsize=0,
@@ -119,9 +142,10 @@ class Isolated:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        _widen(self.process.stdin)
         _widen(self.process.stdout)
-        self.close = weakref.finalize(self, _end, self.process)
+        self._talk = _Talk(volume, self.process, is_wide=_widen(self.process.stdin))
+        self._ahead: dict[bytes, _Question] = {}
+        self.close = weakref.finalize(self, self._talk.close)
         """Ends the process; it is called by itself when nobody needs this any more."""
 
     def ask(self, *question: object) -> Any:  # noqa: ANN401 - parsed JSON, or bytes
@@ -133,72 +157,200 @@ class Isolated:
             ReadError: if what it needs cannot be read.
             UnsupportedFeatureError: if it says that it cannot.
         """
+        message = json.dumps(question).encode()
+        answer = (self._ahead.pop(message, None) or self._talk.ask(message)).answer()
+        self.failure = answer.failure
+        if answer.kind == CONTENT:
+            return answer.data
+        try:
+            told = json.loads(answer.data)
+            if answer.kind == ANSWER:
+                return told
+            what, why = told
+        except (ValueError, RecursionError):
+            raise CorruptImageError(self._talk.lose(_CRASHED), name=self._name) from None
+        if what == "read" and answer.failure:
+            why = answer.failure
+        raise FAILURES.get(what, CorruptImageError)(str(why), name=self._name)
+
+    def ask_ahead(self, *question: object, reads: int | None = None) -> None:
+        """Let the library find the answer to a question that will be asked soon, meanwhile.
+
+        Args:
+            question: as in :meth:`ask`.
+            reads: a place of the volume that it will want to read, in bytes.
+        """
+        message = json.dumps(question).encode()
+        if message in self._ahead:
+            return
+        if len(self._ahead) >= _AHEAD_MAX:  # nobody has asked for the oldest
+            del self._ahead[next(iter(self._ahead))]
+        self._ahead[message] = self._talk.ask(message, reads)
+
+
+class _Question:
+    """A question on its way."""
+
+    def __init__(self, message: bytes, reads: int | None) -> None:
+        self.message = message
+        self.reads = reads
+        self._answers: SimpleQueue[_Answer | BaseException] = SimpleQueue()
+
+    def take(self, answer: _Answer | BaseException) -> None:
+        """What has come of it."""
+        self._answers.put(answer)
+
+    def answer(self) -> _Answer:
+        """Wait for it; only once."""
+        answer = self._answers.get()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+class _Talk:
+    """All that is said to the process, and by it, in a thread.
+
+    Questions are sent before the ones in front of them are answered, so that the library never
+    waits for us while there is something to do.
+    """
+
+    def __init__(self, volume: Source, process: subprocess.Popen[bytes], *, is_wide: bool) -> None:
+        """``is_wide``: what all questions on their way want to read can wait in the pipe.
+
+        Otherwise both sides might wait for each other to read on.
+        """
+        self._volume = volume
+        self._is_wide = is_wide
+        self._process = process
+        self._questions: SimpleQueue[_Question | None] = SimpleQueue()
+        self._sent: deque[_Question] = deque()
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._lost = ""
+        self._unread = ""
+        self._taken = bytearray()
+        # A daemon: a program that ends must not wait for an answer that nobody wants.
+        self._thread = threading.Thread(target=self._serve, name="ask", daemon=True)
+        self._thread.start()
+
+    def ask(self, message: bytes, reads: int | None = None) -> _Question:
+        """Put a question behind those that were asked."""
+        question = _Question(message, reads)
         with self._lock:
-            if not self.close.alive:
-                raise self._error(CorruptImageError, self._lost or "its files are closed")
-            self._failure = ""
-            try:
-                return self._asked(json.dumps(question).encode())
-            except TimeoutError:
-                self._lost = f"the library did not come to an end in {SILENCE_MAX_S} s"
-            except (OSError, EOFError, ValueError, RecursionError, struct.error):
-                self._lost = "the library has crashed"
-            except _AnsweredError as answer:
-                raise answer.error from None
-            except BaseException:
-                # In the middle of a talk: what it is told next would be taken for an answer.
-                self._lost = "its files were closed, since a question was not answered to the end"
-                self.close()
-                raise
-            self.close()
-            raise self._error(CorruptImageError, self._lost)
+            if self._is_closed:
+                question.take(self._loss())
+            else:
+                self._questions.put(question)
+        return question
 
-    @property
-    def failure(self) -> str:
-        """Why the volume could not be read, if that was the last that happened to a question."""
-        return self._failure
+    def lose(self, why: str) -> str:
+        """End the process, which answers nothing any more; why, the first time that happened."""
+        self._lost = self._lost or why
+        self._process.kill()
+        return self._lost
 
-    def _asked(self, question: bytes) -> Any:  # noqa: ANN401 - parsed JSON, or bytes
-        self._send(question)
+    def close(self) -> None:
+        """End it all, when nobody asks any more."""
+        self.lose("its files are closed")
+        with self._lock:
+            self._is_closed = True
+            self._questions.put(None)
+        if self._thread is not threading.current_thread():  # where rubbish is collected
+            self._thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            may_send = len(self._sent) < _SENT_MAX and not self._questions.empty()
+            if self._sent and not may_send:
+                self._attempt(self._hear)
+                continue
+            question = self._questions.get()
+            if question is None:
+                break
+            self._sent.append(question)
+            self._attempt(partial(self._put, question))
+        self._fail()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """Go on with the talk, which any failure ends."""
+        try:
+            if not self._lost:
+                step()
+        except TimeoutError:
+            self.lose(f"the library did not come to an end in {SILENCE_MAX_S} s")
+        except (OSError, EOFError, struct.error):
+            self.lose(_CRASHED)
+        except BaseException as error:  # noqa: BLE001 - it is raised again, by who has asked
+            # In the middle of a talk: what it is told next would be taken for an answer.
+            self.lose("its files were closed, since a question was not answered to the end")
+            self._sent.popleft().take(error)
+        if self._lost:
+            self._fail()
+
+    def _fail(self) -> None:
+        """There are no answers any more."""
+        while self._sent:
+            self._sent.popleft().take(self._loss())
+
+    def _loss(self) -> CorruptImageError:
+        return CorruptImageError(self._lost, name=self._volume.name)
+
+    def _put(self, question: _Question) -> None:
+        """Send a question, and before it what it will want to read."""
+        if question.reads is not None and self._is_wide:
+            start = align_down(question.reads, KNOWN_BYTES // 2)
+            data = bytearray(max(0, min(KNOWN_BYTES, self._volume.size - start)))
+            with contextlib.suppress(*_UNREADABLE):  # told when it is asked for
+                self._volume.readinto(memoryview(data), start)
+                self._send(KNOWN, OFFSET.pack(start) + data)
+        self._send(QUESTION, question.message)
+
+    def _hear(self) -> None:
+        """Give the process what it asks for, until it has an answer."""
         while True:
             kind, length = HEAD.unpack(self._exactly(HEAD.size))
             if length > _MESSAGE_MAX:
                 raise EOFError
             data = self._exactly(length)
-            if kind == READ:
-                self._answer(*RANGE.unpack(data))
-            elif kind == CONTENT:
-                return data
-            elif kind == ANSWER:
-                return json.loads(data)
-            else:
-                what, why = json.loads(data)
-                if what == "read" and self._failure:
-                    why = self._failure
-                raise _AnsweredError(self._error(FAILURES.get(what, CorruptImageError), str(why)))
+            if kind != READ:
+                break
+            self._give(*RANGE.unpack(data))
+        failure, self._unread = self._unread, ""
+        self._sent.popleft().take(_Answer(kind, data, failure))
 
-    def _answer(self, offset: int, length: int) -> None:
+    def _give(self, offset: int, length: int) -> None:
+        """Send bytes of the volume."""
         volume = self._volume
         buffer = bytearray(max(0, min(length, volume.size - offset, _READ_MAX)))
         try:
             volume.readinto(memoryview(buffer), offset)
-        except (FormatError, NetworkError, ReadError, RepositoryError) as failure:
-            self._failure = str(failure.args[0])
-            self._send(None)
+        except _UNREADABLE as failure:
+            self._unread = str(failure.args[0])
+            self._send(BYTES, None)
             return
-        self._failure = ""
-        self._send(buffer)
+        self._unread = ""
+        self._send(BYTES, buffer)
 
-    def _send(self, data: bytes | bytearray | None) -> None:
-        pipe = self.process.stdin
+    def _send(self, kind: bytes, data: bytes | bytearray | None) -> None:
+        pipe = self._process.stdin
         assert pipe is not None
-        message = LENGTH.pack(NOTHING) if data is None else LENGTH.pack(len(data)) + data
-        left = memoryview(message)
+        head = HEAD.pack(kind, NOTHING if data is None else len(data))
+        body = data or b""
+        sent = os.writev(pipe.fileno(), (head, body))
+        if sent < len(head):  # a pipe takes that few bytes whole, or none
+            raise EOFError
+        left = memoryview(body)[sent - len(head) :]
         while left:
             left = left[os.write(pipe.fileno(), left) :]
 
     def _exactly(self, length: int) -> bytes:
-        pipe = self.process.stdout
+        pipe = self._process.stdout
         assert pipe is not None
         while len(self._taken) < length:
             if not select.select([pipe], [], [], SILENCE_MAX_S)[0]:
@@ -211,26 +363,17 @@ class Isolated:
         del self._taken[:length]
         return found
 
-    def _error(self, kind: type[ImagingError], why: str) -> ImagingError:
-        return kind(why, name=self._volume.name)
 
-
-def _widen(pipe: IO[bytes] | None) -> None:
-    """Let as much through at once as the system allows."""
-    with contextlib.suppress(ImportError, AttributeError, OSError):
+def _widen(pipe: IO[bytes] | None) -> bool:
+    """Let as much through at once as the system allows; whether that is much."""
+    try:
         import fcntl
 
         assert pipe is not None
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
+    except (ImportError, AttributeError, OSError):
+        return False
+    return True
 
 
 def told_pairs(flat: Sequence[int]) -> tuple[tuple[int, int], ...]:

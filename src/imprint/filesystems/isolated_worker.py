@@ -12,17 +12,20 @@ import os
 import re
 import sys
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from imprint.core.system import collect_rarely
 from imprint.core.units import GIB, KIB
 from imprint.filesystems.isolated import (
     ANSWER,
+    BYTES,
     CONTENT,
     FAILED,
     HEAD,
-    LENGTH,
+    KNOWN,
     NOTHING,
+    OFFSET,
     RANGE,
     READ,
 )
@@ -42,6 +45,10 @@ PIECE_BYTES: Final = 64 * KIB
 PIECES_MAX: Final = 1024
 """What is kept of a volume: 64 MiB, the inodes of a quarter of a million files."""
 
+_GOT_BYTES: Final = 16 * PIECE_BYTES
+_AHEAD_BYTES: Final = 3 * PIECE_BYTES
+"""What is asked for at once at most, and what of that nobody needs yet."""
+
 _SAID_CHARS: Final = 200
 _ENCODE: Final = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 
@@ -56,6 +63,9 @@ class Pipe:
     def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
         self._source = source
         self._sink = sink
+        self._questions: deque[bytes] = deque()
+        self.on_known: Callable[[int, bytes], object] = lambda _offset, _data: None
+        """Given bytes of the volume that are going to be wanted, and where they lie."""
         self.read_failed = False
         """Whether the volume could not be read the last time."""
 
@@ -67,21 +77,40 @@ class Pipe:
     def read(self, offset: int, length: int) -> bytes | None:
         """Bytes of the volume; ``None`` if they cannot be read."""
         self.send(READ, RANGE.pack(offset, length))
-        found = self.take()
+        while True:
+            kind, found = self._message()
+            if kind == BYTES:
+                break
+            if found is not None:
+                self._questions.append(found)
         self.read_failed = found is None
         return found
 
-    def take(self) -> bytes | None:
-        """The next message; ``None`` for a failure.
+    def question(self) -> bytes:
+        """The next one.
 
         Raises:
             EOFError: if there is nobody any more.
         """
-        head = self._source.read(LENGTH.size)
-        if len(head) < LENGTH.size:
-            raise EOFError
-        (length,) = LENGTH.unpack(head)
-        return None if length == NOTHING else self._source.read(length)
+        if self._questions:
+            return self._questions.popleft()
+        _, found = self._message()
+        assert found is not None
+        return found
+
+    def _message(self) -> tuple[bytes, bytes | None]:
+        """A question, or bytes; ``None`` if there are none to be had."""
+        while True:
+            head = self._source.read(HEAD.size)
+            if len(head) < HEAD.size:
+                raise EOFError
+            kind, length = HEAD.unpack(head)
+            if length == NOTHING:
+                return kind, None
+            data = self._source.read(length)
+            if kind != KNOWN:
+                return kind, data
+            self.on_known(OFFSET.unpack_from(data)[0], data[OFFSET.size :])
 
     def note(self, failure: Exception) -> list[object]:
         """What could not be followed: why, and whether that is since it could not be read."""
@@ -95,6 +124,7 @@ class Kept:
         self._pipe = pipe
         self._size = size
         self._pieces: dict[int, bytes] = {}
+        pipe.on_known = self._keep
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the volume, fewer at its end; nothing if they cannot be read."""
@@ -106,7 +136,7 @@ class Kept:
         position = offset
         while position < end:
             start = position - position % PIECE_BYTES
-            piece = self._piece(start)
+            piece = self._piece(start, end)
             if piece is None:  # what is asked for may be readable, although not all beside it
                 return self._pipe.read(offset, end - offset) or b""
             part = piece[position - start : end - start]
@@ -114,16 +144,33 @@ class Kept:
             position += len(part)
         return bytes(found)
 
-    def _piece(self, start: int) -> bytes | None:
+    def _piece(self, start: int, end: int) -> bytes | None:
+        """The piece at ``start``; those behind it up to ``end`` are got along with it."""
         piece = self._pieces.pop(start, None)
         if piece is None:
-            piece = self._pipe.read(start, min(PIECE_BYTES, self._size - start))
-            if not piece:
-                return None
-            if len(self._pieces) >= PIECES_MAX:
-                del self._pieces[next(iter(self._pieces))]
+            self._get(start, end)
+            return self._pieces.get(start)
         self._pieces[start] = piece
         return piece
+
+    def _get(self, start: int, end: int) -> None:
+        """Ask for pieces that are not kept, as many as lie side by side."""
+        stop = start + PIECE_BYTES
+        while stop < min(end, start + _GOT_BYTES) and stop not in self._pieces:
+            stop += PIECE_BYTES
+        ahead = stop
+        if start - PIECE_BYTES in self._pieces:  # a table, read from its beginning
+            ahead += _AHEAD_BYTES
+        got = self._pipe.read(start, min(ahead, self._size) - start)
+        if got is None and ahead > stop:
+            got = self._pipe.read(start, min(stop, self._size) - start)
+        self._keep(start, got or b"")
+
+    def _keep(self, start: int, data: bytes) -> None:
+        for at in range(0, len(data), PIECE_BYTES):
+            if len(self._pieces) >= PIECES_MAX:
+                del self._pieces[next(iter(self._pieces))]
+            self._pieces[start + at] = data[at : at + PIECE_BYTES]
 
 
 def said(failure: Exception) -> str:
@@ -147,9 +194,7 @@ def main(module: str, arguments: tuple[Any, ...]) -> None:
     with contextlib.suppress(EOFError):
         answers: Answers = {}
         while True:
-            question = pipe.take()
-            assert question is not None
-            name, *rest = json.loads(question)
+            name, *rest = json.loads(pipe.question())
             try:
                 if not answers:
                     made = importlib.import_module(f"imprint.filesystems.{module}")

@@ -18,17 +18,32 @@ from imprint.core.errors import (
     ReadError,
     UnsupportedFeatureError,
 )
-from imprint.core.runs import Runs
+from imprint.filesystems.attributes import check_length
+from imprint.filesystems.blocks import block_size
 from imprint.filesystems.contents import OnDemand, Run, extents_of, held, mapped
+from imprint.filesystems.ext.attributes import Attributes
 from imprint.filesystems.isolated import Isolated, told_pairs
+from imprint.filesystems.remains import ORPHANS, Reuse
 from imprint.filesystems.sleuthkit_worker import DELETED, IN_USE, LOST, PLAIN
-from imprint.filesystems.table import allocator
-from imprint.filesystems.tree import Entry, Notes, Times, Type, bytes_of, note_of, path_in, shown
+from imprint.filesystems.tree import (
+    Entry,
+    Notes,
+    Times,
+    Type,
+    bytes_of,
+    collected,
+    note_of,
+    path_in,
+    shown,
+)
+from imprint.filters.cutoff import present
+from imprint.filters.window import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from imprint.core.contracts import Source
+    from imprint.filesystems.tree import Attribute
 
 KINDS: Final = {
     "exfat": "TSK_FS_TYPE_EXFAT",
@@ -37,7 +52,6 @@ KINDS: Final = {
     "ext4": "TSK_FS_TYPE_EXT_DETECT",
     "hfsplus": "TSK_FS_TYPE_HFS_DETECT",
     "ntfs": "TSK_FS_TYPE_NTFS",
-    "ufs": "TSK_FS_TYPE_FFS_DETECT",
     "vfat": "TSK_FS_TYPE_FAT_DETECT TSK_FS_TYPE_FAT32",
 }
 """What the library calls them, by the kind that ``identify`` tells; it knows no others of ours.
@@ -45,8 +59,8 @@ KINDS: Final = {
 Names are tried one after the other: it does not see that a small FAT32 is one.
 """
 
-ORPHANS: Final = "$OrphanFiles"
-"""The folder, made up by the library, of what was deleted and has no name any more."""
+_NTFS_CLUSTER_MAX: Final = 64 << 10
+"""What the library knows. Newer versions of Windows make larger ones, on demand."""
 
 _SYSTEM_BELOW: Final = {"ntfs": 24, "hfsplus": 16}
 """First inode number that files of users have."""
@@ -59,12 +73,17 @@ _ROOT_TABLES: Final = frozenset(
 _LABEL: Final = " (Volume Label Entry)"
 """Behind the name of the entry of FAT's and exFAT's root that is no file."""
 
-_WITH_ZERO_TIMES: Final = frozenset({"ext2", "ext3", "ext4", "ufs"})
+_WITH_ZERO_TIMES: Final = frozenset({"ext2", "ext3", "ext4"})
 """Where 1970 is a time like others, and does not stand for none."""
 
+_WITH_TABLES: Final = frozenset({"exfat", "hfsplus", "ntfs", "vfat"})
+"""Where the library tells parts of the file system as files."""
+
+_WITH_ATTRIBUTES: Final = frozenset({"ext2", "ext3", "ext4"})
+_FOLDER: Final = 2
 _META_TYPES: Final = {
     1: Type.FILE,
-    2: Type.DIRECTORY,
+    _FOLDER: Type.DIRECTORY,
     3: Type.FIFO,
     4: Type.CHARACTER,
     5: Type.BLOCK,
@@ -83,7 +102,8 @@ _NAME_TYPES: Final = {
     7: Type.SOCKET,
 }
 _PERMISSIONS: Final = 0o7777
-_NS: Final = 1_000_000_000
+_WINDOWS_EPOCH: Final = 116_444_736_000_000_000
+"""1970, in 100 ns since 1601."""
 
 
 class SleuthKit:
@@ -94,8 +114,8 @@ class SleuthKit:
         process: the library.
     """
 
-    def __init__(self, volume: Source, kind: str) -> None:
-        """The file system that is all of ``volume``.
+    def __init__(self, volume: Source, kind: str, notes: list[str] | None = None) -> None:
+        """The file system that is all of ``volume``; ``notes`` may be those of another reader.
 
         Raises:
             UnsupportedFeatureError: if the library is missing, or does not know the kind.
@@ -103,17 +123,28 @@ class SleuthKit:
         """
         if kind not in KINDS:
             raise UnsupportedFeatureError(f"files of {kind} cannot be listed", name=volume.name)
-        self.notes: list[str] = Notes()
+        self.notes: list[str] = Notes() if notes is None else notes
         self._kind = kind
         self._volume = volume
-        self._used: Runs | None = None
-        self.process = Isolated(volume, "sleuthkit_worker", KINDS[kind], library="pytsk3")
+        self._reuse = Reuse(kind, volume, self.notes)
+        self._ext: Attributes | None = None
+        self._expected: Sequence[Entry] = ()
+        self._has_zero_times = kind in _WITH_ZERO_TIMES
+        self._has_tables = kind in _WITH_TABLES
+        # Told that more is there than it can read, the library would give up where that ends.
+        there = Window(volume, 0, present(volume))
+        self.process = Isolated(there, "sleuthkit_worker", KINDS[kind], library="pytsk3")
         self.close = self.process.close
         """Ends the process; it is called by itself when nobody needs this any more."""
         try:
             self._root = self._asked_root()
         except (CorruptImageError, ReadError) as failure:
             self.close()
+            cluster = block_size(kind, volume) or 0
+            if kind == "ntfs" and cluster > _NTFS_CLUSTER_MAX:
+                raise UnsupportedFeatureError(
+                    f"files in clusters of {cluster} bytes cannot be listed", name=volume.name
+                ) from failure
             raise type(failure)(
                 f"its files cannot be listed: {failure.args[0]}", name=volume.name
             ) from failure
@@ -134,6 +165,7 @@ class SleuthKit:
         looked at.
         """
         path = folder.path
+        expected, self._expected = self._expected, ()
         told, is_all = 0, False
         while not is_all:
             try:
@@ -143,10 +175,24 @@ class SleuthKit:
                 return
             rows, count, is_all, notes = answer
             told += count
+            if not is_all:
+                self.process.ask_ahead("folder", folder.inode, told, deleted)
+            elif not any(row[2] == _FOLDER for row in rows):
+                for following in expected:
+                    block = following.extents[0][0] if following.extents else None
+                    self.process.ask_ahead("folder", following.inode, 0, deleted, reads=block)
             for row in rows:
                 entry = self._entry(path_in(folder, row[0]), row)
                 yield self._judged(entry) if entry.is_deleted else entry
             self._take_notes(path, notes)
+
+    def expect(self, folders: Sequence[Entry]) -> None:
+        """See :class:`~imprint.filesystems.tree.Expecting`."""
+        self._expected = folders
+
+    def date_names(self) -> None:
+        """See :class:`~imprint.filesystems.tree.NameDating`."""
+        self.process.ask("date_names")
 
     def content(self, entry: Entry, stream: str | None = None) -> Source:
         """The bytes of a file; see :class:`~imprint.filesystems.tree.FileTree`."""
@@ -163,21 +209,48 @@ class SleuthKit:
         runs = (Run(*told) for told in zip(numbers, numbers, numbers, strict=True))
         return mapped(self._volume, runs, size, name=name, valid=valid)
 
+    def attributes(self, entry: Entry) -> dict[str, bytes]:
+        """Extended attributes; see :class:`~imprint.filesystems.tree.FileTree`.
+
+        Those of ext, on the disk as it is, and those of HFS+ that are not in extents of their own.
+        """
+        return collected(self._attributes(entry), entry.path, self.notes)
+
+    def _attributes(self, entry: Entry) -> Iterator[Attribute]:
+        if entry.is_deleted and entry.is_allocated:
+            return  # its inode is another one's
+        if self._kind == "hfsplus":
+            for name, length, number in self.process.ask("attributes", entry.inode):
+                yield f"user.{name}", partial(self._value, entry.inode, length, *number)
+        elif self._kind in _WITH_ATTRIBUTES:
+            if self._ext is None:
+                self._ext = Attributes(self._volume)
+            yield from self._ext.of(entry.inode)
+
+    def _value(self, inode: int, length: int, kind: int, number: int) -> bytes:
+        check_length(length)
+        return self._read(inode, kind, number, 0, length) if length else b""
+
     def _read(self, inode: int, kind: int, number: int, offset: int, length: int) -> bytes:
         """Bytes that only the library can make."""
         found: bytes = self.process.ask("read", inode, kind, number, offset, length)
         return found
 
     def _entry(self, path: str, row: Any) -> Entry:  # noqa: ANN401 - parsed JSON
-        _, inode, code, size, *times, facts, flags, target, streams, places = row
+        _, inode, code, size, modified, accessed, changed, created, facts = row[:9]
+        flags, target, streams, named, places = row[9:]
         mode, owner, group, links = facts
-        types = _NAME_TYPES if flags & LOST else _META_TYPES
+        type_ = (_NAME_TYPES if flags & LOST else _META_TYPES).get(code, Type.OTHER)
+        if self._has_tables:
+            type_ = self._type(path, type_, inode)
+        if not self._has_zero_times:
+            modified, accessed, changed = modified or None, accessed or None, changed or None
         return Entry(
             path,
             inode,
-            self._type(path, types.get(code, Type.OTHER), inode),
+            type_,
             size,
-            self._times(times),
+            Times(modified, accessed, changed, created or None),
             mode & _PERMISSIONS,
             owner,
             group,
@@ -188,17 +261,11 @@ class SleuthKit:
             bool(flags & DELETED),
             bool(flags & IN_USE),
             bool(flags & PLAIN),
+            named=None if named is None else Times(*map(_time_of_windows, named)),
         )
 
-    def _times(self, told: list[int]) -> Times:
-        """Seconds and further ns of each, in the order of :class:`Times`."""
-        modified, accessed = told[0] * _NS + told[1], told[2] * _NS + told[3]
-        changed, created = told[4] * _NS + told[5], told[6] * _NS + told[7]
-        if self._kind in _WITH_ZERO_TIMES:
-            return Times(modified, accessed, changed, created or None)
-        return Times(modified or None, accessed or None, changed or None, created or None)
-
     def _type(self, path: str, found: Type, inode: int) -> Type:
+        """What it is where tables are told as files."""
         if self._kind == "exfat" and path in _ROOT_TABLES:
             return Type.SYSTEM
         if self._kind in ("exfat", "vfat") and path.endswith(_LABEL) and path.count("/") == 1:
@@ -213,22 +280,7 @@ class SleuthKit:
         """A deleted entry; its place may be another's although its inode is not."""
         if entry.path == f"/{ORPHANS}":
             return entry._replace(is_allocated=False)
-        if entry.is_allocated or not entry.extents:
-            return entry
-        if self._used is None:
-            self._used = self._allocation()
-        used = self._used
-        is_taken = any(used.clip(start, start + length) for start, length in entry.extents)
-        return entry._replace(is_allocated=is_taken)
-
-    def _allocation(self) -> Runs:
-        """What the file system uses, if that can be told."""
-        system = allocator(self._kind)
-        try:
-            return Runs.of([]) if system is None else system.allocation(self._volume).used
-        except (FormatError, ReadError) as failure:
-            self._note("/", f"it is not known which blocks are in use again: {failure.args[0]}")
-            return Runs.of([])
+        return self._reuse.judged(entry)
 
     def _take_notes(self, path: str, notes: list[Any]) -> None:
         prefix = path if path == "/" else f"{path}/"
@@ -238,6 +290,11 @@ class SleuthKit:
 
     def _note(self, path: str, why: str) -> None:
         self.notes.append(note_of(path, why))
+
+
+def _time_of_windows(told: int) -> int | None:
+    """In ns since 1970, of 100 ns since 1601; ``None`` for none."""
+    return (told - _WINDOWS_EPOCH) * 100 if told else None
 
 
 def open_tree(volume: Source, kind: str) -> SleuthKit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from imprint.filesystems.isolated_worker import Refusal
+from imprint.filesystems.tree import RESOURCE_FORK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,10 +18,9 @@ EXTENTS_MAX: Final = 1 << 18
 _NTFS_DATA: Final = 128
 _HFS_DATA: Final = 4352
 _HFS_RESOURCE: Final = 4353
+_HFS_EXTENDED: Final = 4354
 _DEFAULT: Final = 1
 _UNNAMED: Final = frozenset({_DEFAULT, _NTFS_DATA, _HFS_DATA})
-RESOURCE_FORK: Final = "rsrc"
-"""What macOS calls it, too."""
 
 _NONRESIDENT: Final = 0x02
 _ENCRYPTED: Final = 0x10
@@ -35,9 +35,19 @@ def stream_of(info: Any) -> str | None:  # noqa: ANN401 - without types
     """The name of a further content that an attribute is."""
     kind = int(info.type)
     if kind == _NTFS_DATA and info.name is not None:
-        name: bytes = info.name
-        return name.decode("utf-8", "surrogateescape")
+        return _text(info.name)
     return RESOURCE_FORK if kind == _HFS_RESOURCE and int(info.size) else None
+
+
+def attribute_name(info: Any) -> str | None:  # noqa: ANN401 - without types
+    """The name of an extended attribute of HFS+, if it is one."""
+    if int(info.type) != _HFS_EXTENDED or info.name is None:
+        return None
+    return _text(info.name)
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
 
 
 def is_content(info: Any, stream: str | None) -> bool:  # noqa: ANN401 - without types

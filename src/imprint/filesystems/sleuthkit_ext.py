@@ -6,10 +6,10 @@ it tells files that do not exist. And a large one takes it too long.
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from imprint.core.units import KIB, MIB
+from imprint.filesystems.ext.names import names_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,6 @@ _KINDS: Final = 0x2180
 """``TSK_FS_TYPE_EXT_DETECT``: any of the three."""
 
 _PIECE_BYTES: Final = 64 * KIB
-_HEAD: Final = struct.Struct("<IHB")
 
 
 class Folders:
@@ -52,24 +51,10 @@ class Folders:
         for start in range(0, size, step):
             data: bytes = folder.read_random(start, min(step, size - start))
             for at in range(0, len(data), block):
-                yield from _names(data, at, min(at + block, len(data)))
+                for name, number in names_in(data, at, min(at + block, len(data))):
+                    yield name.decode("utf-8", "surrogateescape"), number
 
 
 def folders_of(system: Any) -> Folders | None:  # noqa: ANN401 - without types
     """Those of a file system, if it is one of ext."""
     return Folders(system) if int(system.info.ftype) & _KINDS else None
-
-
-def _names(data: bytes, at: int, end: int) -> Iterator[tuple[str, int]]:
-    """Of one block. What has no inode is unused, or a node of the tree that finds names.
-
-    Source: Linux ``Documentation/filesystems/ext4/directory.rst``.
-    """
-    while at + 8 <= end:
-        inode, length, count = _HEAD.unpack_from(data, at)
-        name = data[at + 8 : min(at + 8 + count, end)]
-        if inode and name not in (b"", b".", b".."):
-            yield name.decode("utf-8", "surrogateescape"), inode
-        if length < 8 or length % 4:
-            return
-        at += length

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from imprint.core.errors import FormatError
 from imprint.core.units import KIB, MIB
+from imprint.filesystems.isolated_worker import Refusal
 from imprint.filesystems.ntfs import layout
 from imprint.filesystems.ntfs.layout import FileName, IndexBlock, IndexEntry, IndexRoot, ListEntry
 from imprint.filesystems.ntfs.records import unprotected
@@ -35,6 +36,17 @@ _INDEX_ROOT: Final = 0x90
 _INDEX_NODES: Final = 0xA0
 _INDEX_NAME: Final = b"$I30"
 _DOS_NAME: Final = 2
+_NAMESPACE_AT: Final = 65
+_NAME_TIMES: Final = struct.Struct("<4Q")
+_REPARSE: Final = 0xC0
+_TAG_BYTES: Final = 4
+_CLOUD_KINDS: Final = 0xF000
+_ELSEWHERE: Final = {
+    0x8000_0017: "it is compressed by Windows in a way that is not understood (WOF)",
+    0x8000_0013: "its content is in Windows' store of deduplicated data, which is not understood",
+    0x9000_001A: "its content is in a cloud, and not on the disk",
+}
+"""By the tag of a reparse point: where the content is of a file that seems to be a hole."""
 
 
 class Records:
@@ -144,6 +156,48 @@ class Records:
                     raise OSError(str(failure.args[0])) from failure
                 node = IndexBlock.unpack(view)
                 yield from _names(view, 24 + node.entries_offset, 24 + node.entries_end)
+
+
+def name_times(file: Any, text: str) -> list[int] | None:  # noqa: ANN401 - without types
+    """When a name of a file was modified, accessed, changed and created, in 100 ns since 1601.
+
+    Those of the name, if the file has it; else of its last one that is not made for DOS.
+    """
+    found: bytes = b""
+    try:
+        for attribute in file:
+            info = attribute.info
+            if int(info.type) != layout.FILE_NAME or int(info.size) < FileName.SIZE:
+                continue
+            data: bytes = file.read_random(0, int(info.size), layout.FILE_NAME, int(info.id))
+            if data[FileName.SIZE :].decode("utf-16-le", "replace") == text:
+                found = data
+                break
+            if data[_NAMESPACE_AT] != _DOS_NAME:
+                found = data
+    except (OSError, RuntimeError):  # what is told of the file stands without them
+        return None
+    if len(found) < FileName.SIZE:
+        return None
+    created, modified, changed, accessed = _NAME_TIMES.unpack_from(found, 8)
+    return [modified, accessed, changed, created]
+
+
+def check_here(file: Any) -> None:  # noqa: ANN401 - without types
+    """Refuse a file of which the content seems to be a hole, and is kept in another way.
+
+    Source: Microsoft "[MS-FSCC]: File System Control Codes", 2.1.2.1, Reparse Tags.
+
+    Raises:
+        Refusal: if it is one.
+    """
+    for attribute in file:
+        info = attribute.info
+        if int(info.type) == _REPARSE and int(info.size) >= _TAG_BYTES:
+            tag = file.read_random(0, _TAG_BYTES, _REPARSE, int(info.id))
+            why = _ELSEWHERE.get(int.from_bytes(tag, "little") & ~_CLOUD_KINDS)
+            if why is not None:
+                raise Refusal("unsupported", why)
 
 
 def records_of(system: Any) -> Records | None:  # noqa: ANN401 - without types

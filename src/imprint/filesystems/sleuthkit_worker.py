@@ -14,11 +14,12 @@ from imprint.filesystems.isolated_worker import Kept, Refusal
 from imprint.filesystems.sleuthkit_attributes import (
     EXTENTS_MAX,
     Attributes,
+    attribute_name,
     is_content,
     is_stored,
 )
 from imprint.filesystems.sleuthkit_ext import folders_of
-from imprint.filesystems.sleuthkit_ntfs import records_of
+from imprint.filesystems.sleuthkit_ntfs import check_here, name_times, records_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,7 @@ PART_ENTRIES: Final = 2000
 _OPEN_MAX: Final = 2
 """Folders of which the rest is kept: the library holds all names of each."""
 
+_NS: Final = 1_000_000_000
 _LINK_BYTES_MAX: Final = 4096
 _NAME_GIVEN_UP: Final = 2
 _META_IN_USE: Final = 1
@@ -95,6 +97,8 @@ def opened(pipe: Pipe, size: int, kinds: str) -> Answers:
         "folder": worker.folder,
         "content": worker.content,
         "read": worker.read,
+        "attributes": worker.attributes,
+        "date_names": worker.date_names,
         "image": image.get_size,
     }
 
@@ -119,6 +123,11 @@ class _Worker:
         self._folders: dict[tuple[int, bool], _Folder] = {}
         self._file: tuple[int, Any] | None = None
         self._notes: list[list[object]] = []
+        self._dates_names = False
+
+    def date_names(self) -> None:
+        """Tell times of names from now on, if the file system has any."""
+        self._dates_names = self._records is not None
 
     def root(self) -> list[object]:
         """Tell of the root: its facts, and notes."""
@@ -166,6 +175,8 @@ class _Worker:
             if not is_stored(attribute.info) or (valid is None and size):
                 return [size, size, None, number]
             runs = list(islice(self._attributes.runs(attribute, size), 3 * EXTENTS_MAX + 1))
+            if size and not runs and self._records is not None and stream is None:
+                check_here(file)
             return [size, size if valid is None else valid, runs, number]
         if stream is not None or int(meta.size):
             raise Refusal("corrupt", "expected a content, found none")
@@ -175,6 +186,14 @@ class _Worker:
         """Bytes of an attribute."""
         found: bytes = self._opened(inode).read_random(offset, length, kind, number)
         return found
+
+    def attributes(self, inode: int) -> list[list[object]]:
+        """Extended attributes: for each its name, its length, and what reads it as a content."""
+        return [
+            [name, int(info.size), [int(info.type), int(info.id)]]
+            for info in (attribute.info for attribute in self._opened(inode))
+            if (name := attribute_name(info)) is not None
+        ]
 
     def _opened(self, inode: int) -> Any:  # noqa: ANN401 - without types
         if self._file is None or self._file[0] != inode:
@@ -231,7 +250,7 @@ class _Worker:
                 return None
             text = name.name.decode("utf-8", "surrogateescape")
             kind = int(name.type)
-            times = [0] * 8
+            times = [0] * 4
             return [
                 text,
                 int(name.meta_addr),
@@ -240,6 +259,7 @@ class _Worker:
                 *times,
                 [0] * 4,
                 DELETED | LOST,
+                None,
                 None,
                 None,
                 [],
@@ -278,18 +298,15 @@ class _Worker:
             meta.addr,
             kind,
             size,
-            meta.mtime,
-            meta.mtime_nano,
-            meta.atime,
-            meta.atime_nano,
-            meta.ctime,
-            meta.ctime_nano,
-            meta.crtime,
-            meta.crtime_nano,
+            meta.mtime * _NS + meta.mtime_nano,
+            meta.atime * _NS + meta.atime_nano,
+            meta.ctime * _NS + meta.ctime_nano,
+            meta.crtime * _NS + meta.crtime_nano,
             [int(meta.mode), meta.uid, meta.gid, meta.nlink],
             flags,
             self._target(file, meta, size) if kind == _LINK else None,
             streams,
+            name_times(file, text) if self._dates_names else None,
             places,
         ]
 

@@ -17,6 +17,7 @@ MODULES: Final = {
     "ext3": "ext",
     "ext4": "ext",
     "f2fs": "f2fs",
+    "hfs": "hfs",
     "hfsplus": "hfsplus",
     "iso9660": "whole",
     "ntfs": "ntfs",

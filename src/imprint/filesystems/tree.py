@@ -8,17 +8,37 @@ from __future__ import annotations
 
 import enum
 import stat
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
-from imprint.core.errors import CorruptImageError
+from imprint.core.errors import CorruptImageError, FormatError, ReadError
+from imprint.core.units import MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from imprint.core.contracts import Source
 
+    Attribute = tuple[str, bytes | Callable[[], bytes]]
+    """A name, and a value, or what reads it."""
+
 NOTES_MAX: Final = 1 << 16
 """Of one file system: some 20 MiB."""
+
+ATTRIBUTES_BYTES_MAX: Final = 4 * MIB
+"""Of all extended attributes of one file. Linux lists no more than 64 KiB of names."""
+
+VALUE_BYTES_MAX: Final = MIB
+"""Of one of them: what is longer is not read. Linux takes 64 KiB, macOS 128 KiB and more."""
+
+_NAME_BYTES_MAX: Final = 255
+_ATTRIBUTE_BYTES: Final = 64
+"""What one takes up besides its name and value."""
+
+_UNREAD_BYTES: Final = 64 << 10
+"""What one counts for that cannot be read: trying may have taken as much time."""
+
+RESOURCE_FORK: Final = "rsrc"
+"""The stream that files of Macs have; macOS calls it so, too."""
 
 _SHOWN_CHARS: Final = 200
 """Of a path in a note: names of hostile file systems are long."""
@@ -81,12 +101,14 @@ class Entry(NamedTuple):
         extents: where its content lies, ``(offset, length)`` in bytes of the volume, whole blocks;
             those of a file that is stored within its inode are none.
         target: of a symbolic link, as it stands there.
-        streams: names of further contents: NTFS's alternate data streams, HFS+'s resource fork.
+        streams: names of further contents: NTFS's alternate data streams, HFS+'s resource fork,
+            UDF's named streams.
         is_deleted: the name, or what it stood for, was given up; ``path`` is what is left of it.
         is_allocated: what it stands for is in use: by another file, if the name is deleted.
         is_plain: its content is its extents, one behind the other, as far as ``size`` reaches. If
             not, it may have holes, be compressed, or lie in its inode: ask for its content.
         subvolume: which of several sets of inodes its number is of; ``0`` where there is one.
+        named: when something happened to its name, of a :class:`NameDating` tree.
     """
 
     path: str
@@ -105,6 +127,7 @@ class Entry(NamedTuple):
     is_allocated: bool = True
     is_plain: bool = False
     subvolume: int = 0
+    named: Times | None = None
 
     @property
     def name(self) -> str:
@@ -171,8 +194,40 @@ class FileTree(Protocol):
             ReadError: if that cannot be read.
         """
 
+    def attributes(self, entry: Entry) -> dict[str, bytes]:
+        """Extended attributes: values by names, both as Linux tells them.
+
+        So a name has a namespace, as ``user.comment`` has; it is ``user.`` for those of macOS,
+        which knows none. Access control lists are ``system.posix_acl_access`` and
+        ``system.posix_acl_default``. No more than :data:`ATTRIBUTES_BYTES_MAX`. What cannot be
+        read becomes a note.
+
+        Args:
+            entry: of this tree, of any type.
+        """
+
     def close(self) -> None:
         """Give back processes and tables, but not the volume. Calling again changes nothing."""
+
+
+@runtime_checkable
+class Expecting(Protocol):
+    """A tree that does better if it knows what it will be asked for."""
+
+    def expect(self, folders: Sequence[Entry]) -> None:
+        """Hear of the folders that are asked for behind the next one, unless that has folders."""
+
+
+@runtime_checkable
+class NameDating(Protocol):
+    """A tree that can tell times of names as well: NTFS's ``$FILE_NAME``."""
+
+    def date_names(self) -> None:
+        """Tell them from now on, where the file system has any.
+
+        Raises:
+            CorruptImageError: if the tree answers nothing any more.
+        """
 
 
 class OwnTree:
@@ -192,6 +247,15 @@ class OwnTree:
     def root(self) -> Entry:
         """The folder that holds all others."""
         return self._root
+
+    def attributes(self, entry: Entry) -> dict[str, bytes]:
+        """Extended attributes; see :class:`FileTree`."""
+        return collected(self._attributes(entry), entry.path, self.notes)
+
+    def _attributes(self, entry: Entry) -> Iterable[Attribute]:
+        """Those of an entry, by readers whose file systems have any."""
+        del entry
+        return ()
 
     def close(self) -> None:
         """There is nothing to give back."""
@@ -226,6 +290,35 @@ def path_in(folder: Entry, name: str) -> str:
 def note_of(path: str, why: object) -> str:
     """What :attr:`FileTree.notes` say of what could not be followed, and why: the words for it."""
     return f"{shown(path)[:_SHOWN_CHARS]}: {why}"
+
+
+def collected(found: Iterable[Attribute], path: str, notes: list[str]) -> dict[str, bytes]:
+    """What :meth:`FileTree.attributes` gives of those that a reader finds, and notes why not."""
+    values: dict[str, bytes] = {}
+    left = ATTRIBUTES_BYTES_MAX
+    try:
+        for name, value in found:
+            left -= _ATTRIBUTE_BYTES
+            try:
+                _check_name(name)
+                data = value if isinstance(value, bytes) else value()
+            except (FormatError, ReadError) as failure:
+                left -= _UNREAD_BYTES
+                notes.append(note_of(path, f"attribute {shown(name)}: {failure.args[0]}"))
+            else:
+                left -= len(name) + len(data)
+                if left >= 0:
+                    values[name] = data
+            if left < 0:
+                raise CorruptImageError(f"expected at most {ATTRIBUTES_BYTES_MAX} bytes of them")
+    except (FormatError, ReadError) as failure:
+        notes.append(note_of(path, f"its extended attributes: {failure.args[0]}"))
+    return values
+
+
+def _check_name(name: str) -> None:
+    if not name.partition(".")[2] or len(bytes_of(name)) > _NAME_BYTES_MAX or "\0" in name:
+        raise CorruptImageError("expected a name in a namespace, of at most 255 bytes")
 
 
 def no_stream(stream: str, name: str) -> CorruptImageError:

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from imprint.core.errors import NotFoundError
-from imprint.filesystems.tree import Entry, Type, note_of, shown
+from imprint.filesystems.tree import Entry, Expecting, Type, note_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,7 @@ ENTRIES_MAX: Final = 1 << 24
 FOLLOWED_MAX: Final = 40
 """Symbolic links on the way to a file: Linux's own limit."""
 
+_EXPECTED: Final = 4
 _TURN: Final = 1000
 
 _T = TypeVar("_T")
@@ -87,6 +88,10 @@ class _Waiting:
             self._pairs.append(pair)
         return True
 
+    def following(self) -> list[Entry]:
+        """Some of the first tree, the next one first."""
+        return [pair[0] for pair in self._pairs[: -_EXPECTED - 1 : -1] if pair[0] is not None]
+
     def next(self) -> _Pair | None:
         if not self._pairs:
             return None
@@ -113,6 +118,7 @@ def walk(tree: FileTree, start: Entry | None = None, *, deleted: bool = False) -
     """
     top = tree.root() if start is None else start
     yield top
+    expecting = tree if isinstance(tree, Expecting) else None
     entered = _Entered(tree)
     waiting = _Waiting()
     waiting.add([(top, None)])
@@ -121,6 +127,8 @@ def walk(tree: FileTree, start: Entry | None = None, *, deleted: bool = False) -
         assert folder is not None
         if folder.type is not Type.DIRECTORY:
             continue
+        if expecting is not None:
+            expecting.expect(waiting.following())
         below: list[_Pair] = []
         for entry in entered.children(folder, deleted=deleted):
             yield entry

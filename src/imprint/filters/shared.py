@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from imprint.core.buffers import ZEROS
@@ -11,8 +12,9 @@ from imprint.filters.over import OverSource
 from imprint.filters.window import Editable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from imprint.core.contracts import Source, Traits
     from imprint.core.extent import Extent
 
 
@@ -28,13 +30,28 @@ class SharedDisk(OverSource):
 
     Owns the image. Its extents say what a range is, and not for how long: what they call data
     has to be read through :meth:`readinto`.
+
+    Attributes:
+        on_change: told of each range, offset and length, that was written or zeroed, when it
+            was, whether all of it was or not; it must not ask the disk.
     """
 
-    def __init__(self, image: Zeroing) -> None:
+    def __init__(self, image: Zeroing, *, like: Source | None = None) -> None:
+        """``like`` is a disk whose sectors this one has; ``None``: the image's own."""
         super().__init__(image)
         self._image = image
+        self._like = like or image
         self._turns = _Turns()
         self._is_closed = False
+        self.on_change: Callable[[int, int], None] = _nobody
+
+    @property
+    def traits(self) -> Traits:
+        """Of the image, with the sectors that the disk has."""
+        own, like = self._image.traits, self._like.traits
+        return replace(
+            own, logical_sector=like.logical_sector, physical_sector=like.physical_sector
+        )
 
     def readinto(self, buffer: memoryview, offset: int) -> None:
         """Fill ``buffer``; see :class:`~imprint.core.contracts.Source`."""
@@ -52,13 +69,13 @@ class SharedDisk(OverSource):
 
     def write(self, data: memoryview, offset: int) -> None:
         """Store ``data``; whoever reads the range gets all of it or nothing of it."""
-        with self._turns.alone():
+        with self._changing(offset, len(data)):
             self._image.write(data, offset)
 
     def zero(self, offset: int, length: int, *, keeps_room: bool = False) -> None:
         """Make the range read as zeros; written as such if it has to keep its room."""
         if not keeps_room:
-            with self._turns.alone():
+            with self._changing(offset, length):
                 self._image.zero(offset, length)
             return
         for start in range(offset, offset + length, len(ZEROS)):
@@ -79,6 +96,18 @@ class SharedDisk(OverSource):
                 self._image.flush()
             finally:
                 self._image.close()
+
+    @contextlib.contextmanager
+    def _changing(self, offset: int, length: int) -> Iterator[None]:
+        with self._turns.alone():
+            try:
+                yield
+            finally:  # what failed may have been written in part
+                self.on_change(offset, length)
+
+
+def _nobody(offset: int, length: int) -> None:
+    """Nobody wants to know."""
 
 
 class _Turns:

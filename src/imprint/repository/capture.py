@@ -63,6 +63,7 @@ class Options:
             cannot be read counts as new.
         changed: what may differ from it; ``None``: anything.
         hashes: to take of the whole disk; then all of it is read, whatever is known.
+        keeps_bad: what the source has in place of what could not be read is data like any other.
         on_event: told of progress, and of what could not be read of the older snapshot.
         cancel: stops it.
     """
@@ -72,6 +73,7 @@ class Options:
     older: tuple[Tree, int] | None = None
     changed: Runs | None = None
     hashes: HashSet | None = None
+    keeps_bad: bool = False
     on_event: OnEvent = ignore
     cancel: CancelToken | None = None
 
@@ -273,10 +275,10 @@ class _Run:
                 runs.append((extent.offset, at, extent.length))
             at += extent.length
         found = [(offset, buffer[at : at + length]) for offset, at, length in runs]
-        return found if self._salvage is None else self._without_bad(found)
+        return self._without_bad(found)
 
     def _without_bad(self, runs: list[tuple[int, memoryview]]) -> list[tuple[int, memoryview]]:
-        bad = [(extent.offset, extent.end) for extent in self.bad_extents()]
+        bad = [(extent.offset, extent.end) for extent in self._left_out()]
         if not bad:
             return runs
         left = []
@@ -328,7 +330,11 @@ class _Run:
 
     def _has_bad(self, extents: Sequence[Extent]) -> bool:
         start, end = extents[0].offset, extents[-1].end
-        return any(bad.offset < end and bad.end > start for bad in self.bad_extents())
+        return any(bad.offset < end and bad.end > start for bad in self._left_out())
+
+    def _left_out(self) -> list[Extent]:
+        """What could not be read so far, and is not kept."""
+        return [] if self._options.keeps_bad else self.bad_extents()
 
     def _leaf(
         self,

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from imprint.core.contracts import Traits
 from imprint.core.errors import TruncatedImageError
-from imprint.core.units import KIB, MIB
+from imprint.filters.block_cache import BLOCK_BYTES, BlockCache
 from imprint.filters.readonly import ReadOnlyStorage
 from imprint.storage.http_address import Address
 from imprint.storage.http_ranges import RangeReader
@@ -18,12 +15,6 @@ if TYPE_CHECKING:
     import ssl
 
     from imprint.storage.http_ranges import HttpPolicy
-
-BLOCK_BYTES: Final = 256 * KIB
-"""What a small read fetches: a request costs as much time as some 100 KiB do."""
-
-CACHE_BYTES: Final = 16 * MIB
-"""Blocks that are kept: tables of images are read in small steps, and again."""
 
 
 class HttpStorage(ReadOnlyStorage):
@@ -37,7 +28,7 @@ class HttpStorage(ReadOnlyStorage):
         """Takes over ``reader``; use :meth:`open`."""
         self._reader = reader
         self._size = size
-        self._cache = _BlockCache()
+        self._cache = BlockCache(reader.readinto, size)
 
     @classmethod
     def open(
@@ -63,8 +54,7 @@ class HttpStorage(ReadOnlyStorage):
             raise
         storage = cls(reader, size)
         if first:
-            future, _ = storage._cache.claim(0)
-            future.set_result(first)
+            storage._cache.put(0, first)
         return storage
 
     @property
@@ -97,55 +87,8 @@ class HttpStorage(ReadOnlyStorage):
                 offset=offset,
                 length=length,
             )
-        if length >= BLOCK_BYTES:
-            self._reader.readinto(buffer, offset)
-            return
-        position = offset
-        while position < end:
-            index, within = divmod(position, BLOCK_BYTES)
-            part = self._block(index)[within : within + end - position]
-            buffer[position - offset : position - offset + len(part)] = part
-            position += len(part)
+        self._cache.readinto(buffer, offset)
 
     def close(self) -> None:
         """Close the connections."""
         self._reader.close()
-
-    def _block(self, index: int) -> memoryview:
-        future, is_ours = self._cache.claim(index)
-        if is_ours:
-            start = index * BLOCK_BYTES
-            block = bytearray(min(BLOCK_BYTES, self._size - start))
-            try:
-                self._reader.readinto(memoryview(block), start)
-            except BaseException as error:
-                self._cache.forget(index)
-                future.set_exception(error)
-                raise
-            future.set_result(bytes(block))
-        return memoryview(future.result())
-
-
-class _BlockCache:
-    """Blocks by their index; of threads that want the same one, one fetches it."""
-
-    def __init__(self) -> None:
-        self._blocks: OrderedDict[int, Future[bytes]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def claim(self, index: int) -> tuple[Future[bytes], bool]:
-        """The block's future, and whether the caller has to fulfil it."""
-        with self._lock:
-            future = self._blocks.get(index)
-            if future is not None:
-                self._blocks.move_to_end(index)
-                return future, False
-            future = self._blocks[index] = Future()
-            while len(self._blocks) > CACHE_BYTES // BLOCK_BYTES:
-                self._blocks.popitem(last=False)
-            return future, True
-
-    def forget(self, index: int) -> None:
-        """Let the next one try again."""
-        with self._lock:
-            self._blocks.pop(index, None)

@@ -36,9 +36,13 @@ BLOCKS_AT: Final = {
 
 FILE_BYTES: Final = (BLOCKS_AT["double"] + 1) * BLOCK - 100
 TARGET: Final = b"../where/it/leads"
+ATTRIBUTES: Final = {"user.one": b"value", "security.more": b"", "trusted.t": bytes(range(9))}
+"""Of the link."""
+
 _NAMES_AREA: Final = 4 * (OWN_ADDRESSES - 50 - 1)
 """Of an inode with names: 50 addresses are kept for attributes, and one for nothing."""
 
+_WITHIN: Final = layout.INLINE_DATA | layout.INLINE_XATTR
 _DATA: Final = _FIRST + 16
 PLACES: Final = (*small_f2fs.PLACES, *range(_FIRST, _FIRST + 10), *range(_DATA, _DATA + 5))
 """Numbers of the blocks that are given; all others are zeros."""
@@ -72,9 +76,7 @@ def small_f2fs_files() -> bytes:
         numbers[9]: node(9, 4, struct.pack("<I", _DATA + 2), ino=5),
         numbers[10]: node(10, double + 1, struct.pack("<I", 11), ino=5),
         numbers[11]: node(11, double + 2, struct.pack("<I", _DATA + 3), ino=5),
-        numbers[12]: node(
-            12, 0, _inode(0o120777, len(TARGET), layout.INLINE_DATA, bytes(4) + TARGET), ino=12
-        ),
+        numbers[12]: node(12, 0, _inode(0o120777, len(TARGET), _WITHIN, _link()), ino=12),
         numbers[13]: node(13, 0, _inode(0o40700, BLOCK, 0, struct.pack("<I", _DATA + 4)), ino=13),
         _FIRST + 9: bytes(BLOCK),
         _DATA + 4: _names([(b".", 13), (b"..", 3), (b"again", 3), (b"file", 5)], 214, BLOCK),
@@ -82,6 +84,19 @@ def small_f2fs_files() -> bytes:
     for at, where in enumerate(BLOCKS_AT):
         blocks[_DATA + at] = content_of(where)
     return b"".join(blocks[place] for place in PLACES)
+
+
+def _link() -> bytes:
+    """Its target, and at the end of the inode its attributes."""
+    found = layout.ATTRIBUTES_MARK.ljust(layout.ATTRIBUTES_HEAD, b"\0")
+    numbers = {"user": 1, "trusted": 4, "security": 6}
+    for whole, value in ATTRIBUTES.items():
+        space, name = whole.split(".")
+        head = struct.pack("<BBH", numbers[space], len(name), len(value))
+        entry = head + name.encode() + value
+        found += entry.ljust(-(-len(entry) // 4) * 4, b"\0")
+    room = 4 * OWN_ADDRESSES - layout.INLINE_XATTR_BYTES
+    return (bytes(4) + TARGET).ljust(room, b"\0") + found
 
 
 def _inode(mode: int, size: int, inline: int, content: bytes) -> bytes:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from imprint.filesystems.hfs_common import LEAF, UNMOUNTED, NodeDescriptor, TreeHeader
 from imprint.filesystems.hfsplus import layout
 
 _BLOCK: Final = 512
 _BLOCKS: Final = 128
 _JOURNAL_INFO, _BITMAP, _EXTENTS, _CATALOG, _ATTRIBUTES = 8, 9, 10, 12, 14
-_LEAF: Final = 0xFF
 _FILE: Final = 16
 
 
@@ -29,7 +29,7 @@ def small_hfsplus() -> bytes:
     header = layout.VolumeHeader(
         signature=b"H+",
         version=4,
-        attributes=layout.ATTRIBUTE_UNMOUNTED | layout.ATTRIBUTE_JOURNALED,
+        attributes=UNMOUNTED | layout.ATTRIBUTE_JOURNALED,
         journal_info_block=_JOURNAL_INFO,
         block_size=_BLOCK,
         total_blocks=_BLOCKS,
@@ -76,8 +76,8 @@ def _fork(*extents: tuple[int, int]) -> bytes:
 
 def _tree(record: bytes) -> bytes:
     """A header node, and a leaf with one record."""
-    head = layout.NodeDescriptor(kind=1, record_count=3).pack()
-    header = layout.TreeHeader(first_leaf=1, node_size=_BLOCK, node_count=2).pack()
-    leaf = layout.NodeDescriptor(kind=_LEAF, record_count=1).pack() + record
-    offsets = struct.pack(">HH", len(leaf), layout.NodeDescriptor.SIZE)
+    head = NodeDescriptor(kind=1, record_count=3).pack()
+    header = TreeHeader(first_leaf=1, node_size=_BLOCK, node_count=2).pack()
+    leaf = NodeDescriptor(kind=LEAF, record_count=1).pack() + record
+    offsets = struct.pack(">HH", len(leaf), NodeDescriptor.SIZE)
     return (head + header).ljust(_BLOCK, b"\0") + leaf.ljust(_BLOCK - 4, b"\0") + offsets

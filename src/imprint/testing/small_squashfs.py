@@ -24,6 +24,9 @@ _STORED: Final = bytes(range(256)) * 16
 _PACKED: Final = b"said again and again\n" * 195 + b"\n"
 _END: Final = b"the end of a file"
 
+ATTRIBUTES: Final = {"user.one": b"of its own", "security.far": b"of its own"}
+"""Of the file: the second one's value is the first one's."""
+
 CONTENT: Final = _PACKED + _STORED + bytes(BLOCK) + _END
 """Of the file: a block of each kind, and an end in a fragment."""
 
@@ -67,11 +70,18 @@ def small_squashfs(compressor: int = 1, *, is_plain: bool = False) -> bytes:
     fragment_block = metadata(layout.FRAGMENT.pack(place, len(end)))
     ids = fragments + len(fragment_block) + 8
     id_block = metadata(struct.pack("<2I", 0, 70_000))
+    values_at = ids + len(id_block) + 8
+    value_block, entry_block = metadata(_values()), metadata(layout.ATTRIBUTES_ENTRY.pack(0, 2))
+    attributes_at = values_at + len(value_block) + len(entry_block)
     tail = (
         fragment_block
         + struct.pack("<Q", fragments)
         + id_block
         + struct.pack("<Q", fragments + len(fragment_block) + 8)
+        + value_block
+        + entry_block
+        + layout.ATTRIBUTES_HEAD.pack(values_at, 1)
+        + struct.pack("<Q", values_at + len(value_block))
     )
     head = Superblock(
         magic=layout.MAGIC,
@@ -85,6 +95,7 @@ def small_squashfs(compressor: int = 1, *, is_plain: bool = False) -> bytes:
         root_inode=references["root"],
         bytes_used=fragments + len(tail),
         id_table=ids + len(id_block),
+        attribute_table=attributes_at,
         inode_table=table,
         folder_table=folders,
         fragment_table=fragments + len(fragment_block),
@@ -99,7 +110,7 @@ def _inodes(words: Sequence[int]) -> tuple[bytes, dict[str, int]]:
         "root": _head(1, 1) + layout.FOLDER.pack(0, 3, root_bytes + 3, 0, 7),
         "empty": _head(2, 2) + layout.FILE.pack(0, layout.NO_FRAGMENT, 0, 0),
         "file": _head(9, 3)
-        + layout.EXTENDED_FILE.pack(Superblock.SIZE, len(CONTENT), BLOCK, 1, 0, 0, 0xFFFFFFFF)
+        + layout.EXTENDED_FILE.pack(Superblock.SIZE, len(CONTENT), BLOCK, 1, 0, 0, 0)
         + struct.pack(f"<{len(words)}I", *words),
         "folder": _head(8, 4)
         + layout.EXTENDED_FOLDER.pack(2, 12 + 8 + 5 + 3, 0, 1, 0, root_bytes, 0xFFFFFFFF),
@@ -111,6 +122,16 @@ def _inodes(words: Sequence[int]) -> tuple[bytes, dict[str, int]]:
         references[name] = len(found)
         found += body
     return found, references
+
+
+def _values() -> bytes:
+    """Names and values of what :data:`ATTRIBUTES` says."""
+    (first, value), (second, _) = ATTRIBUTES.items()
+    own, far = first.removeprefix("user.").encode(), second.removeprefix("security.").encode()
+    name = layout.NAME.pack(0, len(own)) + own
+    found = name + layout.VALUE.pack(len(value)) + value
+    found += layout.NAME.pack(2 | layout.VALUE_ELSEWHERE, len(far)) + far
+    return found + layout.VALUE.pack(8) + layout.ELSEWHERE.pack(len(name))
 
 
 def _head(kind: int, number: int) -> bytes:

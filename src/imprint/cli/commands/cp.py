@@ -64,6 +64,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="alternate data streams too: as files NAME:STREAM, or as extended attributes",
     )
     parser.add_argument(
+        "--xattrs",
+        choices=("user", "all", "none"),
+        default="user",
+        help="extended attributes that files get: user.* (usual), all with access control lists, "
+        "labels and capabilities, or none",
+    )
+    parser.add_argument(
         "--slack",
         action="store_true",
         help="also what lies behind the end of each file, as NAME%%~slack",
@@ -90,6 +97,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         resume=args.resume,
         owner=args.owner,
         streams=args.streams,
+        xattrs=args.xattrs,
         slack=args.slack,
     )
     started = time.monotonic()
@@ -189,6 +197,12 @@ def _show(console: Console, args: argparse.Namespace, report: Extraction) -> Non
     console.print(f"{args.target}: {', '.join(done)}")
     if report.streams_left:
         console.note(f"{report.streams_left} streams were left out: --streams extracts them")
+    if report.xattrs_left:
+        what = "extended attributes other than user.* were left out: --xattrs all restores them"
+        console.note(f"{report.xattrs_left} {what}")
+    for item in report.xattrs_failed.items[:1]:  # the target takes none, and so it is with all
+        count, first = report.xattrs_failed.count, "{name} of {path}: {why}".format(**item)
+        console.note(f"warning: {count} extended attributes could not be set, first {first}")
     lists = (
         (report.skipped, "left out: {path}: {why}"),
         (report.renamed, "renamed: {path}: {name}"),
@@ -213,6 +227,9 @@ def _facts(report: Extraction, free: int | None) -> dict[str, object]:
         "bytes_written": report.size,
         "unallocated": free,
         "streams_left": report.streams_left,
+        "xattrs": report.xattrs,
+        "xattrs_left": report.xattrs_left,
+        "xattrs_failed": report.xattrs_failed.items,
         "skipped": report.skipped.items,
         "failed": report.failed.items,
         "bad": report.bad.items,
@@ -220,6 +237,7 @@ def _facts(report: Extraction, free: int | None) -> dict[str, object]:
         "recovered": report.recovered.items,
         "counts": {
             "skipped": report.skipped.count,
+            "xattrs_failed": report.xattrs_failed.count,
             "failed": report.failed.count,
             "bad": report.bad.count,
             "renamed": report.renamed.count,

@@ -28,8 +28,8 @@ EXAMPLES = """\
 """
 
 _HASHES: Final = ("md5", "sha1")
+_STDOUT: Final = Path("-")
 _CSV: Final = ".csv"
-_SWITCH_S: Final = 0.0002
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="FILE",
         type=Path,
-        help="where the DFXML goes (default: standard output, if no other output is named)",
+        help="where the DFXML goes; -: standard output (the default, if nothing else is named)",
     )
     parser.add_argument(
         "--timeline", metavar="FILE", type=Path, help="also a timeline of all files"
@@ -78,7 +78,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UsageError("expected a disk or a volume, found a path in one", name=args.image)
     if args.timeline_format is not None and args.timeline is None:
         raise UsageError("--timeline-format makes sense only with --timeline")
-    to_stdout = args.output is None and args.timeline is None and args.html is None
+    if _STDOUT in (args.timeline, args.html):
+        raise UsageError("only -o takes - for standard output: expected a file")
+    is_only = args.output is None and args.timeline is None and args.html is None
+    to_stdout = is_only or args.output == _STDOUT
+    output = None if to_stdout else args.output
     if to_stdout and args.json:
         raise UsageError("expected -o FILE with --json: standard output has the summary")
     is_csv = args.timeline_format == "csv" or (
@@ -87,7 +91,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         and args.timeline.suffix.lower() == _CSV
     )
     request = ReportRequest(
-        dfxml=args.output,
+        dfxml=output,
         stream=(lambda data, _: console.write(data)) if to_stdout else None,
         timeline=args.timeline,
         timeline_is_csv=is_csv,
@@ -100,9 +104,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
         command_line=tuple(sys.argv),
     )
     started = time.monotonic()
-    # The library that lists files waits for a thread of ours that reads for it: by default each
-    # time until another one has had the interpreter for 5 ms.
-    sys.setswitchinterval(_SWITCH_S)
     with files.browser_of(args.image, args, console) as browser, console.stopping():
         outcome = make_report(
             browser, args.image, request, on_event=console.on_event, cancel=console.cancel
@@ -116,7 +117,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         resumed=outcome.resumed,
         unreadable=outcome.unreadable,
         bytes_read=outcome.bytes_read,
-        outputs=[os.fspath(path) for path in (args.output, args.timeline, args.html) if path],
+        outputs=[os.fspath(path) for path in (output, args.timeline, args.html) if path],
         duration_s=round(time.monotonic() - started, 3),
     )
     return 0 if outcome.is_whole else files.NOTED_EXIT

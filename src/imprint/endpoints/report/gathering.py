@@ -128,4 +128,5 @@ def _stream(entry: Entry, stream: str, special: Special) -> Entry:
         target=None,
         streams=(),
         is_plain=False,
+        named=None,
     )

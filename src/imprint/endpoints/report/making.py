@@ -23,7 +23,7 @@ from imprint.endpoints.report.sinks import Sink
 from imprint.endpoints.report.spool import Spool
 from imprint.endpoints.report.timeline import BodyFile, Events
 from imprint.endpoints.survey import describe
-from imprint.filesystems.tree import Type
+from imprint.filesystems.tree import NameDating, Type
 from imprint.filesystems.trees import READERS
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from imprint.endpoints.report.gathering import Batch
     from imprint.endpoints.report.request import ReportRequest
     from imprint.endpoints.report.timeline import Timeline
+    from imprint.filesystems.tree import FileTree
 
 SWEEP_FILES: Final = 1 << 19
 """That are hashed in one pass over a volume; of those with more, each part of so many has one."""
@@ -186,6 +187,13 @@ class _Making:
             self._journal.end()
             self._journal.close()
 
+    def _tree(self, volume: BrowsedVolume) -> FileTree:
+        """The files of a volume, and for timelines the times of their names."""
+        tree = self._browser.tree(volume)
+        if self._timeline is not None and isinstance(tree, NameDating):
+            tree.date_names()
+        return tree
+
     def _volume(
         self, volume: BrowsedVolume, number: int, outcome: VolumeOutcome, *, is_only: bool
     ) -> None:
@@ -196,7 +204,7 @@ class _Making:
                 raise UnsupportedFeatureError(f"{what} cannot be listed", name=volume.source.name)
             return
         try:
-            tree = self._browser.tree(volume)
+            tree = self._tree(volume)
         except UnsupportedFeatureError as failure:
             if is_only:
                 raise

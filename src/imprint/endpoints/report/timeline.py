@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from imprint.endpoints.report.moments import Moments
 from imprint.endpoints.report.records import code_of
+from imprint.filesystems.ntfs.layout import FileName
 from imprint.filesystems.tree import shown
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class BodyFile:
 
     def add(self, entries: Iterable[Entry]) -> None:
         """See :class:`Timeline`; the root has no line."""
-        self._write("".join([self._line(entry) for entry in entries if entry.path != "/"]))
+        self._write("".join([self._line(entry) for entry in _told(entries) if entry.path != "/"]))
 
     def end(self) -> None:
         """See :class:`Timeline`."""
@@ -111,7 +112,7 @@ class Events:
 
     def add(self, entries: Iterable[Entry]) -> None:
         """See :class:`Timeline`."""
-        for entry in entries:
+        for entry in _told(entries):
             self._lines += self._of(entry)
         if len(self._lines) >= _SORTED_MAX:
             run = tempfile.TemporaryFile(  # noqa: SIM115 - it is read at the end
@@ -156,3 +157,13 @@ class Events:
                     for name, moment in zip(_LETTERS, moments, strict=True)
                 )
                 yield f"{self._moments[when]},{macb},{facts}"
+
+
+def _told(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Files, and behind those whose names have times of their own an entry for the name."""
+    for entry in entries:
+        yield entry
+        if entry.named is not None and entry.path != "/":
+            size = FileName.SIZE + len(entry.name.encode("utf-16-le", "surrogatepass"))
+            path = f"{entry.path} ($FILE_NAME)"
+            yield entry._replace(path=path, size=size, times=entry.named, target=None)

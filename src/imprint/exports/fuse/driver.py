@@ -29,6 +29,7 @@ from imprint.core.errors import (
 )
 from imprint.exports.fuse.contents import Raw, Text
 from imprint.exports.fuse.names import BYTES_MAX, encoded
+from imprint.exports.fuse.trees import Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,6 +46,8 @@ _NS: Final = 10**9
 _ID_MASK: Final = 0xFFFFFFFF
 _PLUS: Final = 1  # FUSE_READDIR_PLUS
 _FILL_PLUS: Final = 2  # FUSE_FILL_DIR_PLUS
+_AUTO_INVAL_DATA: Final = 1 << 12  # FUSE_CAP_AUTO_INVAL_DATA
+_READDIRPLUS: Final = 1 << 13  # FUSE_CAP_READDIRPLUS
 _READDIRPLUS_AUTO: Final = 1 << 14  # FUSE_CAP_READDIRPLUS_AUTO
 _DOTS: Final = 2  # the folder itself, and the one that it is in
 _PUNCH_HOLE, _KEEP_SIZE, _ZERO_RANGE = 0x02, 0x01, 0x10  # fallocate(2)
@@ -128,9 +131,12 @@ class Operations:
     flag_nopath = True
     flag_nullpath_ok = True
 
-    def __init__(self, view: View, *, on_start: Callable[[], None]) -> None:
+    def __init__(
+        self, view: View, *, on_start: Callable[[], None], may_change: bool = False
+    ) -> None:
         self._view = view
         self._on_start = on_start
+        self.may_change = may_change
         self._numbers = itertools.count(1)
         self.handles: dict[int, Handle] = {}
 
@@ -139,9 +145,14 @@ class Operations:
         del config
         if connection is not None:
             connection.max_readahead = READAHEAD_BYTES
-            # Facts with all names, not only where some were asked for before: who lists a folder
-            # mostly wants them next, and they cost a sixth of being asked for one by one.
-            connection.want &= ~_READDIRPLUS_AUTO
+            if self.may_change:
+                # Facts are asked for whenever they are needed: those with names would be for
+                # nothing. So would those with each read of a disk, whose size never changes.
+                connection.want &= ~(_READDIRPLUS | _READDIRPLUS_AUTO | _AUTO_INVAL_DATA)
+            else:
+                # Facts with all names, not only where some were asked for before: who lists a
+                # folder mostly wants them next, and they cost a sixth of being asked for singly.
+                connection.want &= ~_READDIRPLUS_AUTO
         self._on_start()
 
     def getattr(self, path: str) -> NoReturn:
@@ -259,6 +270,7 @@ class Driver(mfusepy.FUSE):  # type: ignore[misc]
     def __init__(self, view: View, operations: Operations, point: str, **options: object) -> None:
         self._view = view
         self._handles = operations.handles
+        self._may_change = operations.may_change
         super().__init__(operations, point, **options)
 
     def _wrapper(self, func: Callable[..., int | None], *args: object) -> int:
@@ -276,6 +288,17 @@ class Driver(mfusepy.FUSE):  # type: ignore[misc]
         else:
             facts = self._view.facts(path.decode("utf-8", "surrogateescape"))
         _fill(buf.contents, facts)
+        return 0
+
+    def open(self, path: bytes, fip: Any) -> int:
+        """Open a file.
+
+        One that may be another one tomorrow is read past the kernel's cache: that keeps bytes by
+        name, and two that have it open may have opened two files.
+        """
+        super().open(path, fip)
+        if self._may_change and isinstance(self._handles[fip.contents.fh].node, Item):
+            fip.contents.direct_io = 1
         return 0
 
     def readdir_fuse_3(  # noqa: PLR0917 - as libfuse has it

@@ -24,7 +24,7 @@ TYPE: Final = "imprint"
 """What mounts of ours are called in the table of mounts: ``fuse.imprint``."""
 
 _DEVICE: Final = Path("/dev/fuse")
-_CACHED_S: Final = 3600  # nothing changes while it is mounted: the kernel need not ask again
+_CACHED_S: Final = 3600  # where nothing can be written, the kernel need not ask again
 _READAHEAD_KIB: Final = 1024
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SAID_MAX: Final = 300
@@ -37,7 +37,7 @@ class Session:
     Attributes:
         source: what the table of mounts calls it.
         allow_other: other users may look; permissions are held to then.
-        writable: some of it can be changed.
+        writable: some of it can be changed, and then what is shown of it is another.
         threads: answer several requests at a time: it pays off where bytes come from far away.
         helper: there is a program that unmounts what a process that was killed has left.
     """
@@ -120,12 +120,13 @@ def serve(view: View, point: Path, session: Session, on_ready: Callable[[], None
 
         reporter = threading.Thread(target=report, daemon=True)
         reporter.start()
-        kind = driver.StreamOperations if view.has_streams else driver.Operations
+        has_streams = view.has_streams or session.writable  # somebody may make a file system
+        kind = driver.StreamOperations if has_streams else driver.Operations
         ended: RuntimeError | None = None
         try:
             driver.Driver(
                 view,
-                kind(view, on_start=start),
+                kind(view, on_start=start, may_change=session.writable),
                 os.fspath(point),
                 **_options(session, driver.library_version()),
             )
@@ -143,6 +144,7 @@ def serve(view: View, point: Path, session: Session, on_ready: Callable[[], None
 
 def _options(session: Session, version: tuple[int, int]) -> dict[str, object]:
     """In libfuse's words, see fuse(8) and mount.fuse3(8)."""
+    cached_s = 0 if session.writable else _CACHED_S
     source = session.source.replace("\\", "\\\\").replace(",", "\\,")
     options: dict[str, object] = {
         "foreground": True,
@@ -153,9 +155,9 @@ def _options(session: Session, version: tuple[int, int]) -> dict[str, object]:
         "nosuid": True,
         "nodev": True,
         "use_ino": True,
-        "attr_timeout": _CACHED_S,
-        "entry_timeout": _CACHED_S,
-        "negative_timeout": _CACHED_S,
+        "attr_timeout": cached_s,
+        "entry_timeout": cached_s,
+        "negative_timeout": cached_s,
         # Two files may show the same bytes: of what is written to one, an open of the other
         # has to see. What cannot change, the kernel may keep.
         "kernel_cache": not session.writable,

@@ -100,13 +100,14 @@ class ShownTree:
             lock: held while the tree is asked.
             showing: how.
             number: of the tree among those that are shown, from 1.
-            has_streams: files may have further contents.
+            has_streams: files may have further contents, or attributes.
         """
         self._opened = opened
         self._lock = lock
         self.showing = showing
         self.number = number
         self.has_streams = has_streams
+        self._asked: tuple[Entry, dict[str, bytes]] | None = None
 
     def top(self) -> Item:
         """The folder that is shown.
@@ -150,6 +151,17 @@ class ShownTree:
         """
         with self._lock:
             return self._opened()[0].content(entry, stream)
+
+    def attributes(self, entry: Entry) -> dict[str, bytes]:
+        """Extended attributes, by their names; who asks for one mostly asks for the next then.
+
+        Raises:
+            ImagingError: if the tree cannot be opened.
+        """
+        with self._lock:
+            if self._asked is None or self._asked[0] != entry:
+                self._asked = (entry, self._opened()[0].attributes(entry))
+            return self._asked[1]
 
     def _items(self, folder: Item) -> Iterator[tuple[str, Item]]:
         """Names that can be carried, each once, as far as that can be known of a large folder."""

@@ -10,6 +10,7 @@ import os
 import stat
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from imprint.exports.fuse.contents import Raw, Text
@@ -19,7 +20,7 @@ from imprint.exports.fuse.trees import FOLDER_MAX, Item, Listing, ShownTree
 from imprint.filesystems.tree import Type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from imprint.exports.fuse.contents import Content
 
@@ -29,8 +30,16 @@ ENTRIES_MAX: Final = 200_000
 STREAM_BYTES_MAX: Final = 64 << 10
 """Of a stream: what the kernel takes as the value of an attribute."""
 
+NAMES_BYTES_MAX: Final = 64 << 10
+"""Of attributes of one file, each with a zero byte: what the kernel takes."""
+
 _FILE_MODE: Final = 0o400  # a disk has everybody's files in it
 _ATTRIBUTE: Final = "user."
+
+Shown = Mapping[str, Raw | ShownTree]
+"""What is in the folder, by name."""
+
+_NOTHING: Final[Shown] = {}
 
 Node = Item | Raw | Text | None
 """What a path leads to; ``None`` is the folder that all is in."""
@@ -41,7 +50,7 @@ class View:
 
     def __init__(
         self,
-        shown: Mapping[str, Raw | ShownTree] | ShownTree,
+        shown: Callable[[], Shown] | ShownTree,
         *,
         owner: tuple[int, int],
         time_ns: int,
@@ -50,31 +59,35 @@ class View:
         """Show some things.
 
         Args:
-            shown: what is in the folder, by name; or a tree that is the folder.
+            shown: says what is in the folder, by name, whenever it is asked: the same object as
+                long as it is the same; or a tree that is the folder.
             owner: user and group whose the disks are.
             time_ns: when they were changed, in ns since 1970.
             notes: further files there, which nobody sees who does not know their names.
         """
-        self._shown: Mapping[str, Raw | ShownTree] = {} if isinstance(shown, ShownTree) else shown
         self._tree = shown if isinstance(shown, ShownTree) else None
+        self._ask = _nothing if isinstance(shown, ShownTree) else shown
         self._owner = owner
         self._time = time_ns
         self._notes = {name: Text(data) for name, data in notes.items()}
         self._lock = threading.Lock()
         self._listings: OrderedDict[str, Listing] = OrderedDict()
         self._count = 0
-        self._inodes = {name: 2 + index for index, name in enumerate(self._shown)}
+        self._inodes: dict[str, int] = {}
+        self._shown: Shown | None = None
+        self._trees: set[ShownTree | None] = {self._tree}
+        self._now()
 
     @property
     def has_streams(self) -> bool:
         """Whether files may have attributes."""
-        trees = [item for item in (self._tree, *self._shown.values()) if item is not None]
+        trees = [item for item in (self._tree, *self._now().values()) if item is not None]
         return any(isinstance(item, ShownTree) and item.has_streams for item in trees)
 
     @property
     def size(self) -> int:
         """Of the largest disk that is shown, in bytes."""
-        sizes = [item.source.size for item in self._shown.values() if isinstance(item, Raw)]
+        sizes = [item.source.size for item in self._now().values() if isinstance(item, Raw)]
         return max(sizes, default=0)
 
     def find(self, path: str) -> Node:
@@ -122,7 +135,7 @@ class View:
             ImagingError: if it cannot be read.
         """
         if path == "/" and self._tree is None:
-            for name, thing in self._shown.items():
+            for name, thing in self._now().items():
                 if isinstance(thing, Raw):
                     yield name, self.facts_of(thing, f"/{name}")
                 else:  # it is not opened before somebody looks into it
@@ -167,11 +180,21 @@ class View:
         return node.entry.target
 
     def attributes(self, path: str) -> list[str]:
-        """Names of attributes: the streams of a file."""
-        node = self.find(path)
+        """Names of attributes: of extended ones, and the streams of a file.
+
+        As many as the system tells of one file.
+        """
+        node = None if self._is_disk(path) else self.find(path)
         if not isinstance(node, Item):
             return []
-        return [f"{_ATTRIBUTE}{name}" for name in node.entry.streams]
+        streams = [f"{_ATTRIBUTE}{name}" for name in node.entry.streams]
+        names, left = [], NAMES_BYTES_MAX
+        for name in dict.fromkeys((*streams, *node.tree.attributes(node.entry))):
+            left -= len(encoded(name)) + 1
+            if left < 0:
+                break
+            names.append(name)
+        return names
 
     def attribute(self, path: str, name: str) -> bytes:
         """The value of an attribute.
@@ -180,10 +203,17 @@ class View:
             OSError: ``ENODATA`` if there is none, ``E2BIG`` if it is too long to be one.
             ImagingError: if it cannot be read.
         """
-        node = self.find(path)
-        stream = name.removeprefix(_ATTRIBUTE)
-        if not isinstance(node, Item) or stream == name or stream not in node.entry.streams:
+        node = None if self._is_disk(path) else self.find(path)
+        if not isinstance(node, Item):
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        stream = name.removeprefix(_ATTRIBUTE)
+        if stream == name or stream not in node.entry.streams:
+            value = node.tree.attributes(node.entry).get(name)
+            if value is None:
+                raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+            if len(value) > STREAM_BYTES_MAX:
+                raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+            return value
         content = node.tree.content(node.entry, stream)
         try:
             if content.size > STREAM_BYTES_MAX:
@@ -194,17 +224,38 @@ class View:
             content.close()
         return bytes(data)
 
+    def _is_disk(self, path: str) -> bool:
+        """Whether it is, or was when somebody looked last: the kernel asks with each write."""
+        return self._shown is not None and isinstance(self._shown.get(path[1:]), Raw)
+
+    def _now(self) -> Shown:
+        """What is in the folder. Of trees that are not there any more nothing is kept."""
+        shown = self._ask()
+        if shown is self._shown:
+            return shown
+        with self._lock:
+            self._shown = shown
+            for name in shown:
+                self._inodes.setdefault(name, 2 + len(self._inodes))
+            trees = (thing for thing in shown.values() if isinstance(thing, ShownTree))
+            self._trees = {self._tree, *trees}
+            for path, listing in list(self._listings.items()):
+                if listing.folder.tree not in self._trees:
+                    self._count -= _weight(self._listings.pop(path))
+        return shown
+
     def _top(self, name: str) -> Node:
         note = self._notes.get(name)
         if note is not None:
             return note
-        thing = self._shown.get(name)
+        thing = self._now().get(name)
         if thing is None:
             raise FileNotFoundError(errno.ENOENT, "no such file")
         return thing.top() if isinstance(thing, ShownTree) else thing
 
     def _listing(self, path: str) -> Listing:
         """What is in the folder at a path; from the nearest folder above it that is known."""
+        self._now()
         missing: list[str] = []
         listing = self._known(path)
         while listing is None:
@@ -234,6 +285,8 @@ class View:
             raise NotADirectoryError(errno.ENOTDIR, "is no folder")
         listing = node.tree.listing(node)
         with self._lock:
+            if node.tree not in self._trees:
+                return listing  # it has been replaced meanwhile
             self._count += _weight(listing)
             old = self._listings.pop(path, None)
             self._count -= 0 if old is None else _weight(old)
@@ -241,6 +294,10 @@ class View:
             while self._count > ENTRIES_MAX and len(self._listings) > 1:
                 self._count -= _weight(self._listings.popitem(last=False)[1])
         return listing
+
+
+def _nothing() -> Shown:
+    return _NOTHING
 
 
 def _weight(listing: Listing) -> int:

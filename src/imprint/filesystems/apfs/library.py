@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from imprint.filesystems.isolated_worker import Kept, Refusal, said
+from imprint.filesystems.tree import RESOURCE_FORK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,11 +24,15 @@ VOLUMES_MAX: Final = 100
 
 PART_ENTRIES: Final = 2000
 EXTENTS_MAX: Final = 1 << 18
-RESOURCE_FORK: Final = "rsrc"
 _RESOURCE_ATTRIBUTE: Final = "com.apple.ResourceFork"
 _ROOT_IDENTIFIER: Final = 2
 _SPARSE: Final = 1
-_ATTRIBUTES_MAX: Final = 64
+_SHOWN_OTHERWISE: Final = frozenset(
+    {_RESOURCE_ATTRIBUTE, "com.apple.fs.symlink", "com.apple.decmpfs"}
+)
+"""A stream, the target of a link, what a compressed file is made of: macOS hides them as well."""
+
+_ATTRIBUTES_MAX: Final = 4096
 
 
 class _File:
@@ -73,6 +78,8 @@ def opened(pipe: Pipe, size: int) -> Answers:
         "folder": worker.folder,
         "content": worker.content,
         "read": worker.read,
+        "attributes": worker.attributes,
+        "attribute": worker.attribute,
         "file": file.get_size,
     }
 
@@ -140,6 +147,26 @@ class _Worker:
         found: bytes = self._content(volume, inode, stream).read_buffer_at_offset(length, offset)
         return found
 
+    def attributes(self, volume: int, inode: int) -> list[list[object]]:
+        """Extended attributes: for each its name, its length, and its number among them."""
+        entry = self._entry(volume, inode)
+        found = enumerate(self._attributes(entry))
+        return [
+            [str(item.name), int(item.size), number]
+            for number, item in found
+            if item.name not in _SHOWN_OTHERWISE
+        ]
+
+    def attribute(self, volume: int, inode: int, number: int, length: int) -> bytes:
+        """The value of one, of a length."""
+        item = self._entry(volume, inode).get_extended_attribute(number)
+        found: bytes = item.read_buffer_at_offset(length, 0)
+        return found
+
+    def _attributes(self, entry: Any) -> Iterator[Any]:  # noqa: ANN401 - without types
+        count = min(int(entry.number_of_extended_attributes), _ATTRIBUTES_MAX)
+        return (entry.get_extended_attribute(index) for index in range(count))
+
     def _content(self, volume: int, inode: int, stream: str | None) -> Any:  # noqa: ANN401
         entry = self._entry(volume, inode)
         if stream is None:
@@ -183,11 +210,8 @@ class _Worker:
                 places += (offset, length)
                 covered += length
             is_plain = is_plain and covered >= size
-        count = min(int(entry.number_of_extended_attributes), _ATTRIBUTES_MAX)
         streams = [
-            RESOURCE_FORK
-            for index in range(count)
-            if entry.get_extended_attribute(index).name == _RESOURCE_ATTRIBUTE
+            RESOURCE_FORK for item in self._attributes(entry) if item.name == _RESOURCE_ATTRIBUTE
         ]
         target = entry.symbolic_link_target if stat.S_ISLNK(mode) else None
         return [

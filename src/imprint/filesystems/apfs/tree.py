@@ -10,14 +10,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from imprint.core.errors import CorruptImageError, FormatError, ReadError
+from imprint.filesystems.attributes import check_length
 from imprint.filesystems.contents import OnDemand, Run, extents_of, held, mapped
 from imprint.filesystems.isolated import Isolated, told_pairs
-from imprint.filesystems.tree import TYPES_BY_MODE, Entry, Notes, Times, Type, note_of, shown
+from imprint.filesystems.tree import (
+    TYPES_BY_MODE,
+    Entry,
+    Notes,
+    Times,
+    Type,
+    collected,
+    note_of,
+    shown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imprint.core.contracts import Source
+    from imprint.filesystems.tree import Attribute
 
 
 class ApfsTree:
@@ -101,6 +112,24 @@ class ApfsTree:
         numbers = iter(flat)
         runs = (Run(*told) for told in zip(numbers, numbers, numbers, strict=True))
         return mapped(self._volume, runs, size, name=name)
+
+    def attributes(self, entry: Entry) -> dict[str, bytes]:
+        """Extended attributes; see :class:`~imprint.filesystems.tree.FileTree`."""
+        return collected(self._attributes(entry), entry.path, self.notes)
+
+    def _attributes(self, entry: Entry) -> Iterator[Attribute]:
+        if entry.subvolume == 0:
+            return
+        where = (entry.subvolume - 1, entry.inode)
+        for name, length, number in self.process.ask("attributes", *where):
+            yield f"user.{name}", partial(self._value, *where, number, length)
+
+    def _value(self, volume: int, inode: int, number: int, length: int) -> bytes:
+        check_length(length)
+        found: bytes = b""
+        if length:
+            found = self.process.ask("attribute", volume, inode, number, length)
+        return found
 
     def _read(self, volume: int, inode: int, stream: str | None, offset: int, length: int) -> bytes:
         found: bytes = self.process.ask("read", volume, inode, stream, offset, length)

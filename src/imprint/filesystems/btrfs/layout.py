@@ -64,6 +64,7 @@ CHUNKS: Final = 256
 
 # Types of items
 INODE: Final = 1
+ATTRIBUTE: Final = 24
 FOLDER_NAME: Final = 96
 EXTENT_DATA: Final = 108
 ROOT_ITEM: Final = 132
@@ -236,11 +237,11 @@ class Inode(Structure, size=160, endian="<"):
 
 
 class FolderName(Structure, size=30, endian="<"):
-    """A name in a folder; its bytes follow."""
+    """A name in a folder, or of an attribute; its bytes follow."""
 
     target: int = uint(8, at=0, doc="inode, or tree of a subvolume")
     target_kind: int = uint(1, at=8, doc="INODE or ROOT_ITEM")
-    data_bytes: int = uint(2, at=25, doc="of what follows the name: nothing")
+    data_bytes: int = uint(2, at=25, doc="of what follows the name: a value")
     name_bytes: int = uint(2, at=27, doc="of the name")
 
 

@@ -45,14 +45,14 @@ class Lookup:
         """
         node = self._node(pointer)
         if node.level == 0:
-            for item in node.items():
+            for item in node.items(since=first):
                 key = (item.owner, item.kind, item.offset)
                 if key > last or key >= end:
                     return
                 if key >= first:
                     yield item
             return
-        below = node.pointers(first)
+        below = node.pointers(first, last)
         keys = [way.key or _END for way in below]
         for way, key, following in zip(below, keys, [*keys[1:], end], strict=True):
             if key > last:

@@ -32,8 +32,12 @@ if TYPE_CHECKING:
 
     from imprint.core.contracts import Source
     from imprint.filesystems.btrfs.trees import Item, Pointer
+    from imprint.filesystems.tree import Attribute
 
 _ANY: Final = (1 << 64) - 1
+_STANDS_FOR_NOTHING: Final = 2
+"""The number that Linux gives to a subvolume's name in a snapshot, which does not have it."""
+_SUBVOLUME_BITS: Final = 64
 _TARGET_BYTES_MAX: Final = 4096
 _NS: Final = 1_000_000_000
 _UNCLEAN: Final = "the file system was not unmounted: what is only in its log is not told"
@@ -89,11 +93,28 @@ class BtrfsTree(OwnTree):
         runs = runs_of(items, self._state.chunks, sector, name)
         return content(self._volume, runs, entry.size, sector, name)
 
+    def _attributes(self, entry: Entry) -> Iterator[Attribute]:
+        """Names and values as Linux has them; those with the same hash of the name in one item."""
+        if entry.inode < layout.FIRST_FREE:
+            return
+        for item in self._items(entry.subvolume, entry.inode, layout.ATTRIBUTE):
+            left, is_first = item.data, True
+            while left or is_first:
+                found = FolderName.unpack(left, where=self._volume.name)
+                start = FolderName.SIZE + found.name_bytes
+                end = start + found.data_bytes
+                if end > len(left):
+                    raise CorruptImageError(f"inode {entry.inode}: expected attributes that end")
+                yield text_of(bytes(left[FolderName.SIZE : start])), bytes(left[start:end])
+                left, is_first = left[end:], False
+
     def _named(self, path: str, folder: Entry, found: FolderName) -> Entry:
         if found.target_kind == layout.ROOT_ITEM:
             if self._holds(found.target, folder):
                 return self._entry(path, found.target, layout.FIRST_FREE)
-            return Entry(path, 2, Type.DIRECTORY, 0, subvolume=folder.subvolume)
+            # A folder of its own each time: it is not one that holds itself.
+            own = found.target << _SUBVOLUME_BITS | folder.subvolume
+            return Entry(path, _STANDS_FOR_NOTHING, Type.DIRECTORY, 0, subvolume=own)
         return self._entry(path, folder.subvolume, found.target)
 
     def _holds(self, subvolume: int, folder: Entry) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.core.errors import CorruptImageError, ReadError
@@ -74,31 +74,51 @@ class Node(NamedTuple):
     item_count: int
     data: memoryview
 
-    def keyed(self) -> Iterator[tuple[int, int, int, int, int]]:
-        """Of a leaf: key, and where and how long the data is, not yet verified."""
-        start = NodeHeader.SIZE
-        return _ITEM.iter_unpack(self.data[start : start + self.item_count * _ITEM.size])
+    def keyed(self, since: Key | None = None) -> Iterator[tuple[int, int, int, int, int]]:
+        """Of a leaf: key, and where and how long the data is, not yet verified.
 
-    def items(self, *kinds: int) -> Iterator[Item]:
+        With ``since``, but for those whose keys come before, if they are in order.
+        """
+        first = 0 if since is None else self._place(bisect_left, since, _ITEM.size)
+        start, end = (NodeHeader.SIZE + at * _ITEM.size for at in (first, self.item_count))
+        return _ITEM.iter_unpack(self.data[start:end])
+
+    def items(self, *kinds: int, since: Key | None = None) -> Iterator[Item]:
         """Of a leaf: those of some kinds, or all; their data is not longer than the leaf."""
-        for owner, kind, offset, start, size in self.keyed():
+        for owner, kind, offset, start, size in self.keyed(since):
             if not kinds or kind in kinds:
                 at = start + NodeHeader.SIZE
                 yield Item(owner, kind, offset, self.data[at : at + size])
 
-    def pointers(self, since: Key | None = None) -> list[Pointer]:
-        """To the nodes below, but for those with keys before ``since`` only."""
-        start = NodeHeader.SIZE
-        raw = _POINTER.iter_unpack(self.data[start : start + self.item_count * _POINTER.size])
+    def pointers(self, since: Key | None = None, until: Key | None = None) -> list[Pointer]:
+        """To the nodes below, but for those with keys before ``since`` only.
+
+        With ``until``, no more than the first one whose keys all come behind that.
+        """
+        size = _POINTER.size
+        first, last = 0, self.item_count
+        if since is not None:
+            first = max(self._place(bisect_right, since, size) - 1, 0)
+        if until is not None:
+            last = min(self._place(bisect_right, until, size) + 1, last)
+        start, end = NodeHeader.SIZE + first * size, NodeHeader.SIZE + last * size
         level = self.level - 1
-        found = [
+        return [
             Pointer(address, generation, level, (owner, kind, offset))
-            for owner, kind, offset, address, generation in raw
+            for owner, kind, offset, address, generation in _POINTER.iter_unpack(
+                self.data[start : max(start, end)]
+            )
         ]
-        if since is None:
-            return found
-        first = bisect_right([pointer.key or (0, 0, 0) for pointer in found], since) - 1
-        return found[max(first, 0) :]
+
+    def _place(self, bisect: Callable[..., int], key: Key, width: int) -> int:
+        """Where a key belongs among those of the node."""
+        data, start = self.data, NodeHeader.SIZE
+        found: int = bisect(
+            range(self.item_count),
+            key,
+            key=lambda index: _KEY.unpack_from(data, start + index * width),
+        )
+        return found
 
 
 class Trees:

@@ -151,8 +151,12 @@ class Geometry:
         return low | high << 32 if self.has(incompat=features.BITS_64) else low
 
 
-def read_geometry(reader: VolumeReader) -> Geometry:
+def read_geometry(reader: VolumeReader, *, may_be_cut: bool = False) -> Geometry:
     """Read and check the superblock.
+
+    Args:
+        reader: of the volume.
+        may_be_cut: whether the volume may end before the file system does.
 
     Raises:
         CorruptImageError: if it contradicts itself, or does not fit to the volume.
@@ -176,7 +180,7 @@ def read_geometry(reader: VolumeReader) -> Geometry:
     block_size = KIB << block.log_block_size
     block_count = block.block_count_low | (block.block_count_high << 32 if is_wide else 0)
     check("block_count_low", block_count > block.first_data_block, "more blocks")
-    if block_count * block_size > reader.size:
+    if block_count * block_size > reader.size and not may_be_cut:
         raise CorruptImageError(
             f"superblock: expected a file system that fits into {reader.size} bytes, "
             f"found one of {block_count * block_size}",

@@ -22,6 +22,7 @@ INODE_UNINIT: Final = 0x0001
 BLOCK_UNINIT: Final = 0x0002
 
 BAD_BLOCKS_INODE: Final = 1
+ROOT_INODE: Final = 2
 FIRST_INODE: Final = 11
 """The first one that a user's file may have, before revision 1 made it a field."""
 
@@ -41,6 +42,7 @@ TYPE_MASK: Final = 0xF000
 FILE_MARK: Final = 0x8000
 
 IS_IMMUTABLE: Final = 0x0000_0010
+IS_ENCRYPTED: Final = 0x0000_0800
 USES_EXTENTS: Final = 0x0008_0000
 IS_EA_INODE: Final = 0x0020_0000
 HAS_INLINE_DATA: Final = 0x1000_0000

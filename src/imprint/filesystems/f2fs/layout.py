@@ -77,6 +77,12 @@ ADDRESS_MAX: Final = 0xFFFFFFFD
 """Above are marks: not yet allocated, compressed."""
 
 
+ATTRIBUTES_MARK: Final = (0xF2F52011).to_bytes(4, "little")
+ATTRIBUTES_HEAD: Final = 24
+ATTRIBUTES_NODE: Final = 0xFFFFFFFF >> 3
+"""In place of an offset among the nodes of an inode: it holds nothing but attributes."""
+
+
 class Superblock(Structure, size=3072, endian="<"):
     """In both of the first two blocks."""
 
@@ -133,6 +139,7 @@ class Inode(Structure, size=396, endian="<"):
     accessed_ns: int = uint(4, at=56, doc="and ns")
     changed_ns: int = uint(4, at=60, doc="the same")
     modified_ns: int = uint(4, at=64, doc="the same")
+    attributes_node: int = uint(4, at=76, doc="with more attributes; 0: none")
     flags: int = uint(4, at=80, doc="COMPRESSED …")
     extra_size: int = uint(2, at=360, doc="of what follows, if there are extra attributes")
     created_s: int = sint(8, at=372, doc="since 1970, if there is CREATION_TIME")

@@ -124,6 +124,21 @@ class Nodes:
         start, end = self._state.addresses_of_inode(content)
         return Node(number, Inode.unpack(content), content, start, end)
 
+    def attributes(self, node: Node) -> bytes:
+        """What an inode has of extended attributes: at its own end, then in a node of their own.
+
+        Raises:
+            CorruptImageError: if that is none.
+            ReadError: if it cannot be read.
+        """
+        found = b""
+        if node.inode.inline & layout.INLINE_XATTR:
+            found = node.content[node.end : layout.NIDS_AT]
+        if node.inode.attributes_node:
+            further = self._node(node.inode.attributes_node, node.number, layout.ATTRIBUTES_NODE)
+            found += further[:_FOOTER_AT]
+        return found
+
     def runs(self, node: Node) -> Iterator[Run | Cluster]:
         """Where the blocks of an inode are, as far as its size, ascending; not what is in it.
 

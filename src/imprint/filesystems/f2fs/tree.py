@@ -9,6 +9,7 @@ from imprint.core.errors import CorruptImageError, FormatError, ReadError, Unsup
 from imprint.filesystems.allocation import UNBOUNDED, VolumeReader
 from imprint.filesystems.contents import PIECES_MAX, Run, extents_of, held, mapped
 from imprint.filesystems.f2fs import layout
+from imprint.filesystems.f2fs.attributes import attributes
 from imprint.filesystems.f2fs.clusters import content
 from imprint.filesystems.f2fs.layout import BLOCK
 from imprint.filesystems.f2fs.names import names_in_block, names_in_inode, without_key
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from imprint.core.contracts import Source
     from imprint.filesystems.f2fs.layout import Inode
     from imprint.filesystems.f2fs.nodes import Node
+    from imprint.filesystems.tree import Attribute
 
 _NS: Final = 1_000_000_000
 _TARGET_BYTES_MAX: Final = 4096
@@ -99,6 +101,9 @@ class F2fsTree(OwnTree):
             return held(name, self._inline(node))
         runs = self._nodes.runs(node)
         return content(self._volume, runs, entry.size, node.inode.algorithm, name)
+
+    def _attributes(self, entry: Entry) -> Iterator[Attribute]:
+        yield from attributes(self._nodes.attributes(self._nodes.inode(entry.inode)))
 
     def _inline(self, node: Node) -> bytes:
         """What stands in an inode behind its first address, as far as its size."""

@@ -100,6 +100,41 @@ class NewFile(NamedTuple):
         return short + bytes([self.attributes]) + struct.pack("<BBHHHHHHHI", *rest)
 
 
+def records_in(content: bytes | bytearray, *, bits: int) -> Iterator[Record]:
+    """What the entries of a folder say: files, folders, ``.`` and ``..``, and labels.
+
+    Args:
+        content: of the folder, all of it.
+        bits: of an entry of the allocation table.
+    """
+    pieces: list[bytes] = []
+    first = check = 0
+    for number in range(len(content) // ENTRY_BYTES):
+        entry = bytes(content[number * ENTRY_BYTES : (number + 1) * ENTRY_BYTES])
+        if entry[0] == _END:
+            return
+        if entry[0] == _DELETED:
+            pieces = []
+        elif entry[_NAME_BYTES] & 0x3F == LONG_NAME:
+            if entry[0] & 0x40:
+                pieces, first, check = [], number, entry[13]
+            pieces.append(long_part(entry))
+        else:
+            is_long = pieces and checksum(entry[:_NAME_BYTES]) == check
+            name = long_text(pieces[::-1]) if is_long else short_text(entry)
+            yield record_of(name, entry, first if is_long else number, number, bits=bits)
+            pieces = []
+
+
+def record_of(name: str, entry: bytes, first: int, last: int, *, bits: int) -> Record:
+    """What a short entry says of a file, or folder, of a name."""
+    cluster = int.from_bytes(entry[26:28], "little")
+    if bits == 32:
+        cluster |= (int.from_bytes(entry[20:22], "little") & 0x0FFF) << 16
+    size = int.from_bytes(entry[28:32], "little")
+    return Record(name, entry[:_NAME_BYTES], entry[_NAME_BYTES], cluster, size, first, last)
+
+
 class Folder:
     """A folder: all of its entries in memory, changed there and on the volume."""
 
@@ -141,24 +176,9 @@ class Folder:
 
     def records(self) -> Iterator[Record]:
         """What is in it, ``.`` and ``..`` included, labels left out."""
-        pieces: list[bytes] = []
-        first = check = 0
-        for number in range(len(self._content) // ENTRY_BYTES):
-            entry = self._entry(number)
-            if entry[0] == _END:
-                return
-            if entry[0] == _DELETED:
-                pieces = []
-            elif entry[_NAME_BYTES] & 0x3F == LONG_NAME:
-                if entry[0] & 0x40:
-                    pieces, first, check = [], number, entry[13]
-                pieces.append(long_part(entry))
-            else:
-                is_long = pieces and checksum(entry[:_NAME_BYTES]) == check
-                name = long_text(pieces[::-1]) if is_long else short_text(entry)
-                if not entry[_NAME_BYTES] & LABEL:
-                    yield self._record(name, entry, first if is_long else number, number)
-                pieces = []
+        for record in records_in(self._content, bits=self._place.bits):
+            if not record.attributes & LABEL:
+                yield record
 
     def find(self, name: str) -> Record | None:
         """What has that name, in whatever case, long or short; ``None``: nothing."""
@@ -202,13 +222,6 @@ class Folder:
             if number == record.last:
                 self._volume.flush()
         self._volume.flush()
-
-    def _record(self, name: str, entry: bytes, first: int, last: int) -> Record:
-        cluster = int.from_bytes(entry[26:28], "little")
-        if self._place.bits == 32:
-            cluster |= (int.from_bytes(entry[20:22], "little") & 0x0FFF) << 16
-        size = int.from_bytes(entry[28:32], "little")
-        return Record(name, entry[:_NAME_BYTES], entry[_NAME_BYTES], cluster, size, first, last)
 
     def _entry(self, number: int) -> bytes:
         return bytes(self._content[number * ENTRY_BYTES : (number + 1) * ENTRY_BYTES])

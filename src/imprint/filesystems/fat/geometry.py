@@ -16,6 +16,7 @@ from imprint.filesystems.probes.microsoft import (
     FAT32_CLUSTERS_MAX,
     Fat32BootSector,
     FatBootSector,
+    fat_boot_sector,
 )
 
 if TYPE_CHECKING:
@@ -67,13 +68,18 @@ class Geometry:
     is_marked_dirty: bool
 
 
-def read_geometry(reader: VolumeReader) -> Geometry:
+def read_geometry(reader: VolumeReader, *, may_be_cut: bool = False) -> Geometry:
     """Where everything is.
+
+    Args:
+        reader: of the volume.
+        may_be_cut: whether the volume may end before the file system does.
 
     Raises:
         CorruptImageError: if the boot sector contradicts itself, or the volume is cut off.
     """
-    sector = bytes(reader.read(0, 512, "boot sector"))
+    found = fat_boot_sector(lambda at, size: reader.read(at, size, "boot sector"), reader.size)
+    sector = bytes(reader.read(0, 512, "boot sector")) if found is None else found
     boot = FatBootSector.unpack(sector)
     _check(boot, reader.name)
     fat_sectors = boot.fat_sectors_16 or Fat32BootSector.unpack(sector).fat_sectors
@@ -92,7 +98,7 @@ def read_geometry(reader: VolumeReader) -> Geometry:
     problem = None
     if not 0 < count <= most:
         problem = f"between 1 and {most} clusters, found {count}"
-    elif end > reader.size:
+    elif end > reader.size and not may_be_cut:
         problem = f"a volume of {end} bytes, found {reader.size}: its end is missing"
     elif fat_size * 8 < (count + 2) * bits:
         problem = f"a FAT with {count + 2} entries, found {fat_size} bytes for it"

@@ -1,23 +1,25 @@
 """HFS+ and HFSX: what they use, told by the allocation file.
 
-A volume in an HFS wrapper is refused. ``docs/filesystems/hfsplus.md`` says more.
+``docs/filesystems/hfsplus.md`` says more.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
+from imprint.core.errors import CorruptImageError
 from imprint.core.runs import Runs
 from imprint.core.units import MIB, div_up
 from imprint.filesystems.allocation import Allocation, VolumeReader
 from imprint.filesystems.clusters import is_zero
 from imprint.filesystems.collected import CollectedRuns
+from imprint.filesystems.hfs_common import doubts
+from imprint.filesystems.hfs_wrapper import unwrapped
 from imprint.filesystems.hfsplus import layout
 from imprint.filesystems.hfsplus.layout import JournalInfo, fork_of
 from imprint.filesystems.hfsplus.trees import Volume
 from imprint.filesystems.hfsplus.walk import reached
-from imprint.filesystems.probes.apple import HFS_MARK, HFS_OFFSET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,8 +37,17 @@ class HfsPlus:
     """HFS+, HFSX."""
 
     def allocation(self, volume: Source) -> Allocation:
-        """See :class:`~imprint.filesystems.allocation.Allocating`."""
-        place = _open(volume)
+        """See :class:`~imprint.filesystems.allocation.Allocating`. Of a wrapper, all is used."""
+        inside, start = unwrapped(volume)
+        found = self._allocation(inside)
+        if not start:
+            return found
+        end = start + inside.size
+        outside = Runs.of([(0, start), (end, volume.size - end)])
+        return replace(found, used=found.used.shifted(start) | outside)
+
+    def _allocation(self, volume: Source) -> Allocation:
+        place = Volume(VolumeReader(volume))
         header, size = place.header, place.header.block_size
         blocks, count = _blocks(place)
         end = header.total_blocks * size
@@ -58,18 +69,15 @@ class HfsPlus:
 
     def reached(self, volume: Source) -> Iterator[tuple[int, int]]:
         """See :class:`~imprint.filesystems.allocation.Walking`."""
-        return reached(_open(volume))
+        inside, start = unwrapped(volume)
+        if start:
+            yield 0, start
+        for offset, length in reached(Volume(VolumeReader(inside))):
+            yield start + offset, length
 
     def file_runs(self, volume: Source) -> Iterator[tuple[int, int, int]]:
         """See :class:`~imprint.filesystems.files.Locating`. Of trees as well."""
-        return ((0, offset, length) for offset, length in reached(_open(volume)))
-
-
-def _open(volume: Source) -> Volume:
-    reader = VolumeReader(volume)
-    if reader.read(HFS_OFFSET, len(HFS_MARK), "volume header") == HFS_MARK:
-        raise UnsupportedFeatureError("it is inside an HFS volume", name=volume.name)
-    return Volume(reader)
+        return ((0, offset, length) for offset, length in self.reached(volume))
 
 
 def _blocks(place: Volume) -> tuple[Runs, int]:
@@ -95,12 +103,7 @@ def _blocks(place: Volume) -> tuple[Runs, int]:
 
 def _doubts(place: Volume, free: int) -> Iterator[str]:
     header = place.header
-    if free != header.free_blocks:
-        yield f"expected {header.free_blocks} free blocks, found {free}"
-    if header.attributes & layout.ATTRIBUTE_INCONSISTENT:
-        yield "it was not unmounted, or needs to be checked"
-    elif not header.attributes & layout.ATTRIBUTE_UNMOUNTED:
-        yield "it was not unmounted"
+    yield from doubts(header.attributes, header.free_blocks, free)
     if header.attributes & layout.ATTRIBUTE_JOURNALED:
         yield from _doubts_of_journal(place)
 

@@ -13,8 +13,6 @@ HEADER_OFFSET: Final = 1024
 HEADER_BYTES: Final = 512
 VERSIONS: Final = {b"H+": 4, b"HX": 5}
 
-ATTRIBUTE_UNMOUNTED: Final = 1 << 8
-ATTRIBUTE_INCONSISTENT: Final = 1 << 11
 ATTRIBUTE_JOURNALED: Final = 1 << 13
 
 EXTENTS_FILE, ALLOCATION_FILE = 3, 6
@@ -47,22 +45,6 @@ class JournalInfo(Structure, size=52, endian=">"):
     flags: int = uint(4, at=0, doc="1: in this volume, 2: elsewhere, 4: still to be made")
     offset: int = uint(8, at=36, doc="in bytes of the volume")
     size: int = uint(8, at=44, doc="in bytes")
-
-
-class NodeDescriptor(Structure, size=14, endian=">"):
-    """The head of each node of a tree."""
-
-    next_node: int = uint(4, at=0, doc="of the same kind; 0: none")
-    kind: int = uint(1, at=8, doc="0xff leaf, 0 index, 1 header, 2 map")
-    record_count: int = uint(2, at=10, doc="their offsets stand at the node's end")
-
-
-class TreeHeader(Structure, size=106, endian=">"):
-    """The first record of a tree's first node."""
-
-    first_leaf: int = uint(4, at=10, doc="node number; 0: the tree is empty")
-    node_size: int = uint(2, at=18, doc="512 to 32768")
-    node_count: int = uint(4, at=22, doc="in the file")
 
 
 class Fork(NamedTuple):

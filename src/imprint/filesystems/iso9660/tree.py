@@ -73,6 +73,11 @@ class IsoTree(OwnTree):
             root = self._folder_record(joliet)
         self._root = self._entry("/", [root], self._facts(root))
 
+    @property
+    def has_rock_ridge(self) -> bool:
+        """Whether it has all that Unix knows of files."""
+        return self._rock_ridge is not None
+
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
         """What is in a folder; discs keep no deleted names."""
         parts: list[Record] = []

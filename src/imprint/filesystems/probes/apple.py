@@ -1,4 +1,4 @@
-"""HFS+ and APFS.
+"""HFS+, classic HFS, MFS and APFS.
 
 Source: Apple Technical Note TN1150 "HFS Plus Volume Format"; "Apple File System Reference"
 2020-06-22.
@@ -19,7 +19,18 @@ if TYPE_CHECKING:
 HFS_OFFSET: Final = 1024
 HFS_MARK: Final = b"BD"
 HFS_PLUS_MARKS: Final = (b"H+", b"HX")
+MFS_MARK: Final = b"\xd2\xd7"
 APFS_MAGIC: Final = b"NXSB"
+
+SECTOR: Final = 512
+MAC_ROMAN: Final = "mac_roman"
+"""Python knows what each of the 256 means."""
+
+MFS_BLOCKS_MAX: Final = 4094
+"""Their numbers have 12 bits, and begin with 2."""
+
+MFS_DIRECTORY_MAX: Final = 4096
+"""Sectors: a floppy has 12. So much is held at once."""
 
 _ROOT_PARENT: Final = 1
 _LEAF_NODE: Final = 0xFF
@@ -28,13 +39,72 @@ _NAMESPACE: Final = uuid.UUID("b3e20f39-f292-11d6-97a4-00306543ecac")
 
 
 class HfsMasterBlock(Structure, size=162, endian=">"):
-    """Of a classic HFS volume: a wrapper around HFS+ in its early years."""
+    """Of a volume of classic HFS, which may be a wrapper around HFS+.
+
+    Source: Inside Macintosh: Files, chapter 2, "Master Directory Blocks".
+    """
 
     mark: bytes = raw(2, at=0, doc="HFS_MARK")
-    block_size: int = uint(4, at=20, doc="of an allocation block")
+    attributes: int = uint(2, at=10, doc="whether it was unmounted …")
+    bitmap_block: int = uint(2, at=14, doc="sector where the volume bitmap begins")
+    block_count: int = uint(2, at=18, doc="allocation blocks of the volume")
+    block_size: int = uint(4, at=20, doc="of an allocation block, a multiple of 512")
     first_block: int = uint(2, at=28, doc="sector of allocation block 0")
+    free_blocks: int = uint(2, at=34, doc="of the allocation blocks")
+    name_length: int = uint(1, at=36, doc="1 to 27")
+    name: bytes = raw(27, at=37, doc="of the volume")
+    identity: bytes = raw(8, at=116, doc="the end of the Finder's information")
     embedded_mark: bytes = raw(2, at=124, doc="one of HFS_PLUS_MARKS")
     embedded_start: int = uint(2, at=126, doc="allocation block of the volume inside")
+    embedded_count: int = uint(2, at=128, doc="allocation blocks of it")
+    extents_size: int = uint(4, at=130, doc="of the tree of further extents, in bytes")
+    extents_extents: bytes = raw(12, at=134, doc="three pairs of start and count, in blocks")
+    catalog_size: int = uint(4, at=146, doc="of the tree of files and folders, in bytes")
+    catalog_extents: bytes = raw(12, at=150, doc="three pairs")
+
+    @property
+    def end(self) -> int:
+        """Where the allocation blocks end, in bytes."""
+        return self.first_block * SECTOR + self.block_count * self.block_size
+
+    @property
+    def embedded(self) -> tuple[int, int] | None:
+        """Offset and length of the HFS+ in it, in bytes; ``None`` if it is no wrapper."""
+        if self.mark != HFS_MARK or self.embedded_mark not in HFS_PLUS_MARKS:
+            return None
+        start = self.first_block * SECTOR + self.embedded_start * self.block_size
+        return start, self.embedded_count * self.block_size
+
+
+class MfsMasterBlock(Structure, size=64, endian=">"):
+    """Of a volume of MFS. Behind it is the map of its blocks.
+
+    Source: Inside Macintosh, volume II, "Data Organization on Volumes".
+    """
+
+    mark: bytes = raw(2, at=0, doc="MFS_MARK")
+    attributes: int = uint(2, at=10, doc="whether it is locked …")
+    file_count: int = uint(2, at=12, doc="in the directory")
+    directory_start: int = uint(2, at=14, doc="sector")
+    directory_length: int = uint(2, at=16, doc="in sectors")
+    block_count: int = uint(2, at=18, doc="allocation blocks of the volume")
+    block_size: int = uint(4, at=20, doc="of an allocation block, a multiple of 512")
+    first_block: int = uint(2, at=28, doc="sector of the first allocation block, number 2")
+    free_blocks: int = uint(2, at=34, doc="of the allocation blocks")
+    name_length: int = uint(1, at=36, doc="1 to 27")
+    name: bytes = raw(27, at=37, doc="of the volume")
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it is one; two letters are not much of a mark."""
+        return (
+            self.mark == MFS_MARK
+            and self.block_size > 0
+            and self.block_size % SECTOR == 0
+            and 0 < self.block_count <= MFS_BLOCKS_MAX
+            and 0 < self.directory_length <= MFS_DIRECTORY_MAX
+            and self.directory_start * SECTOR > HFS_OFFSET
+        )
 
 
 class HfsPlusHeader(Structure, size=512, endian=">"):
@@ -42,6 +112,7 @@ class HfsPlusHeader(Structure, size=512, endian=">"):
 
     mark: bytes = raw(2, at=0, doc="one of HFS_PLUS_MARKS")
     block_size: int = uint(4, at=40, doc="a power of two, at least 512")
+    block_count: int = uint(4, at=44, doc="of the volume")
     identity: bytes = raw(8, at=104, doc="the end of the Finder's information")
     catalog_extents: bytes = raw(64, at=288, doc="eight pairs of start and count, in blocks")
 
@@ -69,12 +140,14 @@ class ApfsSuperblock(Structure, size=88, endian="<"):
     subtype: int = uint(2, at=28, doc="0")
     magic: bytes = raw(4, at=32, doc="APFS_MAGIC")
     block_size: int = uint(4, at=36, doc="4096 to 65536")
+    block_count: int = uint(8, at=40, doc="of the container")
     uuid: bytes = raw(16, at=72, doc="of the container")
 
 
 def hfs_plus(peek: Peek) -> FileSystem | None:
     """HFS+ or HFSX, alone or inside an HFS volume."""
-    base = _embedded_offset(peek)
+    block = HfsMasterBlock.unpack(peek.read(HFS_OFFSET, HfsMasterBlock.SIZE))
+    base = 0 if block.embedded is None else block.embedded[0]
     header = HfsPlusHeader.unpack(peek.read(base + HFS_OFFSET, HfsPlusHeader.SIZE))
     if (
         header.mark not in HFS_PLUS_MARKS
@@ -82,15 +155,32 @@ def hfs_plus(peek: Peek) -> FileSystem | None:
         or header.block_size.bit_count() != 1
     ):
         return None
-    return FileSystem("hfsplus", _hfs_label(peek, header, base), _hfs_uuid(header.identity))
+    label, size = _hfs_label(peek, header, base), base + header.block_count * header.block_size
+    return FileSystem("hfsplus", label, _hfs_uuid(header.identity), size=size)
 
 
-def _embedded_offset(peek: Peek) -> int:
-    """Where the HFS+ volume begins: 0 if there is no wrapper."""
+def hfs(peek: Peek) -> FileSystem | None:
+    """Classic HFS, which Apple calls Mac OS Standard, without HFS+ in it."""
     block = HfsMasterBlock.unpack(peek.read(HFS_OFFSET, HfsMasterBlock.SIZE))
-    if block.mark != HFS_MARK or block.embedded_mark not in HFS_PLUS_MARKS:
-        return 0
-    return block.first_block * 512 + block.embedded_start * block.block_size
+    if (
+        block.mark != HFS_MARK
+        or block.embedded is not None
+        or block.block_size == 0
+        or block.block_size % SECTOR
+        or not 0 < block.name_length <= len(block.name)
+    ):
+        return None
+    label = block.name[: block.name_length].decode(MAC_ROMAN)
+    return FileSystem("hfs", label, _hfs_uuid(block.identity), size=block.end)
+
+
+def mfs(peek: Peek) -> FileSystem | None:
+    """MFS, of the first Macs: floppies of 400 KiB."""
+    block = MfsMasterBlock.unpack(peek.read(HFS_OFFSET, MfsMasterBlock.SIZE))
+    if not block.is_sound or not 0 < block.name_length <= len(block.name):
+        return None
+    size = block.first_block * SECTOR + block.block_count * block.block_size
+    return FileSystem("mfs", block.name[: block.name_length].decode(MAC_ROMAN), size=size)
 
 
 def _hfs_uuid(identity: bytes) -> str | None:
@@ -146,4 +236,5 @@ def apfs(peek: Peek) -> FileSystem | None:
         or block.block_size.bit_count() != 1
     ):
         return None
-    return FileSystem("apfs", uuid=uuid_text(block.uuid))
+    size = block.block_count * block.block_size
+    return FileSystem("apfs", uuid=uuid_text(block.uuid), size=size)

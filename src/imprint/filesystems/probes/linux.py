@@ -30,6 +30,7 @@ _EXT_HAS_JOURNAL: Final = 0x0004
 _EXT_JOURNAL_DEVICE: Final = 0x0008
 _EXT2_INCOMPAT: Final = 0x0002 | 0x0010  # file types, meta block groups
 _EXT3_INCOMPAT: Final = _EXT2_INCOMPAT | 0x0004  # the journal needs recovery
+_EXT_64BIT: Final = 0x0080
 _EXT3_RO_COMPAT: Final = 0x0001 | 0x0002 | 0x0004  # sparse supers, large files, B-tree dirs
 
 # In place of the mark at the end of the first page, or at its start beside a mark of swap.
@@ -37,7 +38,7 @@ _HIBERNATED: Final = (b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001")
 _TUX_ON_ICE: Final = b"\xed\xc3\x02\xe9\x98\x56\xe5\x0c"
 
 
-class ExtSuperblock(Structure, size=264, endian="<"):
+class ExtSuperblock(Structure, size=344, endian="<"):
     """The beginning of the superblock of ext2, ext3 and ext4."""
 
     block_count: int = uint(4, at=4, doc="its low half")
@@ -48,6 +49,7 @@ class ExtSuperblock(Structure, size=264, endian="<"):
     ro_compat: int = uint(4, at=100, doc="features without which nothing may be written")
     uuid: bytes = raw(16, at=104, doc="of the file system")
     label: bytes = raw(16, at=120, doc="UTF-8")
+    block_count_high: int = uint(4, at=336, doc="its high half, of a 64-bit file system")
 
 
 class XfsSuperblock(Structure, size=128, endian=">"):
@@ -55,6 +57,7 @@ class XfsSuperblock(Structure, size=128, endian=">"):
 
     magic: bytes = raw(4, at=0, doc="XFS_MAGIC")
     block_size: int = uint(4, at=4, doc="512 to 65536")
+    block_count: int = uint(8, at=8, doc="of the data section")
     uuid: bytes = raw(16, at=32, doc="of the file system")
     group_count: int = uint(4, at=88, doc="allocation groups; at least 1")
     sector_size: int = uint(2, at=102, doc="512 to 32768")
@@ -70,6 +73,7 @@ class BtrfsSuperblock(Structure, size=0x22B, endian="<"):
     own_offset: int = uint(8, at=0x30, doc="of this superblock")
     magic: bytes = raw(8, at=0x40, doc="BTRFS_MAGIC")
     sector_size: int = uint(4, at=0x90, doc="a power of two")
+    device_size: int = uint(8, at=0xD1, doc="bytes, of the device that it is on")
     label: bytes = raw(256, at=0x12B, doc="UTF-8")
 
 
@@ -78,11 +82,12 @@ class F2fsSuperblock(Structure, size=0x47C, endian="<"):
 
     magic: int = uint(4, at=0, doc="F2FS_MAGIC")
     log_block_size: int = uint(4, at=0x10, doc="12 to 16")
+    block_count: int = uint(8, at=0x24, doc="of the volume")
     uuid: bytes = raw(16, at=0x6C, doc="of the file system")
     label: bytes = raw(1024, at=0x7C, doc="UTF-16")
 
 
-class SquashfsSuperblock(Structure, size=32, endian="<"):
+class SquashfsSuperblock(Structure, size=48, endian="<"):
     """The beginning of a squashfs 4 image; older ones have another layout behind the magic."""
 
     magic: bytes = raw(4, at=0, doc="hsqs; sqsh in the big-endian ones before version 4")
@@ -90,6 +95,7 @@ class SquashfsSuperblock(Structure, size=32, endian="<"):
     block_log: int = uint(2, at=22, doc="block size is 1 << this")
     version_major: int = uint(2, at=28, doc="4")
     version_minor: int = uint(2, at=30, doc="0")
+    used_bytes: int = uint(8, at=40, doc="of the image")
 
 
 class SwapHeader(Structure, size=48, endian="<"):
@@ -106,7 +112,9 @@ def ext(peek: Peek) -> FileSystem | None:
     block = ExtSuperblock.unpack(peek.read(EXT_OFFSET, ExtSuperblock.SIZE))
     if block.magic != EXT_MAGIC or block.log_block_size > 6 or block.block_count == 0:
         return None
-    return FileSystem(_ext_kind(block), text(block.label), uuid_text(block.uuid))
+    high = block.block_count_high << 32 if block.incompat & _EXT_64BIT else 0
+    size = (high + block.block_count) << (10 + block.log_block_size)
+    return FileSystem(_ext_kind(block), text(block.label), uuid_text(block.uuid), size=size)
 
 
 def _ext_kind(block: ExtSuperblock) -> str:
@@ -129,7 +137,8 @@ def xfs(peek: Peek) -> FileSystem | None:
         or block.group_count == 0
     ):
         return None
-    return FileSystem("xfs", text(block.label), uuid_text(block.uuid))
+    size = block.block_count * block.block_size
+    return FileSystem("xfs", text(block.label), uuid_text(block.uuid), size=size)
 
 
 def btrfs(peek: Peek) -> FileSystem | None:
@@ -141,7 +150,8 @@ def btrfs(peek: Peek) -> FileSystem | None:
         or block.sector_size.bit_count() != 1
     ):
         return None
-    return FileSystem("btrfs", text(block.label), uuid_text(block.uuid))
+    size = block.device_size
+    return FileSystem("btrfs", text(block.label), uuid_text(block.uuid), size=size)
 
 
 def f2fs(peek: Peek) -> FileSystem | None:
@@ -149,7 +159,9 @@ def f2fs(peek: Peek) -> FileSystem | None:
     block = F2fsSuperblock.unpack(peek.read(F2FS_OFFSET, F2fsSuperblock.SIZE))
     if block.magic != F2FS_MAGIC or not 9 <= block.log_block_size <= 16:
         return None
-    return FileSystem("f2fs", text(block.label, "utf-16-le"), uuid_text(block.uuid))
+    label = text(block.label, "utf-16-le")
+    size = block.block_count << block.log_block_size
+    return FileSystem("f2fs", label, uuid_text(block.uuid), size=size)
 
 
 def squashfs(peek: Peek) -> FileSystem | None:
@@ -164,7 +176,7 @@ def squashfs(peek: Peek) -> FileSystem | None:
         return FileSystem("squashfs3", version=version)
     if major != 4 or block.block_log > 20 or block.block_size != 1 << block.block_log:
         return None
-    return FileSystem("squashfs", version=version)
+    return FileSystem("squashfs", version=version, size=block.used_bytes)
 
 
 def swap(peek: Peek) -> FileSystem | None:

@@ -7,6 +7,7 @@ NTFS Linux ``fs/ntfs3/ntfs.h``.
 
 from __future__ import annotations
 
+import struct
 import uuid
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,8 @@ from imprint.core.units import KIB, div_up
 from imprint.filesystems.facts import FileSystem, serial_text, text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imprint.filters.peek import Peek
 
 ROOT_CLUSTERS_MAX: Final = 16
@@ -32,8 +35,21 @@ FAT32_CLUSTERS_MAX: Final = 0x0FFFFFF6
 
 _BOOT_SIGNATURE: Final = 0xAA55
 _ENTRY_BYTES: Final = 32
+_OLD_FLOPPIES: Final = {
+    160 * KIB: (0xFE, 1, 1, 64),
+    180 * KIB: (0xFC, 1, 2, 64),
+    320 * KIB: (0xFF, 2, 1, 112),
+    360 * KIB: (0xFD, 2, 2, 112),
+}
+"""By size: media, sectors of a cluster, sectors of a table, entries of the root directory."""
+
 _OEM_CODE_PAGE: Final = "cp850"  # a label does not say its own; mkfs.fat and mtools assume this
 _EXFAT_LABEL: Final = 0x83
+_TO_GO_AT: Final = 424
+_TO_GO_MARK: Final = uuid.UUID("4967d63b-2e29-4ad8-8399-f6a339e3d001").bytes_le
+_TO_GO: Final = (
+    "only what BitLocker To Go shows to other systems is told: its metadata is not there"
+)
 _VOLUME_RECORD: Final = 3
 _VOLUME_NAME: Final = 0x60
 _ATTRIBUTES_END: Final = 0xFFFFFFFF
@@ -70,6 +86,7 @@ class ExfatBootSector(Structure, size=512, endian="<"):
     """The main boot sector of exFAT."""
 
     name: bytes = raw(8, at=3, doc="EXFAT and three blanks")
+    sector_count: int = uint(8, at=72, doc="of the volume")
     fat_sector: int = uint(4, at=80, doc="where the first FAT begins")
     cluster_heap: int = uint(4, at=88, doc="sector of cluster 2")
     cluster_count: int = uint(4, at=92, doc="in the heap")
@@ -125,10 +142,10 @@ class BitlockerMetadata(Structure, size=112, endian="<"):
 
 def fat(peek: Peek) -> FileSystem | None:
     """FAT12, FAT16 or FAT32."""
-    data = peek.read(0, FatBootSector.SIZE)
-    head, wide = FatBootSector.unpack(data), Fat32BootSector.unpack(data)
-    if not _is_fat(head):
+    data = fat_boot_sector(peek.read, peek.size)
+    if data is None:
         return None
+    head, wide = FatBootSector.unpack(data), Fat32BootSector.unpack(data)
     is_fat32 = head.fat_sectors_16 == 0
     fat_sectors = head.fat_count * (wide.fat_sectors if is_fat32 else head.fat_sectors_16)
     root_sectors = div_up(head.root_entries * _ENTRY_BYTES, head.sector_size)
@@ -140,22 +157,75 @@ def fat(peek: Peek) -> FileSystem | None:
         return None
     if is_fat32:
         label = _fat32_label(peek, head, wide, before * head.sector_size)
-        return FileSystem("vfat", label, serial_text(wide.serial), "FAT32")
+        return FileSystem(
+            "vfat",
+            label,
+            serial_text(wide.serial),
+            "FAT32",
+            size=sectors * head.sector_size,
+            doubt=_TO_GO if peek.read(_TO_GO_AT, len(_TO_GO_MARK)) == _TO_GO_MARK else None,
+        )
     root = (head.reserved_sectors + fat_sectors) * head.sector_size
     size = min(head.root_entries * _ENTRY_BYTES, DIRECTORY_BYTES_MAX)
     serial = head.serial if head.extended_mark in (0x28, 0x29) else 0
     version = "FAT12" if clusters < FAT12_CLUSTERS_MAX else "FAT16"
-    return FileSystem("vfat", _fat_label(peek.read(root, size)), serial_text(serial), version)
+    return FileSystem(
+        "vfat",
+        _fat_label(peek.read(root, size)),
+        serial_text(serial),
+        version,
+        size=sectors * head.sector_size,
+    )
 
 
-def _is_fat(head: FatBootSector) -> bool:
+def fat_boot_sector(read: Callable[[int, int], bytes | bytearray], size: int) -> bytes | None:
+    """What a FAT file system begins with; ``None`` if it is none.
+
+    Floppies of DOS 1 have no fields in it. Their size, and the mark at the start of their tables,
+    tells what they would be; that mark also stands for a signature, which not all systems wrote.
+
+    Args:
+        read: bytes of the volume, by offset and length.
+        size: of the volume, in bytes.
+
+    Source: Linux ``fs/fat/inode.c``, ``floppy_defaults``.
+    """
+    data = bytes(read(0, FatBootSector.SIZE))
+    head = FatBootSector.unpack(data)
+    has_fields = _has_fields(head)
+    if has_fields and _is_signed(head):
+        return data
+    if has_fields:
+        place = head.reserved_sectors * head.sector_size
+        is_marked = place + 3 <= size and bytes(read(place, 3)) == _mark(head.media)
+        return data if is_marked else None
+    known = _OLD_FLOPPIES.get(size)
+    if known is None:
+        return None
+    media, cluster_sectors, fat_sectors, root_entries = known
+    sector = 512
+    if any(bytes(read(at * sector, 3)) != _mark(media) for at in (1, 1 + fat_sectors)):
+        return None
+    fields = (sector, cluster_sectors, 1, 2, root_entries, size // sector, media, fat_sectors)
+    return data[:11] + struct.pack("<HBHBHHBH", *fields) + bytes(486) + b"\x55\xaa"
+
+
+def _mark(media: int) -> bytes:
+    """What a table of FAT12 begins with."""
+    return bytes((media, 0xFF, 0xFF))
+
+
+def _is_signed(head: FatBootSector) -> bool:
+    names = (head.kind, head.kind_32)
+    return head.signature == _BOOT_SIGNATURE or any(_is_fat_name(name) for name in names)
+
+
+def _has_fields(head: FatBootSector) -> bool:
     """Whether the fields can be those of a FAT file system."""
     if head.kind in (b"JFS     ", b"HPFS    "):  # OS/2 writes FAT's fields before these too
         return False
-    names = (head.kind, head.kind_32)
     return (
-        (head.signature == _BOOT_SIGNATURE or any(_is_fat_name(name) for name in names))
-        and head.sector_size in (512, 1024, 2048, 4096)
+        head.sector_size in (512, 1024, 2048, 4096)
         and head.cluster_sectors.bit_count() == 1
         and head.reserved_sectors > 0
         and head.fat_count > 0
@@ -211,7 +281,8 @@ def exfat(peek: Peek) -> FileSystem | None:
         or not 2 <= head.root_cluster <= head.cluster_count + 1
     ):
         return None
-    return FileSystem("exfat", _exfat_label(peek, head), serial_text(head.serial))
+    size = head.sector_count << head.sector_shift
+    return FileSystem("exfat", _exfat_label(peek, head), serial_text(head.serial), size=size)
 
 
 def _exfat_label(peek: Peek, head: ExfatBootSector) -> str | None:
@@ -250,7 +321,8 @@ def ntfs(peek: Peek) -> FileSystem | None:
     if record_size <= RECORD_BYTES_MAX:
         offset = head.mft_cluster * cluster_size + _VOLUME_RECORD * record_size
         label = _ntfs_label(peek.read(offset, record_size))
-    return FileSystem("ntfs", label, f"{head.serial:016X}" if head.serial else None)
+    serial = f"{head.serial:016X}" if head.serial else None
+    return FileSystem("ntfs", label, serial, size=head.sector_count * head.sector_size)
 
 
 def count_or_power(value: int) -> int:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 from imprint.core.layout import Structure, raw, uint
 from imprint.core.units import KIB
 from imprint.filesystems.facts import FileSystem, text
+from imprint.filesystems.udf.layout import DOMAIN, Anchor, LogicalVolume, Primary, Tag
+from imprint.filesystems.udf.text import dstring
 
 if TYPE_CHECKING:
     from imprint.filters.peek import Peek
@@ -38,36 +40,11 @@ class IsoDescriptor(Structure, size=DESCRIPTOR_BYTES, endian="<"):
     type: int = uint(1, at=0, doc="1 primary, 2 supplementary, 255 the last")
     mark: bytes = raw(5, at=1, doc="CD001")
     volume_id: bytes = raw(32, at=40, doc="the label")
+    block_count: int = uint(4, at=80, doc="of the volume")
     escapes: bytes = raw(32, at=88, doc="supplementary: one of _JOLIET")
+    block_size: int = uint(2, at=128, doc="2048 in practice")
     created: bytes = raw(17, at=813, doc="16 digits and the offset from UTC")
     modified: bytes = raw(17, at=830, doc="the same")
-
-
-class UdfTag(Structure, size=16, endian="<"):
-    """What each descriptor of ECMA-167 begins with."""
-
-    id: int = uint(2, at=0, doc="1 primary, 2 anchor, 6 logical volume, 8 terminating")
-    location: int = uint(4, at=12, doc="the block that it is in")
-
-
-class UdfAnchor(Structure, size=24, endian="<"):
-    """Where the volume descriptors are."""
-
-    length: int = uint(4, at=16, doc="bytes")
-    location: int = uint(4, at=20, doc="block")
-
-
-class UdfPrimary(Structure, size=512, endian="<"):
-    """A primary volume descriptor."""
-
-    volume_set_id: bytes = raw(128, at=72, doc="a dstring; unique in its first 16 characters")
-
-
-class UdfLogicalVolume(Structure, size=512, endian="<"):
-    """A logical volume descriptor."""
-
-    volume_id: bytes = raw(128, at=84, doc="a dstring: the label")
-    domain: bytes = raw(23, at=217, doc="who defines what the contents mean")
 
 
 def iso9660(peek: Peek) -> FileSystem | None:
@@ -88,7 +65,8 @@ def iso9660(peek: Peek) -> FileSystem | None:
     if joliet is not None:
         wide = text(joliet.volume_id, "utf-16-be")
         label = wide if wide is None or label is None else _whole_label(wide, label)
-    return FileSystem("iso9660", label, _iso_uuid(primary))
+    size = primary.block_count * primary.block_size
+    return FileSystem("iso9660", label, _iso_uuid(primary), size=size)
 
 
 def _whole_label(joliet: str, primary: str) -> str:
@@ -118,11 +96,12 @@ def udf(peek: Peek) -> FileSystem | None:
     for block_size in _UDF_BLOCKS:
         if not _has_udf_mark(peek, max(block_size, DESCRIPTOR_BYTES)):
             continue
-        for anchor in _UDF_ANCHORS:
-            data = peek.read(anchor * block_size, UdfAnchor.SIZE)
-            tag = UdfTag.unpack(data)
+        end = peek.size // block_size
+        for anchor in (*_UDF_ANCHORS, end - 1, end - 257):
+            data = peek.read(anchor * block_size, Anchor.SIZE)
+            tag = Tag.unpack(data)
             if (tag.id, tag.location) == (2, anchor):
-                return _udf_volume(peek, UdfAnchor.unpack(data), block_size)
+                return _udf_volume(peek, Anchor.unpack(data), block_size)
     return None
 
 
@@ -137,30 +116,23 @@ def _has_udf_mark(peek: Peek, step: int) -> bool:
     return False
 
 
-def _udf_volume(peek: Peek, anchor: UdfAnchor, block_size: int) -> FileSystem | None:
+def _udf_volume(peek: Peek, anchor: Anchor, block_size: int) -> FileSystem | None:
     """What the volume descriptors say; not every file system of ECMA-167 is UDF."""
     label = identity = None
     is_udf = False
     for number in range(min(anchor.length // block_size, UDF_DESCRIPTORS_MAX)):
         block = anchor.location + number
         data = peek.read(block * block_size, 512)
-        tag = UdfTag.unpack(data)
+        tag = Tag.unpack(data)
         if tag.id in (0, 8) or tag.location != block:
             break
         if tag.id == 1 and identity is None:
-            identity = _udf_uuid(_dstring(UdfPrimary.unpack(data).volume_set_id))
+            identity = _udf_uuid(dstring(Primary.unpack(data).volume_set_id))
         if tag.id == 6:
-            volume = UdfLogicalVolume.unpack(data)
-            is_udf = is_udf or volume.domain.startswith(b"*OSTA UDF Compliant")
-            label = label or _dstring(volume.volume_id).rstrip() or None
+            volume = LogicalVolume.unpack(data)
+            is_udf = is_udf or volume.domain.startswith(DOMAIN)
+            label = label or dstring(volume.volume_id).rstrip() or None
     return FileSystem("udf", label, identity) if is_udf else None
-
-
-def _dstring(field: bytes) -> str:
-    """Text with its compression in the first byte and its length in the last one."""
-    content = field[1 : max(1, min(field[-1], len(field) - 1))]
-    encoding = {8: "latin-1", 16: "utf-16-be"}.get(field[0])
-    return "" if encoding is None else content.decode(encoding, errors="replace")
 
 
 def _udf_uuid(volume_set_id: str) -> str | None:

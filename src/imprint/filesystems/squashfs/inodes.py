@@ -46,6 +46,7 @@ class Inode(NamedTuple):
         blocks_at: where the lengths of a file's blocks stand: a place of a metadata block, and an
             offset in it.
         target: of a symbolic link.
+        attributes: which entry of their table its extended attributes are, or ``NO_ATTRIBUTES``.
     """
 
     number: int
@@ -61,6 +62,7 @@ class Inode(NamedTuple):
     fragment: int = layout.NO_FRAGMENT
     blocks_at: tuple[int, int] = (0, 0)
     target: bytes = b""
+    attributes: int = layout.NO_ATTRIBUTES
 
 
 class FolderItem(NamedTuple):
@@ -95,16 +97,17 @@ def inode_at(metadata: Metadata, table: int, reference: int) -> Inode:
         )
     start = offset = size = 0
     fragment = layout.NO_FRAGMENT
+    attributes = layout.NO_ATTRIBUTES
     links = 1
     target = b""
     if type_ is Type.DIRECTORY and is_extended:
-        links, size, start, _, _, offset, _ = layout.EXTENDED_FOLDER.unpack(
+        links, size, start, _, _, offset, attributes = layout.EXTENDED_FOLDER.unpack(
             cursor.read(layout.EXTENDED_FOLDER.size)
         )
     elif type_ is Type.DIRECTORY:
         start, links, size, offset, _ = layout.FOLDER.unpack(cursor.read(layout.FOLDER.size))
     elif type_ is Type.FILE and is_extended:
-        start, size, _, links, fragment, offset, _ = layout.EXTENDED_FILE.unpack(
+        start, size, _, links, fragment, offset, attributes = layout.EXTENDED_FILE.unpack(
             cursor.read(layout.EXTENDED_FILE.size)
         )
     elif type_ is Type.FILE:
@@ -119,6 +122,11 @@ def inode_at(metadata: Metadata, table: int, reference: int) -> Inode:
         target = cursor.read(size)
     else:
         (links,) = layout.OTHER.unpack(cursor.read(layout.OTHER.size))
+        if type_ in (Type.BLOCK, Type.CHARACTER):
+            cursor.read(layout.OTHER.size)
+    blocks_at = cursor.here
+    if is_extended and type_ not in (Type.DIRECTORY, Type.FILE):
+        (attributes,) = layout.ATTRIBUTES.unpack(cursor.read(layout.ATTRIBUTES.size))
     return Inode(
         number,
         type_,
@@ -131,8 +139,9 @@ def inode_at(metadata: Metadata, table: int, reference: int) -> Inode:
         start,
         offset,
         fragment,
-        cursor.here,
+        blocks_at,
         target,
+        attributes,
     )
 
 

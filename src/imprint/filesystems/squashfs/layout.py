@@ -54,6 +54,29 @@ LINK: Final = struct.Struct("<II")
 OTHER: Final = struct.Struct("<I")
 """Links. Of devices, their number follows."""
 
+ATTRIBUTES: Final = struct.Struct("<I")
+"""Of the inodes above that have more fields, behind all others: attributes. Of devices, their
+number stands before it."""
+
+NO_ATTRIBUTES: Final = 0xFFFFFFFF
+NO_TABLE: Final = (1 << 64) - 1
+ATTRIBUTES_HEAD: Final = struct.Struct("<QI4x")
+"""Where names and values begin, and how many entries there are; the places of the blocks of their
+table follow."""
+
+ATTRIBUTES_ENTRY: Final = struct.Struct("<QI4x")
+"""Where the names and values of an inode are: block << 16 | offset, and how many."""
+
+NAME: Final = struct.Struct("<HH")
+"""Number of the namespace, and length of the name, which follows."""
+
+VALUE: Final = struct.Struct("<I")
+"""Its length; it follows."""
+
+VALUE_ELSEWHERE: Final = 0x100
+"""Of the number of a namespace: in place of the value stands where it is, as in an entry."""
+
+ELSEWHERE: Final = struct.Struct("<Q")
 FOLDER_HEAD: Final = struct.Struct("<III")
 """Count of entries less one, block of the inode table, number that entries count from."""
 
@@ -85,6 +108,7 @@ class Superblock(Structure, size=96, endian="<"):
     root_inode: int = uint(8, at=32, doc="where the root's inode is: block << 16 | offset")
     bytes_used: int = uint(8, at=40, doc="of the volume")
     id_table: int = uint(8, at=48, doc="where the places of its blocks are")
+    attribute_table: int = uint(8, at=56, doc="of extended attributes; NO_TABLE: none has any")
     inode_table: int = uint(8, at=64, doc="where its first block is")
     folder_table: int = uint(8, at=72, doc="where its first block is")
     fragment_table: int = uint(8, at=80, doc="where the places of its blocks are")

@@ -10,6 +10,7 @@ from imprint.core.errors import CorruptImageError, FormatError, ReadError, Unsup
 from imprint.filesystems.allocation import UNBOUNDED, VolumeReader
 from imprint.filesystems.contents import held
 from imprint.filesystems.squashfs import layout
+from imprint.filesystems.squashfs.attributes import Attributes
 from imprint.filesystems.squashfs.compressors import unpacker
 from imprint.filesystems.squashfs.data import Blocks, Content, Layout, Tail
 from imprint.filesystems.squashfs.inodes import folder_items, inode_at
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from imprint.core.contracts import Source
     from imprint.filesystems.squashfs.inodes import Inode
+    from imprint.filesystems.tree import Attribute
 
 INODES_MAX: Final = 1 << 23
 """The place of each that was told takes 8 bytes: 64 MiB."""
@@ -65,6 +67,7 @@ class SquashfsTree(OwnTree):
         self._blocks = Blocks(volume, unpack, self._super.block_size)
         self._ids = self._read_ids()
         self._fragments: array[int] | None = None
+        self._shared: Attributes | None = None
         self._references = array("Q")
         self._begin_at(self._entry("/", self._super.root_inode))
 
@@ -98,6 +101,15 @@ class SquashfsTree(OwnTree):
         if inode.type is not Type.FILE:
             return held(name, b"")
         return Content(name, self._blocks, self._layout(inode))
+
+    def _attributes(self, entry: Entry) -> Iterator[Attribute]:
+        number = self._inode(self._reference(entry)).attributes
+        if number == layout.NO_ATTRIBUTES or self._super.attribute_table == layout.NO_TABLE:
+            return
+        if self._shared is None:
+            table = self._super.attribute_table
+            self._shared = Attributes(self._reader, self._metadata, table)
+        yield from self._shared.of(number)
 
     def _inode(self, reference: int) -> Inode:
         return inode_at(self._metadata, self._super.inode_table, reference)

@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.bitmap import complement, runs_of_bits
-from imprint.core.errors import CorruptImageError
 from imprint.core.runs import Runs
 from imprint.filesystems.allocation import Allocation, VolumeReader
 from imprint.filesystems.collected import CollectedRuns
 from imprint.filesystems.ufs import layout
+from imprint.filesystems.ufs.groups import read_group
 from imprint.filesystems.ufs.layout import Superblock, read_superblock
 from imprint.filesystems.ufs.walk import reached
 
@@ -22,29 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imprint.core.contracts import Source
-
-_BLOCKS_FREE_AT, _FRAGMENTS_FREE_AT = 28, 36
-
-
-@dataclass(frozen=True)
-class Group:
-    """A cylinder group's header.
-
-    Attributes:
-        content: the header, with its maps.
-        start: its first fragment.
-        count: of its fragments.
-        free_at: where in the header the map of free fragments begins.
-        inodes_at: the same of the map of inodes in use.
-        free_fragments: by its own counts.
-    """
-
-    content: bytes
-    start: int
-    count: int
-    free_at: int
-    inodes_at: int
-    free_fragments: int
 
 
 class Ufs:
@@ -87,37 +62,6 @@ class Ufs:
             map_bytes = group.content[group.inodes_at : group.inodes_at + block.group_inodes // 8]
             inodes = Runs.of(runs_of_bits(map_bytes, 0, len(map_bytes) * 8))
             yield from reached(reader, block, number, inodes, seen)
-
-
-def read_group(reader: VolumeReader, block: Superblock, number: int) -> Group:
-    """Read the header of a cylinder group.
-
-    Raises:
-        CorruptImageError: if it is none, is another one's, or its maps are not all there.
-    """
-    where = (block.group_start(number) + block.header_at) * block.fragment
-    content = bytes(reader.read(where, block.group_bytes, f"cylinder group {number}"))
-    start = number * block.group_fragments
-    count = min(block.group_fragments, block.size - start)
-    magic, index = (struct.unpack_from(f"{block.order}I", content, at)[0] for at in (4, 12))
-    inodes_at, free_at = struct.unpack_from(f"{block.order}2I", content, 92)
-    blocks, fragments = (
-        struct.unpack_from(f"{block.order}i", content, at)[0]
-        for at in (_BLOCKS_FREE_AT, _FRAGMENTS_FREE_AT)
-    )
-    problem = None
-    if magic != layout.GROUP_MAGIC:
-        problem = "its mark, found none"
-    elif index != number:
-        problem = f"its number, found {index}"
-    elif free_at + -(-count // 8) > len(content) or free_at < 128:
-        problem = f"a map of {count} fragments"
-    elif inodes_at + block.group_inodes // 8 > len(content) or inodes_at < 128:
-        problem = f"a map of {block.group_inodes} inodes"
-    if problem is not None:
-        raise CorruptImageError(f"cylinder group {number}: expected {problem}", name=reader.name)
-    free = blocks * block.block_fragments + fragments
-    return Group(content, start, count, free_at, inodes_at, free)
 
 
 def _tables(block: Superblock, number: int) -> Runs:

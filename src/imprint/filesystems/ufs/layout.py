@@ -1,10 +1,12 @@
 """UFS1 and UFS2 on-disk structures, in both byte orders.
 
-Source: FreeBSD ``sys/ufs/ffs/fs.h`` and ``sys/ufs/ufs/dinode.h``.
+Source: FreeBSD ``sys/ufs/ffs/fs.h`` and ``sys/ufs/ufs/dinode.h``; what others made of UFS1:
+illumos ``sys/fs/ufs_fs.h``, NetBSD ``sys/ufs/ffs/fs.h``, Linux ``fs/ufs/ufs_fs.h``.
 """
 
 from __future__ import annotations
 
+import enum
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -12,6 +14,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from imprint.core.errors import CorruptImageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imprint.filesystems.allocation import VolumeReader
 
 UFS1_MAGIC: Final = 0x011954
@@ -32,10 +36,25 @@ JOURNALED: Final = 0x40  # by a provider below, which is not here
 
 INODE_BYTES: Final = {1: 128, 2: 256}
 
+_INODES_OF_44BSD: Final = 2
+_NETBSD_JOURNAL: Final = 0x100  # a flag; FreeBSD means lists of access by it, but has no version
+_SUN_LOG_BEHIND: Final = 2
+
 _GROUPS_MAX: Final = 1 << 20
 _GROUP_BYTES_MAX: Final = 64 * 1024
 
 Order = Literal["<", ">"]
+
+
+class Dialect(enum.Enum):
+    """Whose inodes and names they are. They share a mark."""
+
+    BSD = "4.4BSD"
+    """And all that came after it; all of UFS2."""
+    SUN = "Sun"
+    """SunOS and Solaris."""
+    OLD = "4.2BSD"
+    """And what was made of it before 4.4BSD, as NeXTSTEP."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +82,9 @@ class Superblock:
         is_clean: whether it was unmounted.
         needs_check: whether it asks for a check.
         is_journaled: by a layer below.
-        link_bytes_max: of symbolic links that stand in their inode.
+        link_bytes_max: links that are shorter stand in their inode; 0: those without blocks do.
+        dialect: whose inodes and names they are.
+        has_log: there is a log, or a journal, that may tell of what is not done yet.
     """
 
     order: Order
@@ -87,6 +108,18 @@ class Superblock:
     needs_check: bool
     is_journaled: bool
     link_bytes_max: int
+    dialect: Dialect
+    has_log: bool
+
+    @property
+    def block_bytes(self) -> int:
+        """What a file is made of, but for its end: in bytes."""
+        return self.fragment * self.block_fragments
+
+    @property
+    def inode_count(self) -> int:
+        """Of all groups; they are numbered from 0."""
+        return self.group_count * self.group_inodes
 
     def group_start(self, group: int) -> int:
         """Fragment from which the places in a group count."""
@@ -96,8 +129,12 @@ class Superblock:
         return base
 
 
-def read_superblock(reader: VolumeReader) -> Superblock:
+def read_superblock(reader: VolumeReader, *, may_be_cut: bool = False) -> Superblock:
     """The first that is one.
+
+    Args:
+        reader: of the volume.
+        may_be_cut: take a file system of which the end is missing.
 
     Raises:
         CorruptImageError: if there is none, or its numbers make no sense.
@@ -109,7 +146,7 @@ def read_superblock(reader: VolumeReader) -> Superblock:
         found = parse_superblock(content, place)
         # Those of UFS1 behind 64 KiB are copies, or what is left of something else.
         if found is not None and (found.version == 2 or place in (8192, 0)):
-            _check(reader, found)
+            _check(reader, found, may_be_cut=may_be_cut)
             return found
     raise CorruptImageError("superblock: expected its mark, found none", name=reader.name)
 
@@ -139,6 +176,8 @@ def _parse(content: bytes, place: int, order: Order, version: int) -> Superblock
         size, blocks, fragments = get(36), get(196), get(204)
     else:
         size, blocks, fragments = get(1080, "q"), get(1016, "q"), get(1032, "q")
+    dialect = Dialect.BSD if version == 2 else _dialect(get)
+    is_clean = get(209, "B") == 1
     return Superblock(
         order=order,
         version=version,
@@ -157,14 +196,33 @@ def _parse(content: bytes, place: int, order: Order, version: int) -> Superblock
         offset_step=get(24),
         offset_mask=get(28),
         free_fragments=blocks * frag + fragments,
-        is_clean=get(209, "B") == 1,
+        is_clean=is_clean,
         needs_check=bool(flags & NEEDS_CHECK),
         is_journaled=bool(flags & JOURNALED),
-        link_bytes_max=get(1320),
+        link_bytes_max=get(1320) if dialect is Dialect.BSD else 0,
+        dialect=dialect,
+        has_log=_has_log(get, dialect, flags, is_clean=is_clean),
     )
 
 
-def _check(reader: VolumeReader, block: Superblock) -> None:
+def _dialect(get: Callable[[int, str], int]) -> Dialect:
+    """Of UFS1. The mask of a block stands 4 bytes later where Sun made it."""
+    mask = get(48, "i") - 1
+    if get(1340, "q") == mask != get(1336, "q"):
+        return Dialect.SUN
+    return Dialect.BSD if get(1324, "i") >= _INODES_OF_44BSD else Dialect.OLD
+
+
+def _has_log(
+    get: Callable[[int, str], int], dialect: Dialect, flags: int, *, is_clean: bool
+) -> bool:
+    if dialect is Dialect.SUN:
+        return get(1324, "I") != 0 and get(4, "I") == _SUN_LOG_BEHIND
+    is_of_netbsd = flags & _NETBSD_JOURNAL and get(1248, "B") == 1 and get(1249, "B") in (1, 2)
+    return not is_clean and bool(flags & JOURNALED or is_of_netbsd)
+
+
+def _check(reader: VolumeReader, block: Superblock, *, may_be_cut: bool) -> None:
     groups = -(-block.size // block.group_fragments) if block.group_fragments > 0 else 0
     places = (block.super_at, block.header_at, block.inodes_at, block.data_at)
     tables = (block.data_at - block.inodes_at) * block.fragment
@@ -173,7 +231,7 @@ def _check(reader: VolumeReader, block: Superblock) -> None:
         expected = f"fragments of 512 bytes to 64 KiB, found {block.fragment}"
     elif block.block_fragments not in (1, 2, 4, 8):
         expected = f"1, 2, 4 or 8 fragments in a block, found {block.block_fragments}"
-    elif not 0 < block.size * block.fragment <= reader.size:
+    elif block.size <= 0 or (block.size * block.fragment > reader.size and not may_be_cut):
         expected = f"a size inside the volume, found {block.size} fragments"
     elif not 0 < block.group_count <= _GROUPS_MAX or block.group_count != groups:
         expected = f"{groups} cylinder groups, found {block.group_count}"

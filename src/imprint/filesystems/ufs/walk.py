@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.units import MIB
 from imprint.filesystems.clusters import pieces_of
+from imprint.filesystems.ufs.inodes import DIRECT, MARKS, inode_of
 from imprint.filesystems.ufs.layout import INODE_BYTES, Superblock
 
 if TYPE_CHECKING:
@@ -19,12 +20,8 @@ if TYPE_CHECKING:
     from imprint.filesystems.allocation import VolumeReader
 
 _INODES_BYTES_AT_ONCE: Final = MIB
-_DIRECT: Final = 12
 _KINDS: Final = 0xF000
 _FOLDER, _FILE, _LINK = 0x4000, 0x8000, 0xA000
-
-# Of a snapshot's blocks: they are those of the file system itself.
-_NOT_COPIED, _SNAPSHOT = 1, 2
 
 
 def reached(
@@ -64,22 +61,13 @@ def _extents(
     """First fragment, and count of fragments."""
     if not inode.strip(b"\0"):
         return
-    order = block.order
-    kind = struct.unpack_from(f"{order}H", inode)[0] & _KINDS
-    if block.version == 1:
-        length = struct.unpack_from(f"{order}Q", inode, 8)[0]
-        pointers = struct.unpack_from(f"{order}15I", inode, 40)
-        extra: tuple[int, ...] = ()
-    else:
-        length = struct.unpack_from(f"{order}Q", inode, 16)[0]
-        pointers = struct.unpack_from(f"{order}15Q", inode, 112)
-        extra = struct.unpack_from(f"{order}2Q", inode, 96)
-        extra_size = struct.unpack_from(f"{order}I", inode, 92)[0]
-        yield from _direct(block, extra, extra_size)
-    if kind not in (_FOLDER, _FILE, _LINK) or (kind == _LINK and length <= block.link_bytes_max):
+    found = inode_of(block, inode)
+    kind = found.mode & _KINDS
+    yield from _direct(block, found.attributes, found.attributes_size)
+    if kind not in (_FOLDER, _FILE, _LINK) or (kind == _LINK and found.is_within(block)):
         return
-    yield from _direct(block, pointers[:_DIRECT], length)
-    for level, pointer in enumerate(pointers[_DIRECT:]):
+    yield from _direct(block, found.pointers[:DIRECT], found.size)
+    for level, pointer in enumerate(found.pointers[DIRECT:]):
         yield from _indirect(reader, block, pointer, level, seen)
 
 
@@ -87,7 +75,7 @@ def _direct(block: Superblock, pointers: tuple[int, ...], length: int) -> Iterat
     """The last block of a small file may have fewer fragments than a block."""
     block_bytes = block.fragment * block.block_fragments
     for index, pointer in enumerate(pointers):
-        if pointer in (0, _NOT_COPIED, _SNAPSHOT):
+        if pointer in (0, *MARKS):
             continue
         rest = max(1, min(block_bytes, length - index * block_bytes))
         yield pointer, -(-rest // block.fragment)
@@ -101,7 +89,7 @@ def _indirect(
     seen: set[tuple[int, int]],
 ) -> Iterator[tuple[int, int]]:
     """A block of pointers, with those that it leads to; at most three levels."""
-    if pointer in (0, _NOT_COPIED, _SNAPSHOT):
+    if pointer in (0, *MARKS):
         return
     yield pointer, block.block_fragments
     if (pointer, level) in seen:
@@ -113,7 +101,7 @@ def _indirect(
         return
     code, width = ("I", 4) if block.version == 1 else ("Q", 8)
     for inner in struct.unpack(f"{block.order}{length // width}{code}", content):
-        if inner in (0, _NOT_COPIED, _SNAPSHOT):
+        if inner in (0, *MARKS):
             continue
         if level:
             yield from _indirect(reader, block, inner, level - 1, seen)

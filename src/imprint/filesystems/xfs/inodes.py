@@ -33,6 +33,9 @@ _CORE: Final = struct.Struct(">HHBBHIII4xQQQQQ12xI2xBx6xH8x")
 times of access, of modification and of change, size, count of extents, place of attributes,
 flags."""
 
+_ATTRIBUTES: Final = struct.Struct(">76xIHBb")
+"""Wide count of extents of attributes, narrow count, place, format: as :class:`Inode` has them."""
+
 _FLAGS2_AT: Final = 120
 _CREATED_AT: Final = 144
 _NUMBER_AT: Final = 152
@@ -132,6 +135,27 @@ class InodeTable:
             count,
             data[head:end],
         )
+
+    def attributes(self, number: int) -> Facts | None:
+        """An inode with the fork of its extended attributes in place of its data, if it has one.
+
+        Raises:
+            CorruptImageError: if that is outside of it, or it is none that is in use.
+            ReadError: if it cannot be read.
+        """
+        data = self._bytes(number)
+        many, few, place, form = _ATTRIBUTES.unpack_from(data)
+        if not place:
+            return None
+        facts, head, flags2 = self.facts(number), layout.INODE_CORE_V4, 0
+        if self._geometry.is_v5:
+            head = Inode.SIZE
+            (flags2,) = struct.unpack_from(">Q", data, _FLAGS2_AT)
+        start = head + place * 8
+        if start >= len(data):
+            raise self._error(number, "expected attributes inside of it")
+        count = many if flags2 & layout.INODE_LARGE_COUNTS else few
+        return facts._replace(form=form, fork=data[start:], extents=count)
 
     def runs(self, facts: Facts) -> Iterator[tuple[int, int, int]]:
         """Position in the file, or ``NODE`` or ``UNWRITTEN``, place in the volume, and length.

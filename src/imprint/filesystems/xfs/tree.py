@@ -20,6 +20,7 @@ from imprint.filesystems.tree import (
     shown,
     text_of,
 )
+from imprint.filesystems.xfs.attributes import attributes
 from imprint.filesystems.xfs.geometry import Reader, read_geometry
 from imprint.filesystems.xfs.inodes import IN_INODE, InodeTable
 from imprint.filesystems.xfs.layout import BASIC_BLOCK
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imprint.core.contracts import Source
+    from imprint.filesystems.tree import Attribute
     from imprint.filesystems.xfs.geometry import Geometry
     from imprint.filesystems.xfs.inodes import Facts
 
@@ -99,6 +101,9 @@ class XfsTree(OwnTree):
             return held(name, bytes(facts.fork[: facts.size]))
         runs = (Run(*run) for run in self._inodes.runs(facts) if run[0] >= 0)
         return mapped(self._volume, runs, facts.size, name=name)
+
+    def _attributes(self, entry: Entry) -> Iterator[Attribute]:
+        yield from attributes(self._reader, self._geometry, self._inodes, entry.inode)
 
     def _entry(self, path: str, number: int) -> Entry:
         facts = self._inodes.facts(number)

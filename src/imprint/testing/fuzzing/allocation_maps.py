@@ -14,17 +14,24 @@ from imprint.filesystems.exfat.walk import Entry as ExfatEntry
 from imprint.filesystems.f2fs import FILE_SYSTEM as F2FS
 from imprint.filesystems.f2fs import layout as f2fs
 from imprint.filesystems.fat import FILE_SYSTEM as FAT
+from imprint.filesystems.fat.tree import FatTree
 from imprint.filesystems.fat.walk import Entry as FatEntry
 from imprint.filesystems.files import Locating
+from imprint.filesystems.hfs import FILE_SYSTEM as HFS
+from imprint.filesystems.hfs_common import NodeDescriptor, TreeHeader
 from imprint.filesystems.hfsplus import FILE_SYSTEM as HFSPLUS
 from imprint.filesystems.hfsplus import layout as hfsplus
+from imprint.filesystems.probes.apple import HFS_OFFSET, HfsMasterBlock
 from imprint.filesystems.probes.linux import SwapHeader
 from imprint.filesystems.probes.microsoft import Fat32BootSector, FatBootSector
 from imprint.filesystems.ufs import FILE_SYSTEM as UFS
+from imprint.storage.memory import MemoryStorage
 from imprint.testing.fuzzing.endless import EndlessVolume
+from imprint.testing.fuzzing.file_listings import listing
 from imprint.testing.fuzzing.file_places import locating
 from imprint.testing.fuzzing.target import Place, Target
 from imprint.testing.small_f2fs import PLACES, seal_f2fs, small_f2fs
+from imprint.testing.small_hfs import HFS_PLACES, small_hfs, wrapped
 from imprint.testing.small_hfsplus import small_hfsplus
 
 if TYPE_CHECKING:
@@ -46,6 +53,10 @@ def targets() -> Iterator[Target]:
             Place(Fat32BootSector),
             Place(FatEntry, b"FOLDER "),
             Place(FatEntry, b"Z          "),
+        ),
+        further=(
+            listing("vfat", MemoryStorage, reader=FatTree),
+            listing("vfat", EndlessVolume, reader=FatTree),
         ),
     )
     yield _target(
@@ -73,15 +84,17 @@ def targets() -> Iterator[Target]:
         ),
         seal=seal_f2fs,
     )
+    yield _target("hfs", HFS, (small_hfs(),), places=HFS_PLACES)
     yield _target(
         "hfsplus",
         HFSPLUS,
-        (small_hfsplus(),),
+        (small_hfsplus(), wrapped(small_hfsplus())),
         places=(
+            Place(HfsMasterBlock, HFS_OFFSET),
             Place(hfsplus.VolumeHeader, hfsplus.HEADER_OFFSET),
             Place(hfsplus.JournalInfo, 8 * 512),
-            *(Place(hfsplus.NodeDescriptor, block * 512) for block in range(10, 16)),
-            *(Place(hfsplus.TreeHeader, block * 512 + 14) for block in range(10, 16, 2)),
+            *(Place(NodeDescriptor, block * 512) for block in range(10, 16)),
+            *(Place(TreeHeader, block * 512 + 14) for block in range(10, 16, 2)),
         ),
     )
     yield _target("ufs", UFS)
@@ -104,6 +117,7 @@ def _target(
     seeds: Sequence[bytes] = _EMPTY,
     *,
     parts: Sequence[int] = (),
+    further: tuple[Callable[[bytes], None], ...] = (),
     places: tuple[Place, ...] = (),
     seal: Callable[[bytearray], None] | None = None,
 ) -> Target:
@@ -126,4 +140,4 @@ def _target(
         steps.append(walk_volume)
     if isinstance(system, Locating):
         steps.append(locating(system, lambda content: EndlessVolume(content, parts)))
-    return Target(name, lambda: list(seeds), tuple(steps), places=places, seal=seal)
+    return Target(name, lambda: list(seeds), (*steps, *further), places=places, seal=seal)

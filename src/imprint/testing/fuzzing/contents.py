@@ -13,6 +13,7 @@ from imprint.filesystems import identify
 from imprint.filesystems.identify import IDENTIFY_BYTES_MAX
 from imprint.filesystems.probes import apple, linux, members, microsoft, optical
 from imprint.filesystems.table import allocator
+from imprint.filesystems.udf import layout as udf
 from imprint.storage.memory import MemoryStorage
 from imprint.testing.faults import CountingStorage, FaultyStorage
 from imprint.testing.fuzzing.images import read_some
@@ -45,7 +46,7 @@ _FILE_SYSTEMS: Final = (
     Place(apple.HfsPlusHeader, 1024),
     Place(apple.ApfsSuperblock),
     Place(optical.IsoDescriptor, 32768),
-    Place(optical.UdfAnchor, 256 * 2048),
+    Place(udf.Anchor, 256 * 2048),
 )
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.filesystems.ext import FILE_SYSTEM, features, layout
 from imprint.filesystems.ext.checksums import checksum
+from imprint.filesystems.ext.tree import ExtTree
 from imprint.storage.memory import MemoryStorage
+from imprint.testing.fuzzing.file_listings import listing
 from imprint.testing.fuzzing.file_places import dating, locating
 from imprint.testing.fuzzing.target import Place, Target
 
@@ -28,7 +30,13 @@ def targets() -> Iterator[Target]:
     yield Target(
         "ext",
         lambda: [bytes(4 * _BLOCK_BYTES)],
-        (map_ext, walk_ext, locating(FILE_SYSTEM), dating(FILE_SYSTEM)),
+        (
+            map_ext,
+            walk_ext,
+            locating(FILE_SYSTEM),
+            dating(FILE_SYSTEM),
+            listing("ext4", MemoryStorage, reader=ExtTree),
+        ),
         places=(
             Place(layout.Superblock, layout.SUPERBLOCK_OFFSET),
             Place(layout.GroupDescriptor, _DESCRIPTORS_AT),

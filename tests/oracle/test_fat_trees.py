@@ -1,0 +1,203 @@
+"""Files of FAT, as mtools puts them there: names of all kinds, damage, what a floppy may have."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import subprocess
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from imprint.core.errors import ImagingError, ReadError
+from imprint.core.extent import Kind
+from imprint.filesystems import identify
+from imprint.filesystems.fat.tree import FatTree
+from imprint.filesystems.tree import Type
+from imprint.filesystems.walking import walk
+from imprint.storage.file import FileStorage
+from imprint.storage.memory import MemoryStorage
+from imprint.testing.file_trees import bare, of_folder, opened, told
+from imprint.testing.oracles import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from imprint.core.contracts import Source
+    from imprint.filesystems.tree import Entry
+
+pytest.importorskip("pytsk3")
+
+SECTOR = 512
+
+
+def floppy(path: Path, *files: Path | str) -> Path:
+    """3.5 inch: a sector in a cluster, the table from sector 1 on, the root at sector 19."""
+    run("mkfs.vfat", "-C", path, "1440")
+    run("mcopy", "-i", path, *files, "::")
+    return path
+
+
+def read(source: Source, size: int | None = None) -> bytes:
+    buffer = bytearray(source.size if size is None else size)
+    source.readinto(memoryview(buffer), 0)
+    return bytes(buffer)
+
+
+def only(files: FatTree) -> Entry:
+    (found,) = (entry for entry in walk(files) if entry.type is Type.FILE)
+    return found
+
+
+@pytest.mark.oracle("mkfs.vfat", "mcopy")
+@pytest.mark.parametrize(
+    "options",
+    [("-F", "12", "-s", "16"), ("-F", "16", "-f", "1"), ("-F", "32", "-S", "4096")],
+    ids=["large clusters", "one table", "large sectors"],
+)
+def test_long_names_are_told_to_their_ends(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Fails if a name of more than fifteen entries loses its last characters."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for length in (12, 13, 14, 194, 195, 196, 209, 234, 254):
+        (source / f"{length}".ljust(length, "n")).write_bytes(b"%d" % length)
+    (source / ("日" * 85)).touch()
+    (source / "folder of some name" / "another one").mkdir(parents=True)
+    kib = 400 << 10 if "4096" in options else 20 << 10
+    path = tmp_path / "volume"
+    run("mkfs.vfat", *options, "-C", path, str(kib))
+    run("mcopy", "-s", "-i", path, *sorted(source.iterdir()), "::")
+    assert bare(told(path)) == bare(of_folder(source))
+
+
+@pytest.mark.oracle("mkfs.vfat", "mcopy", "mattrib")
+def test_short_names_have_the_letters_of_dos(tmp_path: Path) -> None:
+    """Fails if two names with umlauts are one, a name with a blank in it lacks, or modes lie."""
+    for name in ("A1.TXT", "A2.TXT", "A3.TXT"):
+        (tmp_path / name).write_text(name)
+    path = floppy(tmp_path / "disk", *sorted(tmp_path.glob("A?.TXT")))
+    run("mattrib", "+h", "+r", "-i", path, "::A3.TXT")
+    content = bytearray(path.read_bytes())
+    for old, new in ((b"A1      TXT", b"\x9aBER    TXT"), (b"A2      TXT", b"\x8eB ER   TXT")):
+        at = content.index(old)
+        content[at : at + 11] = new
+    with closing(FatTree(MemoryStorage(content))) as files:
+        found = {entry.path: entry for entry in walk(files) if entry.type is Type.FILE}
+        # Source: IBM's code page 437, 0x8e and 0x9a.
+        assert sorted(found) == ["/A3.TXT", "/ÄB ER.TXT", "/ÜBER.TXT"]
+        assert read(files.content(found["/ÜBER.TXT"])) == b"A1.TXT"
+        assert [found[path].mode for path in sorted(found)] == [0o555, 0o777, 0o777]
+        assert files.notes == []
+
+
+@pytest.mark.oracle("mkfs.vfat", "mcopy")
+def test_a_chain_that_breaks_off_is_read_up_to_there(tmp_path: Path) -> None:
+    """Fails if the rest of a file of which the chain is damaged is refused, or made of zeros."""
+    (tmp_path / "file").write_bytes(random.Random(2).randbytes(10 * SECTOR))
+    path = floppy(tmp_path / "disk", tmp_path / "file")
+    content = bytearray(path.read_bytes())
+    # The file is in clusters 2 to 11; entry 4 of 12 bits is at byte 6, its upper half in byte 7.
+    content[SECTOR + 6] = 0
+    content[SECTOR + 7] &= 0xF0
+    with closing(FatTree(MemoryStorage(content))) as files:
+        entry = only(files)
+        assert entry.size == 10 * SECTOR
+        assert len(files.notes) == 1
+        source = files.content(entry)
+        there = 3 * SECTOR
+        assert read(source, there) == (tmp_path / "file").read_bytes()[:there]
+        assert [
+            (item.length, item.kind is Kind.BAD) for item in source.extents(0, source.size)
+        ] == [
+            (there, False),
+            (entry.size - there, True),
+        ]
+        with pytest.raises(ReadError, match="it is cut off"):
+            read(source)
+
+
+@pytest.mark.oracle("mkfs.vfat", "mcopy", "mdel", "fls")
+def test_deleted_names_stand_beside_the_others(tmp_path: Path) -> None:
+    """Fails if a file is told twice, or by another number, when deleted ones are asked for."""
+    (tmp_path / "kept.txt").write_bytes(b"kept")
+    (tmp_path / "gone.txt").write_bytes(b"gone")
+    path = floppy(tmp_path / "disk", tmp_path / "kept.txt", tmp_path / "gone.txt")
+    run("mdel", "-i", path, "::gone.txt")
+    with closing(FileStorage.open(path)) as volume, closing(FatTree(volume)) as files:
+        entries = [entry for entry in walk(files, deleted=True) if entry.type is Type.FILE]
+        assert [(entry.name, entry.is_deleted) for entry in entries] == [
+            ("kept.txt", False),
+            ("_one.txt", True),  # the letter is overwritten
+        ]
+        assert [read(files.content(entry)) for entry in entries] == [b"kept", b"gone"]
+        done = subprocess.run(["fls", "-f", "fat12", path], capture_output=True, check=True)
+        for entry in entries:
+            assert f"{entry.inode}:\t{entry.name}" in done.stdout.decode()
+
+
+@pytest.mark.oracle("mformat", "mcopy", "mdir")
+@pytest.mark.parametrize(("heads", "sectors"), [(1, 8), (1, 9), (2, 8), (2, 9)])
+def test_floppies_of_dos_1_are_known_by_their_size(
+    tmp_path: Path, heads: int, sectors: int
+) -> None:
+    """Fails if a floppy from before boot sectors had fields is no file system."""
+    path = tmp_path / "disk"
+    shape = ("-t", "40", "-h", str(heads), "-n", str(sectors))
+    run("mformat", "-C", "-i", path, *shape, "::")
+    (tmp_path / "FILE.TXT").write_bytes(random.Random(4).randbytes(9000))
+    run("mcopy", "-i", path, tmp_path / "FILE.TXT", "::")
+    content = bytearray(path.read_bytes())
+    content[:SECTOR] = b"\xeb\x27\x90".ljust(11, b" ") + bytes(19) + b"code" * 120 + b"!!"
+    path.write_bytes(content)
+    assert "FILE.TXT" in run("mdir", "-b", "-i", path, "::").stdout
+    with opened(path) as files:
+        entry = next(item for item in walk(files) if item.type is Type.FILE)
+        assert entry.path == "/FILE.TXT"
+        assert read(files.content(entry)) == (tmp_path / "FILE.TXT").read_bytes()
+    content[SECTOR] ^= 1
+    path.write_bytes(content)
+    with closing(FileStorage.open(path)) as volume:
+        assert identify(volume) is None
+
+
+@pytest.mark.oracle("mkfs.vfat", "mcopy")
+def test_floppies_of_atari_have_no_signature(tmp_path: Path) -> None:
+    """Fails if a file system without the mark of a boot sector is none."""
+    path = tmp_path / "disk"
+    run("mkfs.vfat", "-A", "-C", path, "720")
+    (tmp_path / "file").write_bytes(b"of an ST")
+    run("mcopy", "-i", path, tmp_path / "file", "::")
+    assert path.read_bytes()[510:512] == bytes(2)
+    assert [item.content for item in told(path).values()] == [
+        hashlib.sha256(b"of an ST").hexdigest()
+    ]
+
+
+@pytest.mark.oracle("mkfs.vfat", "mcopy")
+def test_any_damage_gives_files_notes_or_one_error(tmp_path: Path) -> None:
+    """Fails if a flipped byte of a table or folder is a crash, or leads out of the volume."""
+    source = tmp_path / "source"
+    (source / "folder" / "deeper").mkdir(parents=True)
+    for number in range(40):
+        (source / "folder" / f"a file of a long name {number}").write_bytes(b"x" * 700 * number)
+    path = floppy(tmp_path / "disk", "-s", source / "folder")
+    whole = path.read_bytes()
+    for seed in range(60):
+        dice = random.Random(seed)
+        content = bytearray(whole)
+        for _ in range(dice.choice((1, 10, 100, 1000))):
+            content[dice.randrange(60 * SECTOR)] = dice.choice((0, 1, 0x10, 0xE5, 255))
+        try:
+            files = FatTree(MemoryStorage(content))
+        except ImagingError:
+            continue
+        for entry in walk(files):
+            entry.path.encode("utf-8", "surrogateescape")
+            for start, length in entry.extents:
+                assert 0 <= start < start + length <= len(content)
+            if entry.type is Type.FILE:
+                try:
+                    read(files.content(entry), min(entry.size, 4096))
+                except ImagingError:
+                    continue
