@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -93,3 +94,16 @@ def test_sizes_features_and_damage_are_reasons(program: Program, clean: Path) ->
         assert reason in [item["code"] for item in found["reasons"]]
     clean.write_bytes(content[: len(content) - MIB])
     assert _reasons(program, clean.name)[0] == 1
+
+
+def test_the_first_of_several_files_is_not_called_damaged(program: Program, tmp_path: Path) -> None:
+    """Fails if what cannot be judged alone is damaged, or every name that may follow is told."""
+    (tmp_path / "disk.raw").write_bytes(random.Random(6).randbytes(4 << 20))
+    program.ok("capture", "disk.raw", "set.E01", "--split", "1M")
+    assert (tmp_path / "set.E03").exists()
+    found = program("inspect", "set.E01", "--untrusted", "--json")
+    assert found.exit_code == 1
+    (reason,) = found.json["reasons"]
+    assert reason["code"] == "reference"
+    assert "set.E02" in reason["what"]
+    assert "set.E09" not in reason["what"]

@@ -2,58 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from imprint.storage.nbd import NbdStorage
 from imprint.testing.nbd_peers import make_certificates, socket_path, uri
-from imprint.testing.program import checked
+from imprint.testing.program import Served, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from imprint.testing.program import Program
 
 MIB: Final = 1 << 20
-
-
-class Served:
-    """A server that is ready, and what it has said."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self.process = process
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            raise AssertionError(process.communicate()[1].decode())
-        self.said: dict[str, Any] = json.loads(line)
-
-    def end(self, number: int = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
-        self.wait()
-
-    def wait(self) -> None:
-        out, err = self.process.communicate(timeout=60)
-        assert checked(self.process.returncode, out, err).exit_code == 0, err
-
-
-@contextmanager
-def serve(program: Program, *arguments: str | Path) -> Iterator[Served]:
-    with program.start("serve", "--json", *arguments) as process:
-        try:
-            yield Served(process)
-        finally:
-            process.kill()
 
 
 def content_of(address: str) -> bytes:

@@ -9,7 +9,7 @@ import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -82,10 +82,6 @@ def nbdfuse(folder: Path, address: str, *options: str) -> Iterator[Path]:
             process.wait(timeout=START_S)
 
 
-def nbdinfo(*arguments: str) -> Any:
-    return json.loads(run("nbdinfo", "--json", *arguments).stdout)
-
-
 def write_into(path: Path, offset: int) -> None:
     with path.open("r+b") as file:
         file.seek(offset)
@@ -108,8 +104,12 @@ def test_nbdkit_passes_the_disk_on(raw: Path, qcow2: Path, tmp_path: Path) -> No
         nbdkit("nbd", f"socket={ours}", "export=disk", "shared=true") as between,
     ):
         run("nbdcopy", uri(between), copy)
-        assert nbdinfo("--map", uri(between)) == nbdinfo("--map", uri(ours, "disk"))
-        told = nbdinfo(uri(between))["exports"][0]
+        maps = [
+            json.loads(run("nbdinfo", "--json", "--map", address).stdout)
+            for address in (uri(between), uri(ours, "disk"))
+        ]
+        told = json.loads(run("nbdinfo", "--json", uri(between)).stdout)["exports"][0]
+    assert maps[0] == maps[1]
     assert copy.read_bytes()[:SIZE] == raw.read_bytes()
     assert told["is_read_only"] is True
     assert told["can_multi_conn"] is True
@@ -154,10 +154,13 @@ needs_fuse = pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="needs /d
 @pytest.mark.oracle("nbdfuse", "fusermount3", "qemu-img")
 def test_nbdfuse_shows_the_disk_as_a_file(raw: Path, qcow2: Path, tmp_path: Path) -> None:
     """Fails if the file of nbdfuse, over several connections, has other bytes than the disk."""
-    with reading(qcow2) as export, serving(export) as ours:
-        with nbdfuse(tmp_path, uri(ours, "disk"), "-r") as shown:
-            assert shown.stat().st_size == SIZE
-            assert shown.read_bytes() == raw.read_bytes()
+    with (
+        reading(qcow2) as export,
+        serving(export) as ours,
+        nbdfuse(tmp_path, uri(ours, "disk"), "-r") as shown,
+    ):
+        assert shown.stat().st_size == SIZE
+        assert shown.read_bytes() == raw.read_bytes()
 
 
 @needs_fuse

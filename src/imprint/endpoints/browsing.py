@@ -14,7 +14,7 @@ from imprint.core.errors import (
     UnsupportedFeatureError,
     UsageError,
 )
-from imprint.core.events import OnEvent, Severity, ignore
+from imprint.core.events import OnEvent, ignore
 from imprint.endpoints.inside import leaves
 from imprint.endpoints.location import Location, parse
 from imprint.endpoints.open import Access, open_source
@@ -100,8 +100,7 @@ class Browser:
             if self._volumes is None:
                 survey = describe(self._source)
                 found, findings = leaves(self._source, survey, self._passphrase)
-                doubts = (item for item in survey.findings if item.severity is not Severity.INFO)
-                for finding in (*doubts, *findings):
+                for finding in (*survey.doubts, *findings):
                     self._on_event(finding)
                 self._volumes = [browsed(leaf) for leaf in found]
             return list(self._volumes)

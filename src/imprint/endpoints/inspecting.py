@@ -22,7 +22,7 @@ from imprint.core.errors import (
     UnsupportedFeatureError,
 )
 from imprint.core.events import Severity
-from imprint.core.formats import Checkable
+from imprint.core.formats import Checkable, Gapped
 from imprint.core.units import format_size
 from imprint.endpoints.appliance import kinds
 from imprint.endpoints.gate import Unavailable, UnavailableFile
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from imprint.endpoints.location import Location
 
 _FINDINGS_MAX = 20
+_NAMED_MAX = 3
+"""Of the pieces of an image that are looked for: their names are tried, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -149,13 +151,15 @@ def _inspect_image(storage: Storage, format_name: str | None, size_max: int | No
     try:
         image = formats.get(name).open(storage, gate)
         size = image.size
-        reasons.extend(_check(storage, name, gate))
+        found_wrong = list(_check(storage, name, gate))
+        if not (gate.asked and isinstance(formats.get(name), Gapped)):
+            reasons += found_wrong  # else it is one of several files, which lack here
     except UnsupportedFeatureError as error:
         reasons.append(Reason("unsupported", str(error.args[0])))
     except FormatError as error:
         if not gate.asked:
             reasons.append(Reason("damaged", str(error.args[0])))
-    reasons.extend(Reason("reference", f"names another file: {asked!r}") for asked in gate.asked)
+    reasons.extend(_references(list(dict.fromkeys(gate.asked))))
     if size is not None and size_max is not None and size > size_max:
         reasons.append(
             Reason(
@@ -164,6 +168,15 @@ def _inspect_image(storage: Storage, format_name: str | None, size_max: int | No
             )
         )
     return Verdict(name, size, tuple(dict.fromkeys(reasons)))
+
+
+def _references(asked: list[str]) -> Iterator[Reason]:
+    if len(asked) > _NAMED_MAX:
+        shown = ", ".join(map(repr, asked[:_NAMED_MAX]))
+        yield Reason("reference", f"needs other files: {shown} …")
+        return
+    for name in asked:
+        yield Reason("reference", f"names another file: {name!r}")
 
 
 def _formats(found: list[str], expected: str | None) -> Iterator[Reason]:

@@ -50,6 +50,7 @@ class Survey:
         volumes: its partitions, by index.
         filesystem: that the disk as a whole is.
         findings: what is wrong with the table, and what could not be read.
+        doubts: those of them that are of file systems: what is lacking of one, what it may be.
     """
 
     size: int
@@ -57,6 +58,7 @@ class Survey:
     volumes: tuple[Volume, ...] = ()
     filesystem: FileSystem | None = None
     findings: tuple[Finding, ...] = ()
+    doubts: tuple[Finding, ...] = ()
 
     @property
     def gaps(self) -> list[tuple[int, int]]:
@@ -87,6 +89,7 @@ def describe(source: Source) -> Survey:
     damaged disk can be described too.
     """
     findings: list[Finding] = []
+    doubts: list[Finding] = []
     table: PartitionTable | None = None
     try:
         table = read_table(source)
@@ -105,15 +108,16 @@ def describe(source: Source) -> Survey:
             if item.index in chosen:
                 end = min(item.end, source.size)
                 part = Window(source, item.start, end - item.start)
-                found = _identify(part, f"partition {item.index}", findings)
+                found = _identify(part, f"partition {item.index}", doubts)
             volumes.append(Volume(item, found))
     said: list[Finding] = []
     whole = _identify(source, "disk", said)
     if volumes and whole is not None and whole.kind not in _WITH_TABLE:
         whole = None  # what was there before the table, or a copy of what is in a partition
     else:
-        findings += said
-    return Survey(source.size, table, tuple(volumes), whole, tuple(findings))
+        doubts += said
+    findings += doubts
+    return Survey(source.size, table, tuple(volumes), whole, tuple(findings), tuple(doubts))
 
 
 def open_partition(source: Source, index: int, *, may_be_cut: bool = False) -> Window:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 TIMEOUT_S: Final = 60.0
@@ -123,6 +125,43 @@ def checked(exit_code: int, out: bytes, err: bytes) -> Result:
     assert "Traceback" not in result.err, result.err
     assert "internal error" not in result.err, result.err
     return result
+
+
+class Served:
+    """A server that is ready, and what it has said.
+
+    Attributes:
+        process: the server.
+        said: where its exports are, as ``serve --json`` has it.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise AssertionError(process.communicate()[1].decode())
+        self.said: dict[str, Any] = json.loads(line)
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """Ask it to end, and wait until it has."""
+        self.process.send_signal(number)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until it has ended, as it should."""
+        out, err = self.process.communicate(timeout=TIMEOUT_S)
+        assert checked(self.process.returncode, out, err).exit_code == 0, err
+
+
+@contextmanager
+def serve(program: Program, *arguments: str | Path) -> Iterator[Served]:
+    """Serve exports for as long as the context lasts."""
+    with program.start("serve", "--json", *arguments) as process:
+        try:
+            yield Served(process)
+        finally:
+            process.kill()
 
 
 def _command(arguments: tuple[str | Path, ...]) -> list[str]:

@@ -95,6 +95,7 @@ class FatTree(WithDeleted):
         position = 0
         extents, problem = list(entry.extents), None
         if entry.type is not Type.SYSTEM:
+            self._steps = self._steps_at_once
             chain = self._chain(self._record(entry.inode).cluster)
             extents, problem = self._places(chain), chain.problem
         for offset, length in extents:
@@ -240,8 +241,9 @@ class FatTree(WithDeleted):
                 problem = f"chain from cluster {first}: expected another cluster, found {cluster}"
                 break
             if not self._steps:
-                problem = f"chain from cluster {first}: it is not followed, others were too long"
-                break
+                raise CorruptImageError(
+                    f"chain from cluster {first}: it is not followed, others were too long"
+                )
             self._steps -= 1
             left -= 1
             if cluster == start + count:
