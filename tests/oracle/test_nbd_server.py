@@ -12,7 +12,7 @@ import pytest
 
 from imprint.endpoints.cow import MEMORY, open_overlay
 from imprint.endpoints.open import Access, open_editable, open_source
-from imprint.endpoints.serving import server_tls
+from imprint.endpoints.serving import Wish, open_exports, server_tls
 from imprint.exports.nbd.export import Export
 from imprint.exports.nbd.server import Policy
 from imprint.filters.shared import SharedDisk
@@ -213,6 +213,29 @@ def test_a_disk_is_copied_into_an_overlay_which_is_used_again(raw: Path, tmp_pat
             run("qemu-img", "compare", "-f", "raw", "-F", "raw", uri(path), raw)
     run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", kept, raw)
     assert not any(empty.read_bytes())
+
+
+@pytest.mark.oracle("qemu-io")
+@pytest.mark.parametrize("is_thin", [True, False])
+def test_zeros_that_shall_keep_their_room_have_it_where_there_is_any(
+    tmp_path: Path, *, is_thin: bool
+) -> None:
+    """Fails if mkfs fills an overlay with zeros, or a disk has no room where a client wants it.
+
+    qemu-io asks for room (NBD_CMD_FLAG_NO_HOLE) unless ``-u`` is given.
+    """
+    empty, overlay = tmp_path / "empty.raw", tmp_path / "cow.qcow2"
+    with empty.open("wb") as file:
+        file.truncate(SIZE)
+    wish = Wish(cow=str(overlay)) if is_thin else Wish(writable=True)
+    [export] = open_exports([str(empty)], Access(format="raw"), wish)
+    with closing(export.disk), serving(export) as path:
+        said = run(
+            "qemu-io", "-f", "raw", "-c", "write -z 1M 16M", "-c", "read -P 0 0 24M", uri(path)
+        )
+        assert "failed" not in said, said
+    kept = overlay if is_thin else empty
+    assert (kept.stat().st_blocks * 512 >= 16 * MIB) is not is_thin
 
 
 LIBNBD: Final = """

@@ -8,6 +8,7 @@ fsspec keeps ``::`` for chains: a disk in a repository is named by the option ``
 from __future__ import annotations
 
 import io
+import os
 import re
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -37,13 +38,37 @@ _SCHEME: Final = "imprint://"
 _FOLDER: Final = re.compile(r"(?:p\d+(?:-[^/]*)?|files|(?:lvm|md|luks|bitlocker)[^/]*)(?:/|\Z)")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPES: Final = {Type.FILE: "file", Type.SYSTEM: "file", Type.DIRECTORY: "directory"}
+_FO: Final = 2  # which argument it is, where it has no name
 
 
-class ImprintFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
+class _Apart(type(fsspec.AbstractFileSystem)):  # type: ignore[misc]
+    """Gives a file system out again only where it is of the same image.
+
+    fsspec tells them apart by the words for what they are made with.
+    """
+
+    @property
+    def working_folder(cls) -> str:
+        """Where relative addresses begin."""
+        try:
+            return os.getcwd()  # noqa: PTH109 - a part of a key
+        except OSError:  # it was removed
+            return ""
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - fsspec's own
+        """Make one, or give out the one that there is."""
+        fo = args[_FO] if len(args) > _FO else options.get("fo")
+        if not isinstance(fo, str | os.PathLike | None):
+            options["skip_instance_cache"] = True  # two open files may have the same words
+        return super().__call__(*args, **options)
+
+
+class ImprintFileSystem(fsspec.AbstractFileSystem, metaclass=_Apart):  # type: ignore[misc]
     """The files of a volume, or of all volumes of a disk, for reading."""
 
     protocol = "imprint"
     root_marker = "/"
+    _extra_tokenize_attributes = ("working_folder",)
 
     def __init__(
         self,
@@ -229,8 +254,13 @@ class ImprintFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
             return [_folder(f"/{item.folder}") for item in volumes if item.kind in READERS]
         files = self._of(folder)
         entry = files.stat(inner)
-        found = files.listdir(entry.path) if entry.type is Type.DIRECTORY else [entry]
-        return [_facts(files, item, folder) for item in found]
+        if entry.type is not Type.DIRECTORY:
+            return [_facts(files, entry, folder)]
+        facts = [_facts(files, item, folder) for item in files.listdir(entry.path)]
+        for item in facts:
+            if item["islink"] and item["type"] == "directory":
+                item["type"] = "other"  # as of local files: fsspec would go round in circles
+        return facts
 
     def _content(self, path: str) -> Source:
         folder, inner = self._split(path)

@@ -13,7 +13,7 @@ from fsspec.core import OpenFile  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from imprint.core.contracts import Traits
-from imprint.core.errors import ImagingError, ReadError, UnsupportedFeatureError
+from imprint.core.errors import ImagingError, ReadError, UnsupportedFeatureError, UsageError
 from imprint.core.extent import check_range
 from imprint.endpoints.open import inside_package, open_source, open_stored
 from imprint.endpoints.places import without_secrets
@@ -61,10 +61,14 @@ def open_outer(
             raise FileNotFoundError(fo.path)
         return open_source(fo.path, access)
     name = without_secrets(fo.fs.unstrip_protocol(fo.path))
+    if fo.compression is not None:
+        raise UnsupportedFeatureError(
+            f"is compressed with {fo.compression}: its parts cannot be asked for", name=name
+        )
     # What is read at once is decided here: readers of tables leap.
     file = fo.fs.open(fo.path, "rb", cache_type="none")
     try:
-        storage = OuterFile(file, name=name, is_owner=True)
+        storage = OuterFile(file, name=name, is_owner=True, of=fo.fs)
     except BaseException:
         file.close()
         raise
@@ -83,10 +87,20 @@ def _image_in(storage: OuterFile, access: Access) -> Source:
 class OuterFile(ReadOnlyStorage):
     """A file that something else has open, by ranges; for many threads, one after the other."""
 
-    def __init__(self, file: BinaryIO, *, name: str, is_owner: bool = False) -> None:
-        """``is_owner``: closing this closes the file.
+    def __init__(
+        self, file: BinaryIO, *, name: str, is_owner: bool = False, of: object = None
+    ) -> None:
+        """Look how long it is.
+
+        Args:
+            file: as it is open.
+            name: what errors call it.
+            is_owner: closing this closes the file.
+            of: what has to live for as long as this: archives are closed with the last who wants
+                them.
 
         Raises:
+            UsageError: if it is no file.
             UnsupportedFeatureError: if it can only be read from front to back.
             ReadError: if its end cannot be read: many servers only then say the same.
             OSError: if it cannot be read at all.
@@ -94,9 +108,14 @@ class OuterFile(ReadOnlyStorage):
         self._file = file
         self._name = name
         self._is_owner = is_owner
+        self._of = of
         self._turn = threading.Lock()
+        if not hasattr(file, "read"):
+            what = f"expected a URL, a path or an open file, found {type(file).__name__}"
+            raise UsageError(what)
         try:
-            self._size = file.seek(0, io.SEEK_END)
+            file.seek(0, io.SEEK_END)
+            self._size = file.tell()  # not all say it where they seek
         except (io.UnsupportedOperation, ValueError, AttributeError) as failure:
             raise UnsupportedFeatureError(
                 "can only be read from front to back: its parts cannot be asked for", name=name

@@ -104,7 +104,9 @@ def _open_export(name: str, address: str, access: Access, wish: Wish) -> Export:
     except BaseException:
         source.close()
         raise
-    return Export(name, SharedDisk(overlay), description=f"{description}, written elsewhere")
+    # Linux wants room for the zeros of mkfs: gigabytes, that nobody may ever write to.
+    note = f"{description}, written elsewhere"
+    return Export(name, SharedDisk(overlay), description=note, is_thin=True)
 
 
 def _describe(source: Source) -> str:

@@ -11,6 +11,13 @@ from imprint.filesystems.isolated_worker import Refusal
 from imprint.filesystems.ntfs import layout
 from imprint.filesystems.ntfs.layout import FileName, IndexBlock, IndexEntry, IndexRoot, ListEntry
 from imprint.filesystems.ntfs.records import unprotected
+from imprint.filesystems.ntfs.reparse import (
+    INTERIX_BYTES,
+    POINT_BYTES_MAX,
+    Special,
+    of_interix,
+    of_point,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +45,9 @@ _INDEX_NAME: Final = b"$I30"
 _DOS_NAME: Final = 2
 _NAMESPACE_AT: Final = 65
 _NAME_TIMES: Final = struct.Struct("<4Q")
+_STANDARD: Final = 0x10
+_DOS_FLAGS_AT: Final = 32
+_SYSTEM_FILE: Final = 0x04
 _REPARSE: Final = 0xC0
 _TAG_BYTES: Final = 4
 _CLOUD_KINDS: Final = 0xF000
@@ -181,6 +191,26 @@ def name_times(file: Any, text: str) -> list[int] | None:  # noqa: ANN401 - with
         return None
     created, modified, changed, accessed = _NAME_TIMES.unpack_from(found, 8)
     return [modified, accessed, changed, created]
+
+
+def special(file: Any, size: int) -> Special | None:  # noqa: ANN401 - without types
+    """What a file is that is no plain one, of a file with a content of ``size`` bytes.
+
+    Raises:
+        CorruptImageError: if it is a link that leads nowhere.
+        OSError: of the library.
+    """
+    is_system = False
+    for attribute in file:
+        info = attribute.info
+        kind = int(info.type)
+        if kind == _REPARSE and 0 < int(info.size) <= POINT_BYTES_MAX:
+            point: bytes = file.read_random(0, int(info.size), _REPARSE, int(info.id))
+            return of_point(point)
+        if kind == _STANDARD and size in INTERIX_BYTES:
+            flags: bytes = file.read_random(_DOS_FLAGS_AT, 1, _STANDARD, int(info.id))
+            is_system = bool(int.from_bytes(flags, "little") & _SYSTEM_FILE)
+    return of_interix(file.read_random(0, size)) if is_system else None
 
 
 def check_here(file: Any) -> None:  # noqa: ANN401 - without types

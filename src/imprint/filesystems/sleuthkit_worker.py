@@ -10,6 +10,7 @@ import importlib
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from imprint.core.errors import CorruptImageError
 from imprint.filesystems.isolated_worker import Kept, Refusal
 from imprint.filesystems.sleuthkit_attributes import (
     EXTENTS_MAX,
@@ -19,7 +20,8 @@ from imprint.filesystems.sleuthkit_attributes import (
     is_stored,
 )
 from imprint.filesystems.sleuthkit_ext import folders_of
-from imprint.filesystems.sleuthkit_ntfs import check_here, name_times, records_of
+from imprint.filesystems.sleuthkit_ntfs import check_here, name_times, records_of, special
+from imprint.filesystems.tree import Type, bytes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +38,15 @@ _NS: Final = 1_000_000_000
 _LINK_BYTES_MAX: Final = 4096
 _NAME_GIVEN_UP: Final = 2
 _META_IN_USE: Final = 1
+_FOLDER: Final = 2
 _LINK: Final = 6
+_SPECIAL: Final = {
+    Type.LINK: _LINK,
+    Type.FIFO: 3,
+    Type.CHARACTER: 4,
+    Type.BLOCK: 5,
+    Type.SOCKET: 8,
+}
 _ORPHANS: Final = 11
 """``TSK_FS_META_TYPE_VIRT_DIR``: a folder that the library makes up."""
 
@@ -293,6 +303,11 @@ class _Worker:
                 self._notes.append([text, what, False])
         if int(meta.flags) & _META_IN_USE:
             flags |= IN_USE
+        target = self._target(file, meta, size) if kind == _LINK else None
+        if self._records is not None and (found := self._special(text, file, size)) is not None:
+            kind, target = found
+            flags &= ~PLAIN
+            size = 0 if target is None else len(bytes_of(target))
         return [
             text,
             meta.addr,
@@ -304,11 +319,46 @@ class _Worker:
             meta.crtime * _NS + meta.crtime_nano,
             [int(meta.mode), meta.uid, meta.gid, meta.nlink],
             flags,
-            self._target(file, meta, size) if kind == _LINK else None,
+            target,
             streams,
             name_times(file, text) if self._dates_names else None,
             places,
         ]
+
+    def _special(self, text: str, file: Any, size: int) -> tuple[int, str | None] | None:  # noqa: ANN401
+        """Of NTFS: the type of what is no plain file or folder, and where it leads.
+
+        What holds something that would not be seen any more stays what it is besides.
+        """
+        try:
+            found = special(file, size)
+            if found is None:
+                return None
+            meta = file.info.meta
+            is_folder = int(meta.type) == _FOLDER
+            if self._has_names(int(meta.addr)) if is_folder else size and not found.has_content:
+                where = "" if found.target is None else f" to {found.target}"
+                what = f"it is a {found.type.value}{where} as well, and told by what it holds"
+                self._notes.append([text, what, False])
+                return None
+        except CorruptImageError as failure:
+            self._notes.append([text, str(failure.args[0]), False])
+            return None
+        except (OSError, RuntimeError) as failure:
+            self._notes.append([text, *self._pipe.note(failure)])
+            return None
+        return _SPECIAL[found.type], found.target
+
+    def _has_names(self, inode: int) -> bool:
+        """Whether anything is in a folder."""
+        if self._own is not None and self._own.own_names(inode) is not None:
+            return True
+        return any(
+            name is not None
+            and not int(name.flags) & _NAME_GIVEN_UP
+            and name.name not in (None, b"", b".", b"..")
+            for name in (file.info.name for file in self._system.open_dir(inode=inode))
+        )
 
     def _target(self, file: Any, meta: Any, size: int) -> str | None:  # noqa: ANN401
         """Of a symbolic link."""

@@ -52,8 +52,8 @@ class BlockCache:
         future, is_ours = self._claim(index)
         if is_ours:
             start = index * BLOCK_BYTES
-            block = bytearray(min(BLOCK_BYTES, self._size - start))
-            try:
+            try:  # of all that others wait for
+                block = bytearray(min(BLOCK_BYTES, self._size - start))
                 self._fetch(memoryview(block), start)
             except BaseException as error:
                 self._forget(index)

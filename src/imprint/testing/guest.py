@@ -29,9 +29,9 @@ HOST: Final = "10.0.2.2"
 TOOLS: Final = ("qemu-system-x86_64", "busybox", "ldd")
 PACKAGES: Final = "linux-image-cloud-amd64 and busybox-static"
 
-_START_S: Final = 60.0
+_START_S: Final = 30.0
 _COMMAND_S: Final = 60.0
-_ATTEMPTS: Final = 4
+_ATTEMPTS: Final = 3
 _MEMORY: Final = "256"
 _READY: Final = b"@ready"
 _DONE: Final = re.compile(rb"\n@done (\d+)\n")

@@ -350,7 +350,7 @@ class Transmission:
             self._advise(request)
         elif request.command != Command.FLUSH and request.length:
             assert writer is not None
-            keeps_room = bool(request.flags & CommandFlag.NO_HOLE)
+            keeps_room = bool(request.flags & CommandFlag.NO_HOLE) and not self._export.is_thin
             writer.zero(request.offset, request.length, keeps_room=keeps_room)
         if request.command == Command.FLUSH or request.flags & CommandFlag.FUA:
             self._flush_disk()

@@ -75,9 +75,24 @@ class Segment(NamedTuple):
 class Export:
     """A disk, under a name. Thread-safe."""
 
-    def __init__(self, name: str, disk: Source | SharedDisk, *, description: str = "") -> None:
-        """Export ``disk``, which stays the caller's; a :class:`SharedDisk` can be written."""
+    def __init__(
+        self,
+        name: str,
+        disk: Source | SharedDisk,
+        *,
+        description: str = "",
+        is_thin: bool = False,
+    ) -> None:
+        """Export ``disk``, which stays the caller's; a :class:`SharedDisk` can be written.
+
+        Args:
+            name: by which it is asked for.
+            disk: what is exported.
+            description: for people.
+            is_thin: zeros take no room on it, even when a client wants them to.
+        """
         self.disk = disk
+        self.is_thin = is_thin
         self.writer = disk if isinstance(disk, SharedDisk) else None
         grain = disk.traits.grain
         is_power = grain & (grain - 1) == 0
