@@ -87,3 +87,28 @@ def test_a_floppy_of_the_first_macs_is_listed(program: Program) -> None:
     assert {line["path"] for line in lines} == {"/file", "/empty:\\x2f", "/\\x2e\\x2e"}
     program.ok("cp", "-r", f"{path}:/", "out")
     assert len(list((program.folder / "out").iterdir())) == 3
+
+
+def test_every_verb_tells_of_a_volume_that_was_not_unmounted(
+    program: Program, tmp_path: Path
+) -> None:
+    """Fails if a report or a copy looks whole where the listing says that it may not be."""
+    volume = bytearray(small_hfs())
+    struct.pack_into(">H", volume, 1024 + 10, 0)  # drAtrb of the master block
+    (tmp_path / "dirty").write_bytes(volume)
+    calls = {
+        ("ls", "dirty:/"): 6,
+        ("report", "dirty", "-o", "-"): 6,
+        ("report", "dirty", "-o", "out.xml"): 6,
+        ("cp", "-r", "dirty:/", "out", "--progress", "none"): 6,
+        ("cp", "-r", "dirty:/", "again"): 6,
+        ("stat", "dirty:/file"): 0,
+        ("cat", "dirty:/file"): 0,
+    }
+    for call, code in calls.items():
+        result = program(*call)
+        assert (call, result.exit_code) == (call, code)
+        assert result.err.count("not unmounted") == 1, call
+    assert (tmp_path / "out.xml").read_text().count("not unmounted") == 1
+    both = program("cp", "dirty:/file", "dirty:/empty", "both")
+    assert (both.exit_code, both.err.count("not unmounted")) == (6, 1)

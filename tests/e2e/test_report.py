@@ -376,6 +376,8 @@ def test_a_dash_is_standard_output(program: Program, tree: Path) -> None:
     for option in ("--timeline", "--html"):
         assert program("report", "image", option, "-").exit_code == 2
     assert program("report", "image", "-o", "-", "--json").exit_code == 2
+    program.ok("report", "image", "-o", "./-")
+    assert ET.parse(program.folder / "-").getroot().tag.rpartition("}")[2] == "dfxml"
 
 
 def test_a_disk_without_files_is_refused(program: Program, disk: Path) -> None:

@@ -20,8 +20,8 @@ import pytest
 
 import imprint
 from imprint.core.errors import ReadError, RefusedError, UsageError
-from imprint.core.extent import Kind
-from imprint.endpoints import capturing
+from imprint.core.extent import Extent, Kind
+from imprint.endpoints import capturing, copying
 from imprint.endpoints.copying import CopyRequest, Outcome
 from imprint.endpoints.maps import read_map
 from imprint.endpoints.open import Access
@@ -33,7 +33,7 @@ from imprint.testing.bad_medium import BadMedium, Faults, bad_map
 from imprint.transfer.rescue.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 MIB = 1 << 20
 SIZE = 6 * MIB
@@ -172,6 +172,44 @@ def test_a_pattern_takes_the_place_of_what_an_older_snapshot_lacks(
             kinds = [(e.offset, e.length) for e in disk.extents(0, SIZE) if e.kind is Kind.BAD]
         assert kinds == ([] if fill else list(BAD))
         assert outcome.report.hashes["sha256"] == hashlib.sha256(expected).hexdigest()
+
+
+@pytest.mark.parametrize("target", [TARGET, "raw.img"])
+@pytest.mark.parametrize("bad", [(), BAD[:1]])
+def test_a_pattern_marks_what_the_source_knows_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, target: str, bad: tuple[tuple[int, int], ...]
+) -> None:
+    """Fails if an image with errors is zeros where a pattern was asked for."""
+    known = (3 * MIB, 2 * MIB)
+
+    class Known(BadMedium):
+        def extents(self, offset: int, length: int) -> Iterator[Extent]:
+            end = offset + length
+            for extent in super().extents(offset, length):
+                for start, stop, kind in (
+                    (0, known[0], None),
+                    (known[0], sum(known), Kind.BAD),
+                    (sum(known), SIZE, None),
+                ):
+                    first, last = max(start, offset, extent.offset), min(stop, end, extent.end)
+                    if first < last:
+                        part = extent.clip(first, last)
+                        yield Extent(first, last - first, kind) if kind else part
+
+    medium = Known(MemoryStorage(CONTENT), Faults(bad=(*bad, known)))
+    for module in (capturing, copying):
+        monkeypatch.setattr(module, "open_source", lambda *_: medium)
+    run = capturing.run if target == TARGET else copying.run
+    wish = RescueRequest(fill=b"BAD!")
+    outcome = run(
+        CopyRequest("medium", TargetRequest(target), salvage=True, hashes=("sha256",), rescue=wish)
+    )
+    expected = _expected((*bad, known), b"BAD!")
+    with imprint.open(target) as disk:
+        assert disk.read_at(0, SIZE) == expected
+        assert not [e for e in disk.extents(0, SIZE) if e.kind is Kind.BAD]
+    assert outcome.report.hashes["sha256"] == hashlib.sha256(expected).hexdigest()
+    assert [(extent.offset, extent.length) for extent in outcome.report.bad] == [*bad, known]
 
 
 def test_the_map_of_a_filled_snapshot_is_not_lost(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import struct
 import subprocess
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -13,12 +14,15 @@ import pytest
 from imprint.core.errors import ImagingError, ReadError
 from imprint.core.extent import Kind
 from imprint.filesystems import identify
+from imprint.filesystems.fat.editor import FatEditor
 from imprint.filesystems.fat.tree import FatTree
 from imprint.filesystems.tree import Type
 from imprint.filesystems.walking import walk
 from imprint.storage.file import FileStorage
 from imprint.storage.memory import MemoryStorage
+from imprint.testing.bad_medium import BadMedium, Faults
 from imprint.testing.file_trees import bare, of_folder, opened, told
+from imprint.testing.format_faults import bounded_memory
 from imprint.testing.oracles import run
 
 if TYPE_CHECKING:
@@ -43,6 +47,15 @@ def read(source: Source, size: int | None = None) -> bytes:
     buffer = bytearray(source.size if size is None else size)
     source.readinto(memoryview(buffer), 0)
     return bytes(buffer)
+
+
+def link(content: bytearray, cluster: int, following: int) -> None:
+    """Change an entry of 12 bits in both tables of a floppy: bytes 0 to 2 have entries 0 and 1."""
+    for table in (SECTOR, 10 * SECTOR):
+        at = table + cluster * 3 // 2
+        pair = int.from_bytes(content[at : at + 2], "little")
+        pair = pair & 0x000F | following << 4 if cluster % 2 else pair & 0xF000 | following
+        content[at : at + 2] = pair.to_bytes(2, "little")
 
 
 def only(files: FatTree) -> Entry:
@@ -117,6 +130,159 @@ def test_a_chain_that_breaks_off_is_read_up_to_there(tmp_path: Path) -> None:
             read(source)
 
 
+@pytest.mark.oracle("mkfs.vfat", "mcopy")
+@pytest.mark.parametrize(("last", "back"), [(5, 2), (5, 4), (5, 5), (8, 3), (11, 10)])
+def test_a_chain_that_leads_back_into_itself_ends_there(
+    tmp_path: Path, last: int, back: int
+) -> None:
+    """Fails if the same clusters are told again and again, as if they were the rest of a file."""
+    (tmp_path / "file").write_bytes(random.Random(5).randbytes(20 * SECTOR))
+    path = floppy(tmp_path / "disk", tmp_path / "file")
+    content = bytearray(path.read_bytes())
+    link(content, last, back)
+    with closing(FatTree(MemoryStorage(content))) as files:
+        entry = only(files)
+        there = (last - 1) * SECTOR  # from cluster 2 on
+        assert (entry.is_plain, sum(length for _, length in entry.extents)) == (False, there)
+        assert ["back into itself" in note for note in files.notes] == [True]
+        source = files.content(entry)
+        assert read(source, there) == (tmp_path / "file").read_bytes()[:there]
+        with pytest.raises(ReadError):
+            read(source, there + 1)
+
+
+@pytest.mark.oracle("mkfs.vfat", "mcopy")
+def test_a_name_that_begins_with_a_dot_is_a_name(tmp_path: Path) -> None:
+    """Fails if a file is left out, or a folder taken for an empty one, for its first letter."""
+    (tmp_path / "FILE.TXT").write_bytes(b"there")
+    path = floppy(tmp_path / "disk", tmp_path / "FILE.TXT")
+    content = bytearray(path.read_bytes())
+    at = content.index(b"FILE    TXT")
+    content[at : at + 11] = b".ILE    TXT"
+    with closing(FatTree(MemoryStorage(content))) as files:
+        assert only(files).path == "/.ILE.TXT"
+        assert read(files.content(only(files))) == b"there"
+
+
+@pytest.mark.oracle("mkfs.vfat", "mcopy", "mdir")
+def test_pieces_of_a_name_that_are_left_of_others_do_not_count(tmp_path: Path) -> None:
+    """Fails if a file has the name of another, or one of which pieces lack.
+
+    Or if files before it are removed with it, as if they were pieces of its name.
+    """
+    (tmp_path / "a name of three entries, about.txt").write_bytes(b"long")
+    path = floppy(tmp_path / "disk", tmp_path / "a name of three entries, about.txt")
+    content = bytearray(path.read_bytes())
+    root = 19 * SECTOR
+    entries = [bytes(content[root + at : root + at + 32]) for at in range(0, 128, 32)]
+    assert [entry[0] for entry in entries[:3]] == [0x43, 2, 1]
+    short = entries[3]
+    cases = {
+        "the second lacks": [entries[0], entries[2]],
+        "the first lacks": [entries[1], entries[2]],
+        "the last lacks": [entries[0], entries[1]],
+        "twice": [entries[0], entries[1], entries[1], entries[2]],
+        "of another": [entries[0], entries[1][:13] + b"\0" + entries[1][14:], entries[2]],
+        "in between": [*entries[:3], short, entries[2]],
+    }
+    for what, pieces in cases.items():
+        content[root : root + 32 * 10] = b"".join([*pieces, short]).ljust(32 * 10, b"\0")
+        path.write_bytes(content)
+        with closing(FatTree(MemoryStorage(content))) as files:
+            names = [entry.name for entry in walk(files) if entry.type is Type.FILE]
+        assert names[-1] == "ANAMEO~1.TXT", what
+        volume = MemoryStorage(content)
+        editor = FatEditor(volume)
+        editor.remove("/ANAMEO~1.TXT")
+        editor.close()
+        left = bytearray(len(content))
+        volume.readinto(memoryview(left), 0)
+        is_left = [left[root + 32 * index] != 0xE5 for index in range(len(pieces))]
+        assert is_left == [True] * len(pieces) or what == "in between", what
+
+
+@pytest.mark.oracle("mkfs.vfat")
+@pytest.mark.parametrize("last", [0x0FFFFFFF, 40_000], ids=["ends", "loops"])
+def test_a_root_of_a_whole_volume_is_not_held_at_once(tmp_path: Path, last: int) -> None:
+    """Fails if a chain of most clusters costs as much memory as they have bytes."""
+    path = tmp_path / "disk"
+    run("mkfs.vfat", "-F", "32", "-s", "8", "-C", path, str(300 << 10))
+    head = path.read_bytes()[:SECTOR]
+    table = int.from_bytes(head[14:16], "little") * SECTOR
+    size = int.from_bytes(head[36:40], "little") * SECTOR
+    count = 60_000  # of 4 KiB each
+    chain = struct.pack(f"<{count}I", *range(3, count + 2), last)
+    with path.open("r+b") as file:
+        for copy in (0, 1):
+            file.seek(table + copy * size + 8)
+            file.write(chain)
+    with closing(FileStorage.open(path)) as volume, closing(FatTree(volume)) as files:
+        with bounded_memory(100 << 20):
+            assert [entry.type for entry in files.children(files.root())] == [Type.SYSTEM] * 3
+        # Microsoft's limit is 65,536 entries of 32 bytes.
+        expected = f"/: a folder of {count * 4096} bytes: no more than 2097152 of them are read"
+        assert expected in files.notes
+        assert len(files.notes) == (1 if last > count else 2)
+
+
+@pytest.mark.oracle("mkfs.vfat", "mcopy", "mmd")
+def test_names_that_cannot_be_read_are_noted_and_the_others_told(tmp_path: Path) -> None:
+    """Fails if a folder is lost with one of its sectors, or names are left out in silence."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    names = [f"{number:02}.TXT" for number in range(40)]  # after . and .., 14 in a sector, then 16
+    for name in names:
+        (folder / name).write_bytes(name.encode())
+    path = tmp_path / "disk"
+    run("mkfs.vfat", "-C", path, "1440")
+    run("mmd", "-i", path, "::folder")
+    run("mcopy", "-i", path, *(folder / name for name in names), "::folder")
+    content = path.read_bytes()
+    bad = content.index(b"14      TXT")
+    assert bad % SECTOR == 0
+    volume = BadMedium(MemoryStorage(content), Faults(bad=((bad, SECTOR),)))
+    with closing(FatTree(volume)) as files:
+        found = sorted(entry.name for entry in walk(files) if entry.type is Type.FILE)
+        assert found == names[:14] + names[30:]
+        assert [f"cannot read at 0x{bad:x}" in note for note in files.notes] == [True]
+    # The folder's last sector is behind the end of what there is: one of its clusters is moved.
+    first = (bad - 33 * SECTOR) // SECTOR + 2
+    moved = bytearray(content)
+    link(moved, first, 2000)
+    with closing(FatTree(MemoryStorage(moved[: 1000 * SECTOR]))) as files:
+        found = sorted(entry.name for entry in walk(files) if entry.type is Type.FILE)
+        assert found == names[:30]
+        assert any(note.startswith("/folder: ") for note in files.notes)
+
+
+@pytest.mark.oracle("mkfs.vfat", "mcopy", "mmd", "fls")
+def test_a_file_below_the_root_is_not_hidden_by_the_mark_of_a_label(tmp_path: Path) -> None:
+    """Fails if one bit takes a file out of sight; The Sleuth Kit tells it, by another name."""
+    (tmp_path / "FILE.TXT").write_bytes(b"hidden")
+    path = tmp_path / "disk"
+    run("mkfs.vfat", "-C", path, "1440")
+    run("mmd", "-i", path, "::folder")
+    run("mcopy", "-i", path, tmp_path / "FILE.TXT", "::folder")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"FILE    TXT") + 11] |= 0x08
+    path.write_bytes(content)
+    with closing(FatTree(MemoryStorage(content))) as files:
+        assert only(files).path == "/folder/FILE.TXT"
+        assert read(files.content(only(files))) == b"hidden"
+        assert f"{only(files).inode}:\tFILE    TXT" in run("fls", "-r", "-f", "fat12", path).stdout
+
+
+@pytest.mark.oracle("mkfs.vfat")
+def test_a_label_leads_nowhere(tmp_path: Path) -> None:
+    """Fails if the letters of a label are folders."""
+    path = tmp_path / "disk"
+    run("mkfs.vfat", "-n", "LABEL", "-C", path, "1440")
+    content = path.read_bytes().replace(b"LABEL      ", b"../../../AA")
+    with closing(FatTree(MemoryStorage(content))) as files:
+        labels = [entry.path for entry in walk(files) if "Label" in entry.path]
+        assert labels == ["/..\\x2f..\\x2f..\\x2fAA (Volume Label Entry)"]
+
+
 @pytest.mark.oracle("mkfs.vfat", "mcopy", "mdel", "fls")
 def test_deleted_names_stand_beside_the_others(tmp_path: Path) -> None:
     """Fails if a file is told twice, or by another number, when deleted ones are asked for."""
@@ -155,6 +321,9 @@ def test_floppies_of_dos_1_are_known_by_their_size(
         entry = next(item for item in walk(files) if item.type is Type.FILE)
         assert entry.path == "/FILE.TXT"
         assert read(files.content(entry)) == (tmp_path / "FILE.TXT").read_bytes()
+        # The library does not know it: that takes no other name away.
+        assert [item for item in walk(files, deleted=True) if item.type is Type.FILE] == [entry]
+        assert ["deleted names are not told" in note for note in files.notes] == [True]
     content[SECTOR] ^= 1
     path.write_bytes(content)
     with closing(FileStorage.open(path)) as volume:

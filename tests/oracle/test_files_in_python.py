@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import mmap
 import os
 import pickle
 import shutil
@@ -20,7 +21,8 @@ from fsspec.spec import AbstractBufferedFile  # type: ignore[import-untyped]
 
 import imprint
 from imprint.core.errors import NotFoundError, ReadError, UnsupportedFeatureError, UsageError
-from imprint.endpoints.fsspec_files import ImprintFileSystem
+from imprint.endpoints.fsspec_files import ImprintFileSystem, ReadWarning
+from imprint.testing.small_hfs import small_hfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -321,6 +323,77 @@ def test_addresses_and_paths_are_told_apart(image: Path, monkeypatch: pytest.Mon
     for url in ("imprint://data/bytes::disk.img", "imprint:///p1/data::disk.img"):
         with pytest.raises(UsageError, match="volume first"):
             fsspec.open(url)
+
+
+@pytest.mark.oracle("mkfs.ext4")
+@pytest.mark.usefixtures("registered")
+def test_images_of_the_same_name_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if a program reads one image and gets the files of another one."""
+    for number in "12":
+        folder = tmp_path / number
+        (folder / "tree").mkdir(parents=True)
+        (folder / "tree" / "which").write_text(number, encoding="ascii")
+        path = folder / "disk.img"
+        command: list[str | Path] = ["mkfs.ext4", "-q", "-F", "-d", folder / "tree", path, "2M"]
+        subprocess.run(command, check=True, capture_output=True)
+        shutil.make_archive(str(folder / "disk"), "zip", folder, "disk.img")
+
+    def opened() -> Iterator[Any]:
+        with Path("disk.img").open("rb") as file:
+            yield fsspec.filesystem("imprint", fo=file)
+            yield ImprintFileSystem(None, None, file)
+            yield fsspec.filesystem("imprint", fo=mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+        yield fsspec.filesystem("imprint", fo=fsspec.open("zip://disk.img::disk.zip"))
+        yield fsspec.filesystem("imprint", fo="zip://disk.img", target_options={"fo": "disk.zip"})
+        yield fsspec.filesystem("imprint", fo="disk.img")
+
+    for number in "12":
+        monkeypatch.chdir(tmp_path / number)
+        assert [system.cat_file("/files/which") for system in opened()] == [number.encode()] * 6
+        assert fsspec.open("imprint://disk.img:/which").open().read() == number.encode()
+        assert fsspec.url_to_fs("imprint://disk.img") == fsspec.url_to_fs("imprint://disk.img")
+
+
+@pytest.mark.oracle("mkfs.ext4", "sfdisk")
+@pytest.mark.usefixtures("registered")
+def test_what_is_no_plain_file_is_refused_clearly(image: Path) -> None:
+    """Fails if what is compressed is taken for a disk, or an argument makes another exception."""
+    with pytest.raises(UnsupportedFeatureError, match="compressed with gzip"):
+        fsspec.filesystem("imprint", fo=fsspec.open(str(image), compression="gzip"))
+    for wrong in (5, b"disk.img", [str(image)]):
+        with pytest.raises(UsageError, match="expected a URL, a path or an open file"):
+            fsspec.filesystem("imprint", fo=wrong)
+
+
+@pytest.mark.oracle("mkfs.ext4")
+@pytest.mark.usefixtures("registered")
+def test_links_to_folders_lead_nobody_round_in_circles(tmp_path: Path) -> None:
+    """Fails if looking for files goes on until the stack is full, and finds nothing then."""
+    tree = tmp_path / "tree"
+    (tree / "d").mkdir(parents=True)
+    (tree / "d" / "f").write_bytes(b"x")
+    for name in ("one", "two", "d/up"):
+        (tree / name).symlink_to("..")
+    path = tmp_path / "disk.img"
+    command: list[str | Path] = ["mkfs.ext4", "-q", "-F", "-d", tree, path, "2M"]
+    subprocess.run(command, check=True, capture_output=True)
+    system = fsspec.filesystem("imprint", disk=str(path))
+    assert system.find("/") == ["/d/f", "/d/up", "/one", "/two"]
+    assert system.isdir("/one")
+    assert system.info("/one")["islink"]
+    assert system.cat_file("/d/up/one/d/f") == b"x"
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_program_is_warned_of_what_may_not_be_whole() -> None:
+    """Fails if a list of files looks whole although the file system says that it may not be."""
+    volume = bytearray(small_hfs())
+    volume[1024 + 10 : 1024 + 12] = bytes(2)  # drAtrb of the master block: not unmounted
+    fsspec.filesystem("memory").pipe("/dirty", bytes(volume))
+    with pytest.warns(ReadWarning, match="not unmounted"):
+        assert fsspec.url_to_fs("imprint://files::memory://dirty")[0].ls("/files")
 
 
 def test_the_package_declares_what_it_registers() -> None:

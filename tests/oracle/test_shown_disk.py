@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from imprint.core.errors import ImagingError
+from imprint.core.events import Finding
 from imprint.endpoints.browsing import Browser
 from imprint.endpoints.cow import MEMORY, open_overlay
 from imprint.endpoints.open import open_source
@@ -18,7 +19,9 @@ from imprint.exports.fuse.facts import Showing
 from imprint.exports.fuse.trees import Item, ShownTree
 from imprint.exports.fuse.view import View
 from imprint.filters.shared import SharedDisk
+from imprint.storage.memory import MemoryStorage
 from imprint.testing.oracles import run
+from imprint.testing.small_hfs import small_hfs
 from imprint.testing.volumes import make_disk
 
 if TYPE_CHECKING:
@@ -148,3 +151,18 @@ def test_what_cannot_be_opened_any_more_is_an_error_there(disk: Failing) -> None
     assert [name for name, _ in view.entries("/p2")] == []
     disk.write(memoryview(kept), MIB)
     assert "file" in [name for name, _ in view.entries("/p1")]
+
+
+def test_what_a_file_system_says_when_it_is_opened_is_told_once() -> None:
+    """Fails if nobody hears that what is shown may be behind the times."""
+    volume = bytearray(small_hfs())
+    volume[1024 + 10 : 1024 + 12] = bytes(2)  # drAtrb of the master block: not unmounted
+    events: list[Event] = []
+    shown = ShownDisk(Browser(MemoryStorage(volume), lambda _: b""), Showing(), events.append)
+    files = shown()["files"]
+    assert isinstance(files, ShownTree)
+    before = len(events)
+    for _ in range(2):
+        files.top()
+    told = [event for event in events[before:] if isinstance(event, Finding)]
+    assert ["not unmounted" in event.what for event in told] == [True]

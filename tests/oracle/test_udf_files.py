@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import itertools
 import os
 import random
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
@@ -73,7 +75,7 @@ def test_a_disc_is_told_as_it_was_made_and_as_7_zip_tells_it(tmp_path: Path, fol
 def test_of_a_disc_that_is_both_the_tree_that_says_more_is_told(
     tmp_path: Path, folder: Path
 ) -> None:
-    """Fails if links are told as empty files, or a stub instead of the files."""
+    """Fails if links are told as empty files, a stub instead of the files, or names hidden."""
     copy = tmp_path / "copy"
     run("cp", "-a", folder, copy)
     (copy / "link").symlink_to("a/b")
@@ -83,6 +85,17 @@ def test_of_a_disc_that_is_both_the_tree_that_says_more_is_told(
         assert find_path(files, "link").target == "a/b"
         assert bare(of_tree(files)) == bare(of_folder(copy))
         assert files.notes == []
+    # A name that only UDF has; the CRC of its descriptor, whose name is behind 38 bytes.
+    content = bytearray(path.read_bytes())
+    at = content.index(b"\x08tiny") - 38
+    content[at + 38 : at + 43] = b"\x08more"
+    (length,) = struct.unpack_from("<H", content, at + 10)
+    crc = binascii.crc_hqx(content[at + 16 : at + 16 + length], 0)
+    struct.pack_into("<H", content, at + 8, crc)
+    content[at + 4] = (sum(content[at : at + 16]) - content[at + 4]) & 0xFF
+    files = tree("udf", MemoryStorage(bytes(content)))
+    assert isinstance(files, IsoTree)
+    assert ["as more" in note for note in files.notes] == [True]
     # ISO 9660 shows one file of it only, as on discs that install Windows.
     stub = ("-hide", "[!t]*")
     for options in (("-R", *stub), ()):

@@ -55,6 +55,7 @@ def test_one_that_cannot_be_read_hides_no_other() -> None:
         (f"user.{'x' * 251}", b"5"),
         (f"user.{'x' * 250}", b"6"),
         ("user.lazy", lambda: b"7"),
+        ("user.first", b"another one of its name"),
     ]
     told = collected(iter(found), "/a\udcff", notes)
     assert list(told.values()) == [b"1", b"6", b"7"]

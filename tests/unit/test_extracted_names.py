@@ -35,6 +35,7 @@ _NAMES = st.text(st.characters(exclude_categories=()), max_size=60)
         ("exe.\u202egnp", "exe.%E2%80%AEgnp"),
         ("%41", "%2541"),
         (TEMPORARY, "%2Eimprint.partial"),
+        (".Imprint.PARTIAL", "%2EImprint.PARTIAL"),
         ("\udcff", "\udcff"),
     ],
 )

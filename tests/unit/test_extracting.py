@@ -24,6 +24,7 @@ from imprint.endpoints.extracted_folders import OPEN_MAX, TargetFolders
 from imprint.endpoints.extracting import Extractor
 from imprint.endpoints.extraction import Extraction, Wishes
 from imprint.filesystems.tree import Entry, Times, Type
+from imprint.filters.cutoff import filled_up
 from imprint.filters.readonly import ReadOnlyStorage
 from imprint.storage.memory import MemoryStorage
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from imprint.core.contracts import Source, Traits
+    from imprint.endpoints.extraction import Xattrs
 
 MIB = 1 << 20
 ALL = Wishes(recursive=True)
@@ -107,11 +109,15 @@ class Bad(ReadOnlyStorage):
 
 
 def extract(
-    tree: Tree, target: Path, wishes: Wishes = ALL, paths: Iterable[str] = ("/",)
+    tree: Tree,
+    target: Path,
+    wishes: Wishes = ALL,
+    paths: Iterable[str] = ("/",),
+    kind: str = "test",
 ) -> Extraction:
     disk = MemoryStorage(bytes(4096))
     browser = Browser(disk, _refuse)
-    volume = BrowsedVolume("", "test", None, disk, "disk")
+    volume = BrowsedVolume("", kind, None, disk, "disk")
     browser._trees[""] = tree
     report = Extraction()
     folders = TargetFolders(target)
@@ -454,3 +460,73 @@ def test_single_files_and_folders(tmp_path: Path) -> None:
     assert listed(tmp_path / "b") == {"file", "file%~2"}
     extract(tree, tmp_path / "c", ALL, ["/dir", "/link"])
     assert listed(tmp_path / "c") == {"dir", "dir/file", "dir/sub", "link"}
+
+
+GROUP_READS = bytes.fromhex("02000000 01000600ffffffff 02000700d2040000 04000400ffffffff")
+LIST = GROUP_READS + bytes.fromhex("10000700ffffffff 20000400ffffffff")
+"""As Linux made it of ``setfacl -m u:1234:rwx`` on a file of mode 0644, which got 0674 by it."""
+
+
+@pytest.mark.parametrize("xattrs", ["user", "none"])
+def test_a_list_that_is_left_out_gives_the_group_nothing(tmp_path: Path, xattrs: Xattrs) -> None:
+    """Fails if the group may do what the list permitted a single user."""
+    tree = Tree(xattrs={"/f": {"system.posix_acl_access": LIST}})
+    tree.xattrs["/damaged"] = {"system.posix_acl_access": LIST[:-1]}
+    tree.add("/f", mode=0o674, streams=("s",))
+    tree.add("/damaged", mode=0o674)
+    extract(tree, tmp_path / "out", Wishes(recursive=True, xattrs=xattrs, streams="files"))
+    modes = {path.name: path.stat().st_mode & 0o7777 for path in (tmp_path / "out").iterdir()}
+    assert modes == {"f": 0o644, "f:s": 0o644, "damaged": 0o604}
+
+
+def test_no_permissions_are_permissions_where_there_are_any(tmp_path: Path) -> None:
+    """Fails if a file that nobody may read, as shadow of some systems, is one that all may."""
+    for kind, mode in (("ext4", 0), ("vfat", 0o666 & ~_umask())):
+        tree = Tree()
+        tree.add("/shadow", mode=0)
+        tree.add("/folder", Type.DIRECTORY, mode=0)
+        tree.add("/folder/inner", mode=0o600)
+        extract(tree, tmp_path / kind, kind=kind)
+        assert (tmp_path / kind / "shadow").stat().st_mode & 0o7777 == mode
+        folder = (tmp_path / kind / "folder").stat().st_mode & 0o7777
+        assert folder == (0 if kind == "ext4" else 0o777 & ~_umask())
+        (tmp_path / kind / "folder").chmod(0o700)
+        assert (tmp_path / kind / "folder" / "inner").exists()
+
+
+def test_nobody_else_reads_what_is_being_written(tmp_path: Path) -> None:
+    """Fails if a private file, or what is in a private folder, is open to all for a while."""
+    seen: list[int] = []
+
+    class Watched(MemoryStorage):
+        def readinto(self, buffer: memoryview, offset: int) -> None:
+            super().readinto(buffer, offset)
+            private = tmp_path / "out" / "private"
+            seen.extend(path.stat().st_mode & 0o077 for path in (private, *private.iterdir()))
+
+    tree = Tree(contents={"/private/key": Watched(b"secret")})
+    tree.add("/private", Type.DIRECTORY, mode=0o700)
+    tree.add("/private/key", mode=0o600, size=6)
+    extract(tree, tmp_path / "out")
+    assert len(seen) >= 2
+    assert set(seen) == {0}
+
+
+def test_a_file_that_lacks_bytes_is_not_taken_for_whole(tmp_path: Path) -> None:
+    """Fails if zeros in place of what is cut off are told once, and are right the next time."""
+    times = Times(modified=1_700_000_000_000_000_000)
+    tree = Tree(contents={"/f": filled_up(MemoryStorage(b"abc"), 10, name="f")})
+    tree.add("/f", size=10, times=times)
+    tree.add("/whole", size=6, times=times)
+    first = extract(tree, tmp_path / "out")
+    again = extract(tree, tmp_path / "out", Wishes(recursive=True, resume=True))
+    for report in (first, again):
+        assert list(report.bad) == [{"path": "/f", "offset": 3, "length": 7}]
+        assert (tmp_path / "out" / "f").read_bytes() == b"abc" + bytes(7)
+    assert (again.files, again.kept) == (0, 2)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

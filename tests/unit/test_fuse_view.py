@@ -13,6 +13,7 @@ from imprint.core.errors import CorruptImageError, ReadError, TargetError, Unsup
 from imprint.exports.fuse import trees
 from imprint.exports.fuse.contents import Raw
 from imprint.exports.fuse.facts import Showing
+from imprint.exports.fuse.reading import Reading
 from imprint.exports.fuse.trees import ShownTree
 from imprint.exports.fuse.view import View
 from imprint.filesystems.tree import Entry, Times, Type
@@ -309,11 +310,8 @@ def test_streams_are_attributes() -> None:
         assert caught.value.errno == errno.ENODATA
 
 
-@pytest.mark.oracle("fusermount3")
 def test_a_folder_can_be_read_from_any_place() -> None:
     """Fails if a name is lost or told twice where the kernel's buffer was full."""
-    from imprint.exports.fuse.driver import Reading  # loads libfuse
-
     view = shown(Made({2: [file(f"/{number}", 10 + number) for number in range(6)]}))
     reading = Reading(lambda: view.entries("/p1"), view.facts("/p1"))
     expected = [".", "..", *map(str, range(6))]
@@ -361,3 +359,75 @@ def test_a_full_disk_is_told_as_such() -> None:
     error = TargetError("cannot be written")
     error.__cause__ = OSError(errno.ENOSPC, "no space left")
     assert errno_of(error) == errno.ENOSPC
+
+
+class Damaged(Made):
+    """One of which a folder cannot be read whole."""
+
+    def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
+        yield from super().children(folder, deleted=deleted)
+        if folder.path == "/d":
+            self.notes.append("/d/x: a sector cannot be read")
+            self.notes.append("/elsewhere: is not asked for")
+
+
+@pytest.mark.parametrize("kept", [trees.FOLDER_MAX, 1])
+def test_a_folder_that_cannot_be_read_whole_is_an_error_in_its_end(
+    monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    """Fails if what is missing of it is missing in silence, or what is there with it."""
+    monkeypatch.setattr(trees, "FOLDER_MAX", kept)
+    tree = Damaged({2: [folder("/d", 6)], 6: [file(f"/d/{name}", 7) for name in "abc"]})
+    view = shown(tree)
+    for _ in range(2):
+        assert view.facts("/p1/d/a").size == 3
+        with pytest.raises(ReadError, match="a sector cannot be read"):
+            view.facts("/p1/d/lost")
+        with pytest.raises(FileNotFoundError):
+            view.facts("/p1/lost")
+        reading = Reading(lambda: view.entries("/p1/d"), view.facts("/p1/d"))
+        told = []
+        for position, name, _ in reading.after(0):
+            told.append(name)
+            reading.has_taken(position)
+        assert told == [".", "..", "a", "b", "c"]
+        with pytest.raises(ReadError, match="a sector cannot be read"):
+            next(reading.after(5))
+    assert names(view, "/p1") == ["d"]
+
+
+def test_a_file_that_nobody_may_read_is_shown_as_one() -> None:
+    """Fails if shadow, which has no permissions on some systems, is shown as readable by all."""
+    shadow, lost = file("/shadow", 5), file("/lost", 6)._replace(is_deleted=True)
+    tree = Made({2: [shadow, lost, folder("/d", 7)._replace(mode=0)]})
+    top = ShownTree(
+        *(lambda: (tree, tree.root()), threading.RLock(), Showing(deleted=True)),
+        number=1,
+        has_modes=True,
+    )
+    view = View(top, owner=(7, 8), time_ns=TIME, notes={})
+    assert view.facts("/shadow").mode == stat.S_IFREG
+    assert view.facts("/d").mode == stat.S_IFDIR
+    assert view.facts("/.deleted/lost").mode == stat.S_IFREG | 0o444
+
+
+def test_an_attribute_that_cannot_be_read_is_not_said_to_be_missing() -> None:
+    """Fails if a file seems to have no access control list because that is damaged."""
+
+    class Unreadable(Made):
+        def attributes(self, entry: Entry) -> dict[str, bytes]:
+            if entry.path == "/bad":
+                self.notes.append("/bad: its extended attributes: a sector cannot be read")
+            return super().attributes(entry)
+
+    tree = Unreadable({2: [file("/bad", 5), file("/good", 6)]})
+    tree.xattrs["/bad"] = {"user.left": b"1"}
+    view = shown(tree)
+    for _ in range(2):
+        assert view.attributes("/p1/bad") == ["user.left"]
+        assert view.attribute("/p1/bad", "user.left") == b"1"
+        with pytest.raises(ReadError, match="a sector cannot be read"):
+            view.attribute("/p1/bad", "system.posix_acl_access")
+        with pytest.raises(OSError, match="data") as caught:
+            view.attribute("/p1/good", "system.posix_acl_access")
+        assert caught.value.errno == errno.ENODATA

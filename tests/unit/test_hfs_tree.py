@@ -201,6 +201,32 @@ def test_two_files_of_one_number_are_not_told_both() -> None:
     assert read(files.content(find_path(files, "file"))) == CONTENT
 
 
+def test_two_files_of_one_number_and_one_leaf_keep_what_is_theirs() -> None:
+    """Fails if the fork or the type of one is told as that of the other."""
+    whole = small_hfs()
+    at = whole.index(b"\x05empty", LEAVES[0]) + 6
+    files = opened(changed(whole, at + at % 2 + 20, ">I", 16))
+    assert read(files.content(find_path(files, "file"), "rsrc")) == RESOURCE
+    assert read(files.content(find_path(files, "file"))) == CONTENT
+    assert files.content(find_path(files, "empty")).size == 0
+
+
+@pytest.mark.parametrize("record", [0, 1, 2])
+def test_names_of_damaged_records_do_not_vanish_in_silence(record: int) -> None:
+    """Fails if a folder with fewer names than it had looks like a sound one.
+
+    The offset of a record stands 2 bytes in front of that of the one before, at the node's end.
+    """
+    content = changed(small_hfs(), LEAVES[1] + SECTOR - 2 - 2 * record, ">H", 0x4000)
+    files = opened(content)
+    found = paths(files)
+    assert {"/", "/empty", "/file"} <= set(found) < {"/", *(f"/{name}" for name in NAMES)}
+    assert files.notes
+    assert all("node 3" in note for note in files.notes)
+    with pytest.raises(CorruptImageError):
+        list(FILE_SYSTEM.reached(MemoryStorage(content)))
+
+
 def test_forks_that_lead_nowhere_are_errors_of_their_own() -> None:
     """Fails if missing or absurd extents make other files vanish, or read as zeros."""
     whole = small_hfs()

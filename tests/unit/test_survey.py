@@ -126,3 +126,21 @@ def test_noise_gives_a_table_or_none(content: bytes, protective: bool) -> None:
         disk[450] = 0xEE
         disk[512:520] = b"EFI PART"
     describe(MemoryStorage(disk))
+
+
+def test_a_partition_that_is_cut_off_closes_its_disk_too() -> None:
+    """Fails if an image stays open for as long as the program runs."""
+    closed: list[bool] = []
+
+    class Disk(MemoryStorage):
+        def close(self) -> None:
+            closed.append(True)
+            super().close()
+
+    disk = gpt_disk()
+    for length in (len(disk), 150 * SECTOR_BYTES):
+        closed.clear()
+        part = open_partition(Disk(disk[:length], name="disk"), 3, may_be_cut=True)
+        assert (part.name, part.size) == ("disk#p3", 65536)
+        part.close()
+        assert closed == [True]

@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+import imprint.filesystems.ufs.orphans
 import imprint.filesystems.ufs.tree
 from imprint.core.errors import CorruptImageError
 from imprint.core.extent import Kind
@@ -299,3 +300,16 @@ def test_large_files_of_many_names_do_not_take_for_ever(
     assert third.extents == ()
     data = files.content(third).extents(0, third.size)
     assert sum(part.kind is Kind.DATA for part in data) == 5
+
+
+@each_kind
+def test_folders_that_share_their_names_do_not_take_for_ever(
+    kind: tuple[int, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if names are looked at again and again for as many folders as say to have them."""
+    monkeypatch.setattr(imprint.filesystems.ufs.orphans, "_LOOKED_AT_MAX", 2)
+    files = opened(small_ufs(*kind))
+    found = {entry.path for entry in walk(files, deleted=True)}
+    assert "/$OrphanFiles" in found
+    assert "/$OrphanFiles/OrphanFile-10" not in found
+    assert "/$OrphanFiles: expected fewer names" in files.notes

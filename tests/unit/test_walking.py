@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imprint.core.errors import NotFoundError
+from imprint.core.errors import NotFoundError, ReadError
 from imprint.filesystems import walking
 from imprint.filesystems.tree import Entry, Type, shown
 from imprint.filesystems.walking import find_path, paired, walk
@@ -170,3 +170,22 @@ def test_two_trees_are_compared_path_by_path() -> None:
 def test_names_of_any_bytes_are_shown_as_text() -> None:
     """Fails if a path cannot be printed."""
     assert shown(b"/\xffn\xc3\xbc".decode("utf-8", "surrogateescape")) == "/\\xffnü"
+
+
+def test_what_may_be_in_an_unreadable_folder_is_not_said_to_be_missing() -> None:
+    """Fails if a file seems not to exist because its folder cannot be read."""
+
+    class Damaged(Written):
+        def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
+            yield from super().children(folder, deleted=deleted)
+            if folder.path == "/bad":
+                self.notes.append("/bad: a sector cannot be read")
+
+    tree = Damaged({1: [folder("bad", 2), folder("good", 3)], 2: [file("there", 9)]})
+    for _ in range(2):
+        assert find_path(tree, "/bad/there").inode == 9
+        with pytest.raises(ReadError, match="a sector cannot be read"):
+            find_path(tree, "/bad/lost")
+        for path in ("/good/lost", "/lost"):
+            with pytest.raises(NotFoundError):
+                find_path(tree, path)

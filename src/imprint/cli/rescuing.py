@@ -101,6 +101,8 @@ def request(args: argparse.Namespace) -> RescueRequest:
 def _pattern(text: str) -> bytes:
     if re.fullmatch("0x([0-9a-fA-F]{2})+", text):
         pattern = bytes.fromhex(text[2:])
+    elif text.startswith("0x"):
+        raise argparse.ArgumentTypeError(f"expected pairs of digits behind 0x, found {text!r}")
     else:
         pattern = text.encode()
     if not 0 < len(pattern) <= _FILL_BYTES_MAX:

@@ -233,7 +233,7 @@ def look_up(tree: FileTree, path: str, *, follow: bool = True, deleted: bool = F
     Raises:
         NotFoundError: if there is none.
         CorruptImageError: if the root cannot be read.
-        ReadError: the same.
+        ReadError: the same; or if it may be where a folder cannot be read.
     """
     folder, _, name = path.rstrip("/").rpartition("/")
     if follow or name in ("", ".", ".."):

@@ -87,6 +87,20 @@ def _move(
             written += os.pwrite(descriptor, part[written:], start + written)
 
 
+def lacking(source: Source) -> list[tuple[int, int]]:
+    """What of a source cannot be read, ``(offset, length)``, as far as it says so itself."""
+    bad: list[tuple[int, int]] = []
+    position = 0
+    try:
+        for extent in source.extents(0, source.size):
+            if extent.kind is Kind.BAD:
+                _lost(bad, extent.offset, extent.length)
+            position = extent.end
+    except (FormatError, ReadError):
+        _lost(bad, position, source.size - position)
+    return bad
+
+
 def same(source: Source, descriptor: int) -> bool:
     """Whether a file holds just the bytes of a source.
 

@@ -14,9 +14,10 @@ from imprint.core.errors import FormatError, ReadError, RefusedError, TargetErro
 from imprint.core.system import reason_of
 from imprint.endpoints import extracted_names as names
 from imprint.endpoints.browsing import file_content
-from imprint.endpoints.extracted_attributes import restore
-from imprint.endpoints.extracted_content import same, store
+from imprint.endpoints.extracted_attributes import plain_mode, restore
+from imprint.endpoints.extracted_content import lacking, same, store
 from imprint.endpoints.leftovers import slack
+from imprint.filesystems.trees import WITH_MODES
 
 if TYPE_CHECKING:
     from imprint.core.contracts import Source
@@ -93,7 +94,7 @@ class Maker:
             return  # two folders of one name become one
         name = self._name(folder, entry)
         way = (*folder.way, name)
-        is_new = self.folders.make(folder.way, name)
+        is_new = self.folders.make(folder.way, name, is_private=self._has_mode(entry))
         self.report.folders += is_new
         folder.waiting[entry.path] = Folder(way, entry.path, entry, is_new)
 
@@ -128,7 +129,9 @@ class Maker:
             self._first.setdefault(key, (folder.way, name))
         if self.wishes.streams == "files":
             for stream in entry.streams:
-                further = entry._replace(path=f"{entry.path}:{stream}")
+                further = entry._replace(
+                    path=f"{entry.path}:{stream}", mode=plain_mode(tree, entry)
+                )
                 with contextlib.closing(tree.content(entry, stream)) as source:
                     self._write(folder, self._name(folder, further), further, source)
         elif self.wishes.streams is None:
@@ -136,7 +139,7 @@ class Maker:
         if self.wishes.slack and self.volume is not None:
             left = slack(self.volume, entry)
             if left.size:
-                behind = entry._replace(path=f"{entry.path} (slack)")
+                behind = entry._replace(path=f"{entry.path} (slack)", mode=plain_mode(tree, entry))
                 self._write(folder, names.marked(name, "slack"), behind, left)
 
     def _join(self, folder: Folder, name: str, entry: Entry, key: tuple[int, int]) -> bool:
@@ -173,11 +176,13 @@ class Maker:
         if there is not None:
             if self.wishes.resume and self._is_whole(folder, name, there, entry, source):
                 self.report.kept += 1
+                for offset, length in lacking(source):  # it is no more whole than it was
+                    self.report.bad.add(path=entry.path, offset=offset, length=length)
                 self._watch(source.size)
                 return
             self._check_replaceable(folder, name, there)
         try:
-            descriptor = self.folders.begin(folder.way)
+            descriptor = self.folders.begin(folder.way, is_private=self._has_mode(entry))
             try:
                 for offset, length in store(source, descriptor, self._watch):
                     self.report.bad.add(path=entry.path, offset=offset, length=length)
@@ -231,15 +236,23 @@ class Maker:
         """
         if self.wishes.owner:
             os.fchown(descriptor, entry.owner, entry.group)
+        mode = entry.mode
         if tree is not None:
-            restore(tree, entry, descriptor, self.wishes, self.report)
-        if entry.mode:
-            kept = entry.mode & 0o7777 if self.wishes.owner else entry.mode & ~_SPECIAL_BITS
+            mode = restore(tree, entry, descriptor, self.wishes, self.report)
+        if self._has_mode(entry):
+            kept = mode & 0o7777 if self.wishes.owner else mode & ~_SPECIAL_BITS
             os.fchmod(descriptor, kept & 0o7777)
         times = _times(entry)
         if times is not None:
             with contextlib.suppress(OverflowError, OSError):  # a time that no system has
                 os.utime(descriptor, ns=times)
+
+    def _has_mode(self, entry: Entry) -> bool:
+        """Whether it has permissions. Of FAT there are none; no permissions are some elsewhere."""
+        volume = self.volume
+        return entry.mode != 0 or (
+            volume is not None and volume.kind in WITH_MODES and not entry.is_deleted
+        )
 
     def _dress_link(self, folder: Folder, entry: Entry) -> None:
         where = self.folders.descriptor(folder.way)

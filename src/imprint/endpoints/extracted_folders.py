@@ -81,27 +81,38 @@ class TargetFolders:
             self._forget(way[:depth])
         return current
 
-    def make(self, folder: Sequence[str], name: str) -> bool:
+    def make(self, folder: Sequence[str], name: str, *, is_private: bool = False) -> bool:
         """Make a folder; whether it was not there before.
+
+        Args:
+            folder: that it is in.
+            name: of it.
+            is_private: nobody else may look into it before it gets its own permissions.
 
         Raises:
             RefusedError: if something else has the name.
         """
+        mode = 0o700 if is_private else 0o777
         try:
-            os.mkdir(name, 0o777, dir_fd=self.descriptor(folder))
+            os.mkdir(name, mode, dir_fd=self.descriptor(folder))
         except FileExistsError:
             self.descriptor((*folder, name))
             return False
         return True
 
-    def begin(self, folder: Sequence[str]) -> int:
-        """A new file in a folder, open for writing, that has no name of its own yet."""
-        where = self.descriptor(folder)
+    def begin(self, folder: Sequence[str], *, is_private: bool = False) -> int:
+        """A new file in a folder, open for writing, that has no name of its own yet.
+
+        Args:
+            folder: that it is in.
+            is_private: nobody else may read it before it gets its own permissions.
+        """
+        where, mode = self.descriptor(folder), 0o600 if is_private else 0o666
         try:
-            return os.open(TEMPORARY, _NEW, 0o666, dir_fd=where)
+            return os.open(TEMPORARY, _NEW, mode, dir_fd=where)
         except FileExistsError:  # of an extraction that was killed
             os.unlink(TEMPORARY, dir_fd=where)
-            return os.open(TEMPORARY, _NEW, 0o666, dir_fd=where)
+            return os.open(TEMPORARY, _NEW, mode, dir_fd=where)
 
     def publish(self, folder: Sequence[str], name: str, *, may_replace: bool) -> None:
         """Give the new file or link its name.

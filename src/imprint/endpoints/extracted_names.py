@@ -39,7 +39,7 @@ def safe(name: str) -> str:
     What is too long is cut off and marked; it is the only case that :func:`original` cannot undo.
     """
     found = "%00" if not name else _UNWANTED.sub(_escape, name)
-    if found in _RESERVED:
+    if found.casefold() in _RESERVED:  # some targets take upper and lower case for the same
         found = f"%{ord(found[0]):02X}{found[1:]}"
     raw = os.fsencode(found)
     if len(raw) <= BYTES_MAX:

@@ -71,9 +71,9 @@ class Extractor:
         wishes = self._wishes
         with browser.lock(volume):
             tree = browser.tree(volume)
+            told = len(tree.notes) if tree is self._maker.tree else 0  # those of its opening, too
             self._maker.begin(volume, tree)
             top = look_up(tree, path, follow=not wishes.recursive, deleted=wishes.deleted)
-            told = len(tree.notes)
             if top.type is not Type.DIRECTORY:
                 self._add(tree, self._top, top)
             elif not wishes.recursive:
@@ -82,7 +82,7 @@ class Extractor:
                 self._fill(tree, top)
                 if wishes.deleted:
                     self._recover(tree, top)
-            self.report.notes += tree.notes[told:]
+            self.report.notes += dict.fromkeys(tree.notes[told:])
 
     def _fill(self, tree: FileTree, top: Entry) -> None:
         """A folder, and all below it."""

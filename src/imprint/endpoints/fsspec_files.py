@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import warnings
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -38,7 +39,12 @@ _SCHEME: Final = "imprint://"
 _FOLDER: Final = re.compile(r"(?:p\d+(?:-[^/]*)?|files|(?:lvm|md|luks|bitlocker)[^/]*)(?:/|\Z)")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPES: Final = {Type.FILE: "file", Type.SYSTEM: "file", Type.DIRECTORY: "directory"}
+_WARNED_MAX: Final = 100
 _FO: Final = 2  # which argument it is, where it has no name
+
+
+class ReadWarning(UserWarning):
+    """What is listed may not be all, or not the newest."""
 
 
 class _Apart(type(fsspec.AbstractFileSystem)):  # type: ignore[misc]
@@ -123,6 +129,7 @@ class ImprintFileSystem(fsspec.AbstractFileSystem, metaclass=_Apart):  # type: i
         self._browser, volume, _ = resolve(disk, access)
         try:
             self._files[""] = Files(self._browser, volume)
+            _warn(self._files[""])
         except BaseException:
             self._browser.close()
             raise
@@ -246,6 +253,7 @@ class ImprintFileSystem(fsspec.AbstractFileSystem, metaclass=_Apart):  # type: i
                 what = f"has no volume {folder}; those with files: {shown}"
                 raise NotFoundError(what, name=self._browser.source.name)
             files = self._files.setdefault(folder, Files(self._browser, volumes[0]))
+            _warn(files)
         return files
 
     def _listed(self, folder: str | None, inner: str) -> list[dict[str, Any]]:
@@ -256,10 +264,12 @@ class ImprintFileSystem(fsspec.AbstractFileSystem, metaclass=_Apart):  # type: i
         entry = files.stat(inner)
         if entry.type is not Type.DIRECTORY:
             return [_facts(files, entry, folder)]
+        told = len(files.notes)
         facts = [_facts(files, item, folder) for item in files.listdir(entry.path)]
         for item in facts:
             if item["islink"] and item["type"] == "directory":
                 item["type"] = "other"  # as of local files: fsspec would go round in circles
+        _warn(files, told)
         return facts
 
     def _content(self, path: str) -> Source:
@@ -284,6 +294,13 @@ def _address(text: str) -> Location | None:
     except ImagingError:
         return None
     return None if location.inside is None else location
+
+
+def _warn(files: Files, told: int = 0) -> None:
+    """Tell what could not be followed: fsspec has no other place for it."""
+    for note in files.notes[told:][:_WARNED_MAX]:
+        said = note if note.isprintable() else ascii(note)  # names may be hostile
+        warnings.warn(f"{files.volume.source.name}: {said}", ReadWarning, stacklevel=2)
 
 
 def _folder(name: str) -> dict[str, Any]:

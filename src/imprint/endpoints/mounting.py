@@ -133,7 +133,9 @@ def _shown(
 ) -> tuple[ShownDisk | ShownTree, Mounted]:
     """What is in the folder, and a summary of it."""
     if location.inside is not None:
-        tree = shown_tree(browser.volume(), request.showing, path=location.inside)
+        tree = shown_tree(
+            browser.volume(), request.showing, path=location.inside, on_event=access.on_event
+        )
         if tree.top().entry.type is not Type.DIRECTORY:
             raise UsageError("expected a folder, found a file", name=location.text)
         return tree, Mounted(os.getpid(), (), (".",))

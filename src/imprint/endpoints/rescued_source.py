@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from imprint.core.errors import ReadError, TargetError
 from imprint.core.events import Finding, Severity
+from imprint.core.extent import Kind
 from imprint.core.limits import SPAN_BYTES
 from imprint.core.runs import Runs
 from imprint.endpoints.maps import read_map
@@ -95,7 +96,7 @@ class Rescuable(OverSource):
         rescue = self._rescue
         if is_left is None:
             is_left = prepare_left(self._request, rescue.map_path)
-        if not is_left and not self._request.rescue.is_at_once:
+        if not is_left and not rescue.is_at_once:
             return
         areas = read_map(rescue.map_path, self.size)[0] if is_left else Areas(self.size)
         work = self._work()
@@ -147,8 +148,14 @@ class Rescuable(OverSource):
                 raise self._error
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Those of the medium; data is to be read from here, not from where it lies."""
-        return self._source.extents(offset, length)
+        """Those of the medium; data is to be read from here, not from where it lies.
+
+        What it says is bad is data as well where a pattern takes its place.
+        """
+        is_filled = bool(self._request.rescue.fill)
+        for extent in self._source.extents(offset, length):
+            is_data = is_filled and extent.kind is Kind.BAD
+            yield extent._replace(kind=Kind.ENCODED) if is_data else extent
 
     def bad_extents(self) -> list[Extent]:
         """What could not be read."""

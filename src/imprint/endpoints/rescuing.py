@@ -85,6 +85,16 @@ class Rescue:
         self.map_path: Final = self._place.map_path
         self._work_path = self._place.work_path
 
+    @property
+    def is_at_once(self) -> bool:
+        """Whether there is something to do before anything has failed.
+
+        A pattern goes over what the medium itself, an image with errors, says is bad, too.
+        """
+        if self._wish.is_at_once or not self._wish.fill:
+            return self._wish.is_at_once
+        return any(extent.kind is Kind.BAD for extent in self.source.extents(0, self._size))
+
     def for_target(self, target: Target, journal: JournalFile | None, start: int) -> Attached:
         """What helps a copy into ``target``, of which ``start`` bytes were there before."""
         return Attached(self, target, journal, start)
@@ -103,7 +113,7 @@ class Rescue:
             RefusedError: if what was left is of another disk.
         """
         is_left = prepare_left(self._request, self.map_path)
-        if not is_left and not self._wish.is_at_once:
+        if not is_left and not self.is_at_once:
             return None
         areas = read_map(self.map_path, self._size)[0] if is_left else Areas(self._size)
         resumed_at = areas.total(State.GOOD)

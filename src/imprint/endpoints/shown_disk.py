@@ -20,7 +20,7 @@ from imprint.endpoints.inside import outer_leaves
 from imprint.endpoints.survey import describe
 from imprint.exports.fuse.contents import Raw
 from imprint.exports.fuse.trees import ShownTree
-from imprint.filesystems.trees import READERS, tree
+from imprint.filesystems.trees import READERS, WITH_MODES, tree
 from imprint.filters.shared import SharedDisk
 from imprint.filters.window import Window
 
@@ -76,7 +76,8 @@ class ShownDisk:
         Args:
             browser: of the disk. If that is a :class:`SharedDisk`, it is shown for writing.
             showing: how what is in file systems is shown.
-            on_event: told what is not shown, and why.
+            on_event: told what is not shown, and why, and what file systems say when they are
+                opened for the first time.
 
         Raises:
             ImagingError: if the disk cannot be read.
@@ -84,6 +85,7 @@ class ShownDisk:
         self._source = browser.source
         self._disk = browser.source if isinstance(browser.source, SharedDisk) else None
         self._showing = showing
+        self._on_event = on_event
         self._lock = threading.Lock()
         self._is_old = False
         self._known: dict[str, _Known] = {}
@@ -175,12 +177,18 @@ class ShownDisk:
             if len(self._replaced) >= REPLACED_MAX:
                 self._is_old = True
                 return found
+        on_event = None if name in self._numbers else self._on_event  # once
         number = self._numbers.setdefault(name, len(self._numbers) + 1)
-        return _Known(shown_tree(volume, self._showing, number), volume.kind, place)
+        shown = shown_tree(volume, self._showing, number, on_event=on_event)
+        return _Known(shown, volume.kind, place)
 
 
 def shown_tree(
-    volume: BrowsedVolume, showing: Showing, number: int = 1, path: str = "/"
+    volume: BrowsedVolume,
+    showing: Showing,
+    number: int = 1,
+    path: str = "/",
+    on_event: OnEvent | None = None,
 ) -> ShownTree:
     """The files of a volume, or a folder of them; opened when somebody looks.
 
@@ -189,6 +197,7 @@ def shown_tree(
         showing: how.
         number: of the tree among those that are shown, from 1.
         path: of the folder.
+        on_event: told what could not be followed when it was opened.
     """
     opened: list[FileTree] = []
     tops: list[Entry] = []
@@ -197,6 +206,8 @@ def shown_tree(
         if not opened:
             assert volume.kind is not None
             opened.append(tree(volume.kind, volume.source))
+            for note in opened[0].notes:
+                _tell(on_event, volume, Severity.WARNING, note)
         if not tops:
             tops.append(look_up(opened[0], path))
         return opened[0], tops[0]
@@ -207,6 +218,7 @@ def shown_tree(
         showing,
         number=number,
         has_streams=volume.kind not in _WITHOUT_ATTRIBUTES,
+        has_modes=volume.kind in WITH_MODES,
     )
     # It goes when nobody has a file of it open any more.
     weakref.finalize(shown, _close, opened)

@@ -6,12 +6,14 @@ This is where :mod:`imprint.volumes` and :mod:`imprint.filesystems` meet.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, overload
 
 from imprint.core.errors import FormatError, ReadError, TruncatedImageError, UsageError
 from imprint.core.events import Finding, Severity
 from imprint.filesystems import FileSystem, identify
+from imprint.filesystems.iso9660.sessions import sessions_of
 from imprint.filters.cutoff import filled_up, present
+from imprint.filters.inside import Inside
 from imprint.filters.window import Window
 from imprint.volumes import Partition, PartitionTable, read_table
 
@@ -120,8 +122,12 @@ def describe(source: Source) -> Survey:
     return Survey(source.size, table, tuple(volumes), whole, tuple(findings), tuple(doubts))
 
 
-def open_partition(source: Source, index: int, *, may_be_cut: bool = False) -> Window:
-    """The partition of that number as a disk of its own; it owns the source, if all is there.
+@overload
+def open_partition(source: Source, index: int) -> Window: ...
+@overload
+def open_partition(source: Source, index: int, *, may_be_cut: bool) -> Source: ...
+def open_partition(source: Source, index: int, *, may_be_cut: bool = False) -> Source:
+    """The partition of that number as a disk of its own; it owns the source.
 
     Args:
         source: the disk.
@@ -140,8 +146,8 @@ def open_partition(source: Source, index: int, *, may_be_cut: bool = False) -> W
         known = ", ".join(str(item.index) for item in table.partitions) or "none"
         raise UsageError(f"has no partition {index}; it has: {known}", name=source.name)
     name = f"{source.name}#p{index}"
-    if may_be_cut:
-        return window_of(source, partition)
+    if may_be_cut and partition.end > source.size:
+        return Inside(window_of(source, partition), source, name=name)
     try:
         return Window(source, partition.start, partition.length, name=name)
     except TruncatedImageError as error:
@@ -151,6 +157,8 @@ def open_partition(source: Source, index: int, *, may_be_cut: bool = False) -> W
 
 def window_of(disk: Source, partition: Partition) -> Window:
     """A partition as a disk of its own; what the disk has no bytes for is ``BAD``.
+
+    The disk stays its owner's, if not all of it is there.
 
     Raises:
         TruncatedImageError: if the disk ends before it begins.
@@ -182,6 +190,11 @@ def _doubts(found: FileSystem, source: Source) -> Iterator[str]:
         yield found.doubt
     if found.size is not None and found.size > (there := present(source)):
         yield f"its file system is cut off: expected {found.size} bytes, found {there}"
+    if found.kind == "iso9660" and len(sessions := sessions_of(source)) > 1:
+        yield (
+            f"it has {len(sessions)} sessions: its files are those of the last, from sector "
+            f"{sessions[-1].start}; what is in the others only counts as deleted"
+        )
 
 
 def _unreadable(where: str, error: ReadError | FormatError) -> Finding:

@@ -31,6 +31,7 @@ _NAMED: Final = frozenset({0x02, 0x08})
 """Tags of entries that name a user, or a group."""
 
 _UNNAMED: Final = frozenset({0x01, 0x04, 0x10, 0x20})
+_GROUP: Final = 0x04
 _NOBODY: Final = 0xFFFFFFFF
 _HEAD: Final = struct.Struct("<I")
 _ENTRY: Final = struct.Struct("<HHI")
@@ -120,3 +121,13 @@ def list_in_words(value: bytes) -> str | None:
         flags = "".join(flag if permissions & bit else "-" for bit, flag in _FLAGS)
         found.append(f"{_WHO.get(tag, 'other')}:{who if tag in _NAMED else ''}:{flags}")
     return ",".join(found)
+
+
+def group_rights(value: bytes) -> int:
+    """What an access control list, as Linux tells it, permits the group of a file.
+
+    The mode of the file has there what it permits anybody whom it names.
+    """
+    rest = value[_HEAD.size :]
+    rows = () if list_in_words(value) is None else _ENTRY.iter_unpack(rest)
+    return next((permissions & 0o7 for tag, permissions, _ in rows if tag == _GROUP), 0)

@@ -114,7 +114,7 @@ class Leaf(NamedTuple):
 
     Attributes:
         number: of the node.
-        records: in it, keys and data.
+        records: in it, keys and data; see :meth:`Tree.records`.
     """
 
     number: int
@@ -175,26 +175,35 @@ class Tree:
             seen[number] = 1
             if descriptor.kind != LEAF:
                 raise self.odd("a leaf", number)
-            yield Leaf(number, records(descriptor, content))
+            yield Leaf(number, self.records(number, descriptor, content))
             number = descriptor.next_node
+
+    def records(self, number: int, descriptor: NodeDescriptor, content: bytes) -> Iterator[bytes]:
+        """What is in a node. Offsets stand at its end, in reverse; one more ends the last record.
+
+        Raises:
+            CorruptImageError: behind those that are there, if others are not.
+        """
+        size = len(content)
+        count = min(descriptor.record_count, size // 2 - 7)
+        is_whole = count == descriptor.record_count
+        offsets = [
+            int.from_bytes(content[size - 2 * index - 2 : size - 2 * index])
+            for index in range(count + 1)
+        ]
+        for start, end in itertools.pairwise(offsets):
+            if NodeDescriptor.SIZE <= start < end <= size:
+                yield content[start:end]
+            else:
+                is_whole = False
+        if not is_whole:
+            raise self.odd("records one behind the other", number)
 
     def odd(self, expected: str, number: int) -> CorruptImageError:
         """The error of a node that is not what it should be."""
         return CorruptImageError(
             f"{self._file.what}: expected {expected}, found node {number}", name=self._name
         )
-
-
-def records(descriptor: NodeDescriptor, node: bytes) -> Iterator[bytes]:
-    """Their offsets stand at the end of the node, in reverse; one more ends the last."""
-    size = len(node)
-    count = min(descriptor.record_count, size // 2 - 7)
-    offsets = [
-        int.from_bytes(node[size - 2 * index - 2 : size - 2 * index]) for index in range(count + 1)
-    ]
-    for start, end in itertools.pairwise(offsets):
-        if NodeDescriptor.SIZE <= start < end <= size:
-            yield node[start:end]
 
 
 def doubts(attributes: int, expected: int, found: int) -> Iterator[str]:

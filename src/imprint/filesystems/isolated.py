@@ -80,6 +80,7 @@ _PIPE_BYTES: Final = MIB
 _UNREADABLE: Final = (FormatError, NetworkError, ReadError, RepositoryError)
 _CRASHED: Final = "the library has crashed"
 _AHEAD_MAX: Final = 16
+_AHEAD_BYTES_MAX: Final = 64 * MIB
 _SENT_MAX: Final = 4
 """Answers that wait for who asks for them, and questions that wait in the process."""
 
@@ -145,8 +146,13 @@ class Isolated:
         _widen(self.process.stdout)
         self._talk = _Talk(volume, self.process, is_wide=_widen(self.process.stdin))
         self._ahead: dict[bytes, _Question] = {}
-        self.close = weakref.finalize(self, self._talk.close)
-        """Ends the process; it is called by itself when nobody needs this any more."""
+        # Rubbish may be collected by whoever holds what a read of the volume waits for.
+        self._end = weakref.finalize(self, self._talk.end)
+
+    def close(self) -> None:
+        """End the process, and no longer read the volume. Calling again changes nothing."""
+        self._end()
+        self._talk.join()
 
     def ask(self, *question: object) -> Any:  # noqa: ANN401 - parsed JSON, or bytes
         """The answer to a question: its name and arguments, as JSON has them.
@@ -176,16 +182,19 @@ class Isolated:
     def ask_ahead(self, *question: object, reads: int | None = None) -> None:
         """Let the library find the answer to a question that will be asked soon, meanwhile.
 
-        Args:
-            question: as in :meth:`ask`.
-            reads: a place of the volume that it will want to read, in bytes.
+        ``reads``: a place of the volume that it will want to read, in bytes.
         """
         message = json.dumps(question).encode()
         if message in self._ahead:
             return
-        if len(self._ahead) >= _AHEAD_MAX:  # nobody has asked for the oldest
-            del self._ahead[next(iter(self._ahead))]
+        held = sum(question_.size for question_ in self._ahead.values())
+        while self._ahead and (len(self._ahead) >= _AHEAD_MAX or held > _AHEAD_BYTES_MAX):
+            held -= self._ahead.pop(next(iter(self._ahead))).size  # nobody has asked for the oldest
         self._ahead[message] = self._talk.ask(message, reads)
+
+    def forget(self) -> None:
+        """Ask again whatever was asked ahead: its answers will be others."""
+        self._ahead.clear()
 
 
 class _Question:
@@ -194,10 +203,13 @@ class _Question:
     def __init__(self, message: bytes, reads: int | None) -> None:
         self.message = message
         self.reads = reads
+        self.size = 0
+        """Of the answer, in bytes, once it is there."""
         self._answers: SimpleQueue[_Answer | BaseException] = SimpleQueue()
 
     def take(self, answer: _Answer | BaseException) -> None:
         """What has come of it."""
+        self.size = len(answer.data) if isinstance(answer, _Answer) else 0
         self._answers.put(answer)
 
     def answer(self) -> _Answer:
@@ -230,6 +242,7 @@ class _Talk:
         self._lost = ""
         self._unread = ""
         self._taken = bytearray()
+        self._bad: set[int] = set()
         # A daemon: a program that ends must not wait for an answer that nobody wants.
         self._thread = threading.Thread(target=self._serve, name="ask", daemon=True)
         self._thread.start()
@@ -250,14 +263,16 @@ class _Talk:
         self._process.kill()
         return self._lost
 
-    def close(self) -> None:
-        """End it all, when nobody asks any more."""
+    def end(self) -> None:
+        """Begin to end it all, when nobody asks any more."""
         self.lose("its files are closed")
         with self._lock:
             self._is_closed = True
             self._questions.put(None)
-        if self._thread is not threading.current_thread():  # where rubbish is collected
-            self._thread.join()
+
+    def join(self) -> None:
+        """Wait until it has ended, after which the volume is not read."""
+        self._thread.join()
 
     def _serve(self) -> None:
         while True:
@@ -303,11 +318,13 @@ class _Talk:
 
     def _put(self, question: _Question) -> None:
         """Send a question, and before it what it will want to read."""
-        if question.reads is not None and self._is_wide:
-            start = align_down(question.reads, KNOWN_BYTES // 2)
+        start = -1 if question.reads is None else align_down(question.reads, KNOWN_BYTES // 2)
+        if self._is_wide and start >= 0 and start not in self._bad:
             data = bytearray(max(0, min(KNOWN_BYTES, self._volume.size - start)))
+            self._bad.add(start)  # unless it can be read: a disk takes seconds to say that
             with contextlib.suppress(*_UNREADABLE):  # told when it is asked for
                 self._volume.readinto(memoryview(data), start)
+                self._bad.remove(start)
                 self._send(KNOWN, OFFSET.pack(start) + data)
         self._send(QUESTION, question.message)
 
@@ -343,17 +360,18 @@ class _Talk:
         head = HEAD.pack(kind, NOTHING if data is None else len(data))
         body = data or b""
         sent = os.writev(pipe.fileno(), (head, body))
-        if sent < len(head):  # a pipe takes that few bytes whole, or none
-            raise EOFError
-        left = memoryview(body)[sent - len(head) :]
-        while left:
-            left = left[os.write(pipe.fileno(), left) :]
+        for part in (head[sent:], memoryview(body)[max(0, sent - len(head)) :]):
+            left = memoryview(part)
+            while left:
+                left = left[os.write(pipe.fileno(), left) :]
 
     def _exactly(self, length: int) -> bytes:
         pipe = self._process.stdout
         assert pipe is not None
+        poll = select.poll()  # select.select() knows no more than 1024 open files
+        poll.register(pipe, select.POLLIN)
         while len(self._taken) < length:
-            if not select.select([pipe], [], [], SILENCE_MAX_S)[0]:
+            if not poll.poll(SILENCE_MAX_S * 1000):
                 raise TimeoutError
             part = os.read(pipe.fileno(), _PIPE_BYTES)
             if not part:

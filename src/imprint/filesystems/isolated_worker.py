@@ -67,7 +67,7 @@ class Pipe:
         self.on_known: Callable[[int, bytes], object] = lambda _offset, _data: None
         """Given bytes of the volume that are going to be wanted, and where they lie."""
         self.read_failed = False
-        """Whether the volume could not be read the last time."""
+        """Whether the volume could not be read the last time that this question wanted it."""
 
     def send(self, kind: bytes, data: bytes) -> None:
         """One message."""
@@ -124,6 +124,8 @@ class Kept:
         self._pipe = pipe
         self._size = size
         self._pieces: dict[int, bytes] = {}
+        self._bad: set[int] = set()
+        """Pieces that cannot be read whole: a disk takes seconds to say so each time."""
         pipe.on_known = self._keep
 
     def read(self, offset: int, length: int) -> bytes:
@@ -146,6 +148,8 @@ class Kept:
 
     def _piece(self, start: int, end: int) -> bytes | None:
         """The piece at ``start``; those behind it up to ``end`` are got along with it."""
+        if start in self._bad:
+            return None
         piece = self._pieces.pop(start, None)
         if piece is None:
             self._get(start, end)
@@ -161,9 +165,15 @@ class Kept:
         ahead = stop
         if start - PIECE_BYTES in self._pieces:  # a table, read from its beginning
             ahead += _AHEAD_BYTES
-        got = self._pipe.read(start, min(ahead, self._size) - start)
-        if got is None and ahead > stop:
-            got = self._pipe.read(start, min(stop, self._size) - start)
+        got = None
+        for until in dict.fromkeys(
+            min(at, self._size) for at in (ahead, stop, start + PIECE_BYTES)
+        ):
+            got = self._pipe.read(start, until - start)
+            if got is not None:
+                break
+        else:
+            self._bad.add(start)
         self._keep(start, got or b"")
 
     def _keep(self, start: int, data: bytes) -> None:
@@ -195,6 +205,7 @@ def main(module: str, arguments: tuple[Any, ...]) -> None:
         answers: Answers = {}
         while True:
             name, *rest = json.loads(pipe.question())
+            pipe.read_failed = False
             try:
                 if not answers:
                     made = importlib.import_module(f"imprint.filesystems.{module}")

@@ -135,7 +135,7 @@ class SleuthKit:
         there = Window(volume, 0, present(volume))
         self.process = Isolated(there, "sleuthkit_worker", KINDS[kind], library="pytsk3")
         self.close = self.process.close
-        """Ends the process; it is called by itself when nobody needs this any more."""
+        """Ends the process, which ends by itself when nobody needs this any more."""
         try:
             self._root = self._asked_root()
         except (CorruptImageError, ReadError) as failure:
@@ -155,7 +155,7 @@ class SleuthKit:
 
     def _asked_root(self) -> Entry:
         row, notes = self.process.ask("root")
-        self._take_notes("/", notes)
+        self._take_notes("/", notes, self.process.failure)
         return self._entry("/", row)._replace(type=Type.DIRECTORY, is_plain=False)
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
@@ -173,6 +173,7 @@ class SleuthKit:
             except (FormatError, ReadError) as failure:
                 self._note(path, str(failure.args[0]))
                 return
+            unread = self.process.failure  # the next is that of whoever takes what is yielded
             rows, count, is_all, notes = answer
             told += count
             if not is_all:
@@ -184,7 +185,7 @@ class SleuthKit:
             for row in rows:
                 entry = self._entry(path_in(folder, row[0]), row)
                 yield self._judged(entry) if entry.is_deleted else entry
-            self._take_notes(path, notes)
+            self._take_notes(path, notes, unread)
 
     def expect(self, folders: Sequence[Entry]) -> None:
         """See :class:`~imprint.filesystems.tree.Expecting`."""
@@ -193,6 +194,7 @@ class SleuthKit:
     def date_names(self) -> None:
         """See :class:`~imprint.filesystems.tree.NameDating`."""
         self.process.ask("date_names")
+        self.process.forget()
 
     def content(self, entry: Entry, stream: str | None = None) -> Source:
         """The bytes of a file; see :class:`~imprint.filesystems.tree.FileTree`."""
@@ -282,11 +284,11 @@ class SleuthKit:
             return entry._replace(is_allocated=False)
         return self._reuse.judged(entry)
 
-    def _take_notes(self, path: str, notes: list[Any]) -> None:
+    def _take_notes(self, path: str, notes: list[Any], unread: str) -> None:
+        """Note what the library could not follow; ``unread``: why the volume was not read."""
         prefix = path if path == "/" else f"{path}/"
         for name, why, is_unread in notes:
-            failure = self.process.failure if is_unread else ""
-            self._note(prefix + name if name else path, failure or why)
+            self._note(prefix + name if name else path, (is_unread and unread) or why)
 
     def _note(self, path: str, why: str) -> None:
         self.notes.append(note_of(path, why))

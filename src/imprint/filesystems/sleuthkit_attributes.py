@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 EXTENTS_MAX: Final = 1 << 18
 """Of one file, and of all that are told at once."""
 
+_LOST_MAX: Final = 256
+"""Blocks of a folder that are tried in vain."""
+
 _NTFS_DATA: Final = 128
 _HFS_DATA: Final = 4352
 _HFS_RESOURCE: Final = 4353
@@ -67,6 +70,59 @@ def is_stored(info: Any) -> bool:  # noqa: ANN401 - without types
     if flags & _ENCRYPTED:
         raise Refusal("unsupported", "it is encrypted by the file system")
     return bool(flags & _NONRESIDENT) and not flags & _COMPRESSED
+
+
+def whole(file: Any, offset: int, length: int, *which: int) -> bytes:  # noqa: ANN401
+    """Bytes of an attribute, by its type and number, or of the content proper.
+
+    The library may give fewer, without a word, where the volume cannot be read.
+
+    Raises:
+        OSError: if there are not so many.
+    """
+    found: bytes = file.read_random(offset, length, *which)
+    if len(found) != length:
+        raise OSError(f"expected {length} bytes from {offset}, found {len(found)}")
+    return found
+
+
+def parts(file: Any, size: int, step: int, least: int, *which: int) -> Iterator[bytes]:  # noqa: ANN401
+    """An attribute, ``step`` bytes at once, but for what of it cannot be read.
+
+    Args:
+        file: that has it.
+        size: of it, in bytes.
+        step: a multiple of ``least``.
+        least: what makes sense by itself; from that on, all is there again.
+        which: as in :func:`whole`.
+
+    Raises:
+        OSError: in the end, if something was left out, or before that, if it is very much.
+    """
+    lost: list[int] = []
+    for start in range(0, size, step):
+        end = min(start + step, size)
+        found = _tried(file, start, end - start, *which)
+        if found is not None:
+            yield found
+            continue
+        for at in range(start, end, least):
+            found = _tried(file, at, min(least, end - at), *which)
+            if found is not None:
+                yield found
+            elif len(lost) < _LOST_MAX:
+                lost.append(at)
+            else:
+                raise OSError(f"it cannot be read from byte {lost[0]} on")
+    if lost:
+        raise OSError(f"{len(lost)} of its blocks cannot be read, the first at byte {lost[0]}")
+
+
+def _tried(file: Any, offset: int, length: int, *which: int) -> bytes | None:  # noqa: ANN401
+    try:
+        return whole(file, offset, length, *which)
+    except (OSError, RuntimeError):
+        return None
 
 
 class Attributes:

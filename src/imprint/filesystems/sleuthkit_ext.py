@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from imprint.core.errors import CorruptImageError
 from imprint.core.units import KIB, MIB
 from imprint.filesystems.ext.names import names_in
+from imprint.filesystems.sleuthkit_attributes import parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,10 +33,11 @@ class Folders:
         self._system = system
         self._block = int(system.info.block_size)
 
-    def own_names(self, inode: int) -> tuple[Iterator[tuple[str, int]], bool] | None:
+    def own_names(self, inode: int) -> tuple[Iterator[tuple[str, int]], bool, list[str]] | None:
         """Name and inode of all that is in a folder, and whether it is a large one.
 
-        ``None``: the library tells it as well.
+        Then what is damaged in it, which is not known before the names have ended. ``None``: the
+        library tells it as well.
 
         Raises:
             OSError: of the library.
@@ -43,16 +46,24 @@ class Folders:
         size = int(folder.info.meta.size)
         if size <= self._block:  # it has no tree; it may be within its inode
             return None
-        return self._in_folder(folder, size), size >= LARGE_FOLDER_BYTES
+        problems: list[str] = []
+        return self._in_folder(folder, size, problems), size >= LARGE_FOLDER_BYTES, problems
 
-    def _in_folder(self, folder: Any, size: int) -> Iterator[tuple[str, int]]:  # noqa: ANN401
+    def _in_folder(
+        self,
+        folder: Any,  # noqa: ANN401
+        size: int,
+        problems: list[str],
+    ) -> Iterator[tuple[str, int]]:
         block = self._block
         step = max(block, _PIECE_BYTES)
-        for start in range(0, size, step):
-            data: bytes = folder.read_random(start, min(step, size - start))
+        for data in parts(folder, size, step, block):
             for at in range(0, len(data), block):
-                for name, number in names_in(data, at, min(at + block, len(data))):
-                    yield name.decode("utf-8", "surrogateescape"), number
+                try:
+                    for name, number in names_in(data, at, min(at + block, len(data))):
+                        yield name.decode("utf-8", "surrogateescape"), number
+                except CorruptImageError as failure:
+                    problems[:] = problems[:1] or [str(failure.args[0])]
 
 
 def folders_of(system: Any) -> Folders | None:  # noqa: ANN401 - without types

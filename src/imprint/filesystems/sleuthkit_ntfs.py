@@ -18,6 +18,7 @@ from imprint.filesystems.ntfs.reparse import (
     of_interix,
     of_point,
 )
+from imprint.filesystems.sleuthkit_attributes import parts, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +45,7 @@ _INDEX_NODES: Final = 0xA0
 _INDEX_NAME: Final = b"$I30"
 _DOS_NAME: Final = 2
 _NAMESPACE_AT: Final = 65
+_NAME_BYTES_MAX: Final = FileName.SIZE + 2 * 255
 _NAME_TIMES: Final = struct.Struct("<4Q")
 _STANDARD: Final = 0x10
 _DOS_FLAGS_AT: Final = 32
@@ -82,11 +84,11 @@ class Records:
             if found is None:
                 number = self._elsewhere(inode, name)
                 found = None if number is None else self._found(number, name)
+            if found is None:
+                return None
+            return int(_INITIALIZED.unpack_from(found, 56)[0]) if found[8] else int(info.size)
         except (FormatError, OSError, RuntimeError, struct.error):
             return None
-        if found is None:
-            return None
-        return int(_INITIALIZED.unpack_from(found, 56)[0]) if found[8] else int(info.size)
 
     def _found(self, inode: int, name: bytes) -> memoryview | None:
         """The content of a name, as its record begins to describe it."""
@@ -117,12 +119,14 @@ class Records:
         for attribute in file:
             info = attribute.info
             if int(info.type) == _LIST and 0 < int(info.size) <= _LIST_BYTES_MAX:
-                data = memoryview(file.read_random(0, int(info.size), _LIST, int(info.id)))
+                data = memoryview(whole(file, 0, int(info.size), _LIST, int(info.id)))
                 return _record_of(data, name)
         return None
 
-    def own_names(self, inode: int) -> tuple[Iterator[tuple[str, int]], bool] | None:
+    def own_names(self, inode: int) -> tuple[Iterator[tuple[str, int]], bool, list[str]] | None:
         """Name and number of all that is in a large folder, and ``True``; ``None``: it is small.
+
+        Then what is damaged in it, which is not known before the names have ended.
 
         Raises:
             OSError: of the library.
@@ -137,13 +141,19 @@ class Records:
                 nodes = info
         if root is None or nodes is None or int(nodes.size) < LARGE_FOLDER_BYTES:
             return None
-        return self._in_folder(folder, root, nodes), True
+        problems: list[str] = []
+        return self._in_folder(folder, root, nodes, problems), True, problems
 
-    def _in_folder(self, folder: Any, root: Any, nodes: Any) -> Iterator[tuple[str, int]]:  # noqa: ANN401
+    def _in_folder(
+        self,
+        folder: Any,  # noqa: ANN401
+        root: Any,  # noqa: ANN401
+        nodes: Any,  # noqa: ANN401
+        problems: list[str],
+    ) -> Iterator[tuple[str, int]]:
         """Names in the root of the tree, then in all its nodes, in the order of their places."""
-        head = memoryview(
-            folder.read_random(0, min(int(root.size), _NODE_BYTES_MAX), _INDEX_ROOT, int(root.id))
-        )
+        length = min(int(root.size), _NODE_BYTES_MAX)
+        head = memoryview(whole(folder, 0, length, _INDEX_ROOT, int(root.id)))
         if len(head) < IndexRoot.SIZE:
             raise OSError("expected the root of a folder's tree")
         found = IndexRoot.unpack(head)
@@ -152,9 +162,7 @@ class Records:
         if not layout.STRIDE <= size <= _NODE_BYTES_MAX or size.bit_count() != 1:
             raise OSError("expected a size of the nodes of a folder's tree")
         step = size * _NODES_AT_ONCE
-        for start in range(0, int(nodes.size), step):
-            length = min(step, int(nodes.size) - start)
-            data = folder.read_random(start, length, _INDEX_NODES, int(nodes.id))
+        for data in parts(folder, int(nodes.size), step, size, _INDEX_NODES, int(nodes.id)):
             for at in range(0, len(data) - size + 1, size):
                 if data[at : at + 4] != layout.INDEX_MARK:
                     continue  # a node that is not used
@@ -163,7 +171,8 @@ class Records:
                         bytearray(data[at : at + size]), layout.INDEX_MARK, "node", "volume"
                     )
                 except FormatError as failure:
-                    raise OSError(str(failure.args[0])) from failure
+                    problems[:] = problems[:1] or [str(failure.args[0])]
+                    continue
                 node = IndexBlock.unpack(view)
                 yield from _names(view, 24 + node.entries_offset, 24 + node.entries_end)
 
@@ -177,9 +186,10 @@ def name_times(file: Any, text: str) -> list[int] | None:  # noqa: ANN401 - with
     try:
         for attribute in file:
             info = attribute.info
-            if int(info.type) != layout.FILE_NAME or int(info.size) < FileName.SIZE:
+            size = int(info.size)
+            if int(info.type) != layout.FILE_NAME or not FileName.SIZE <= size <= _NAME_BYTES_MAX:
                 continue
-            data: bytes = file.read_random(0, int(info.size), layout.FILE_NAME, int(info.id))
+            data = whole(file, 0, size, layout.FILE_NAME, int(info.id))
             if data[FileName.SIZE :].decode("utf-16-le", "replace") == text:
                 found = data
                 break
@@ -205,12 +215,11 @@ def special(file: Any, size: int) -> Special | None:  # noqa: ANN401 - without t
         info = attribute.info
         kind = int(info.type)
         if kind == _REPARSE and 0 < int(info.size) <= POINT_BYTES_MAX:
-            point: bytes = file.read_random(0, int(info.size), _REPARSE, int(info.id))
-            return of_point(point)
+            return of_point(whole(file, 0, int(info.size), _REPARSE, int(info.id)))
         if kind == _STANDARD and size in INTERIX_BYTES:
-            flags: bytes = file.read_random(_DOS_FLAGS_AT, 1, _STANDARD, int(info.id))
-            is_system = bool(int.from_bytes(flags, "little") & _SYSTEM_FILE)
-    return of_interix(file.read_random(0, size)) if is_system else None
+            flags = whole(file, _DOS_FLAGS_AT, 1, _STANDARD, int(info.id))
+            is_system = bool(flags[0] & _SYSTEM_FILE)
+    return of_interix(whole(file, 0, size)) if is_system else None
 
 
 def check_here(file: Any) -> None:  # noqa: ANN401 - without types

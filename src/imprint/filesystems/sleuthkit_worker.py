@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from imprint.core.errors import CorruptImageError
 from imprint.filesystems.isolated_worker import Kept, Refusal
@@ -18,15 +18,20 @@ from imprint.filesystems.sleuthkit_attributes import (
     attribute_name,
     is_content,
     is_stored,
+    whole,
 )
 from imprint.filesystems.sleuthkit_ext import folders_of
+from imprint.filesystems.sleuthkit_image import Losses, image_of
 from imprint.filesystems.sleuthkit_ntfs import check_here, name_times, records_of, special
 from imprint.filesystems.tree import Type, bytes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from imprint.filesystems.isolated_worker import Answers, Pipe
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 PART_ENTRIES: Final = 2000
 """Of one answer: large enough that a question costs nothing, small enough to be held."""
@@ -36,6 +41,7 @@ _OPEN_MAX: Final = 2
 
 _NS: Final = 1_000_000_000
 _LINK_BYTES_MAX: Final = 4096
+_UNREAD: Final = "it cannot be read"
 _NAME_GIVEN_UP: Final = 2
 _META_IN_USE: Final = 1
 _FOLDER: Final = 2
@@ -58,31 +64,6 @@ LOST: Final = 8
 extents and nowhere else, nothing is known but its name."""
 
 
-def _image(library: Any, pipe: Pipe, volume_size: int) -> Any:  # noqa: ANN401 - without types
-    """The library's own kind of disk; its base is known when that is loaded."""
-    kept = Kept(pipe, volume_size)
-
-    class Image(library.Img_Info):  # type: ignore[misc]
-        """Reads from the volume."""
-
-        def get_size(self) -> int:
-            """Of the volume, in bytes."""
-            return volume_size
-
-        def read(self, offset: int, length: int) -> bytes:
-            """Bytes of the volume, fewer at its end; nothing if they cannot be read.
-
-            Less than was asked for is a failure to the library. It tries again without what it
-            would have read ahead; an exception would be raised although that succeeds.
-            """
-            return kept.read(offset, length)
-
-        def close(self) -> None:
-            """Leave the volume to its owner."""
-
-    return Image(url="", type=library.TSK_IMG_TYPE_EXTERNAL)
-
-
 def opened(pipe: Pipe, size: int, kinds: str) -> Answers:
     """The questions that are answered of a file system, by name.
 
@@ -92,7 +73,8 @@ def opened(pipe: Pipe, size: int, kinds: str) -> Answers:
         kinds: what it may be to the library, one word each.
     """
     library = importlib.import_module("pytsk3")
-    image = _image(library, pipe, size)
+    losses = Losses()
+    image = image_of(library, Kept(pipe, size), losses, size)
     *others, last = (int(getattr(library, kind)) for kind in kinds.split())
     system = None
     for kind in others:
@@ -101,7 +83,7 @@ def opened(pipe: Pipe, size: int, kinds: str) -> Answers:
             break
     if system is None:
         system = library.FS_Info(image, offset=0, type=last)
-    worker = _Worker(pipe, system, size)
+    worker = _Worker(pipe, system, size, losses)
     return {
         "root": worker.root,
         "folder": worker.folder,
@@ -124,8 +106,9 @@ class _Folder:
 class _Worker:
     """Answers questions of a file system."""
 
-    def __init__(self, pipe: Pipe, system: Any, size: int) -> None:  # noqa: ANN401 - without types
+    def __init__(self, pipe: Pipe, system: Any, size: int, losses: Losses) -> None:  # noqa: ANN401
         self._pipe = pipe
+        self._losses = losses
         self._system = system
         self._records = records_of(system)
         self._own = self._records or folders_of(system)
@@ -141,7 +124,7 @@ class _Worker:
 
     def root(self) -> list[object]:
         """Tell of the root: its facts, and notes."""
-        file = self._system.open_meta(inode=int(self._system.info.root_inum))
+        file = self._sure(self._system.open_meta, inode=int(self._system.info.root_inum))
         return [self._row("", file, 0), self._taken_notes()]
 
     def folder(self, inode: int, skip: int, deleted: bool) -> list[object]:  # noqa: FBT001 - JSON
@@ -174,6 +157,9 @@ class _Worker:
         In place of the runs, the type and number of the attribute to be read, where bytes are not
         in the volume as they are.
         """
+        return self._sure(self._content, inode, stream)
+
+    def _content(self, inode: int, stream: str | None) -> list[object]:
         file = self._opened(inode)
         meta = file.info.meta
         for attribute in file:
@@ -194,8 +180,7 @@ class _Worker:
 
     def read(self, inode: int, kind: int, number: int, offset: int, length: int) -> bytes:
         """Bytes of an attribute."""
-        found: bytes = self._opened(inode).read_random(offset, length, kind, number)
-        return found
+        return self._sure(whole, self._opened(inode), offset, length, kind, number)
 
     def attributes(self, inode: int) -> list[list[object]]:
         """Extended attributes: for each its name, its length, and what reads it as a content."""
@@ -207,8 +192,34 @@ class _Worker:
 
     def _opened(self, inode: int) -> Any:  # noqa: ANN401 - without types
         if self._file is None or self._file[0] != inode:
-            self._file = (inode, self._system.open_meta(inode=inode))
+            self._file = (inode, self._sure(self._system.open_meta, inode=inode))
         return self._file[1]
+
+    def _sure(self, ask: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -> _T:
+        """What the library says, if it could read all that it wanted for that.
+
+        Raises:
+            OSError: if it could not.
+        """
+        self._losses.clear()
+        found = ask(*args, **named)
+        if self._losses:
+            self._pipe.read_failed = True
+            raise OSError(_UNREAD)
+        return found
+
+    def _in_folder(self, inode: int) -> Iterator[Any]:
+        """All that the library finds in a folder, each read just now."""
+        self._losses.clear()
+        files = iter(self._system.open_dir(inode=inode))
+        if self._losses:
+            self._notes.append(["", f"a part of it: {_UNREAD}", True])
+        while True:
+            self._losses.clear()
+            file = next(files, None)
+            if file is None:
+                return
+            yield file
 
     def _rows(self, inode: int, *, deleted: bool) -> Iterator[list[Any] | None]:
         """All that is in a folder; ``None`` for what is not to be told.
@@ -218,16 +229,17 @@ class _Worker:
         try:
             own = None if self._own is None else self._own.own_names(inode)
             if own is None:
-                for file in self._system.open_dir(inode=inode):
+                for file in self._in_folder(inode):
                     yield self._named(file, deleted=deleted)
                 return
-            names, is_large = own
+            names, is_large, problems = own
             for name, number in names:
                 yield None if name == "." else self._numbered(name, number)
+            self._notes += [["", problem, False] for problem in problems]
             if deleted and is_large:
                 self._notes.append(["", "it is too large to look for deleted names in it", False])
             elif deleted:
-                for file in self._system.open_dir(inode=inode):
+                for file in self._in_folder(inode):
                     yield self._named(file, deleted=True, alive=False)
         except (OSError, RuntimeError, OverflowError) as failure:
             self._notes.append(["", *self._pipe.note(failure)])
@@ -235,7 +247,7 @@ class _Worker:
     def _numbered(self, name: str, inode: int) -> list[Any] | None:
         """An entry of which only name and number are known."""
         try:
-            return self._row(name, self._system.open_meta(inode=inode), 0)
+            return self._row(name, self._sure(self._system.open_meta, inode=inode), 0)
         except (OSError, RuntimeError) as failure:
             self._notes.append([name, *self._pipe.note(failure)])
             return None
@@ -255,10 +267,13 @@ class _Worker:
         meta = file.info.meta
         if (given_up and not deleted) or name.name in (None, b"", b".", b".."):
             return None
-        if meta is None:
-            if not given_up:
-                return None
-            text = name.name.decode("utf-8", "surrogateescape")
+        text = name.name.decode("utf-8", "surrogateescape")
+        if not given_up and (meta is None or self._losses):
+            if alive:
+                why = _UNREAD if self._losses else f"expected its inode {int(name.meta_addr)}"
+                self._notes.append([text, why, bool(self._losses)])
+            return None
+        if meta is None or self._losses:
             kind = int(name.type)
             times = [0] * 4
             return [
@@ -280,7 +295,6 @@ class _Worker:
             given_up = True
         if not (given_up or alive):
             return None
-        text = name.name.decode("utf-8", "surrogateescape")
         return self._row(text, file, DELETED if given_up else 0)
 
     def _row(self, text: str, file: Any, flags: int) -> list[Any]:  # noqa: ANN401
@@ -288,7 +302,7 @@ class _Worker:
         size, kind = int(meta.size), int(meta.type)
         told = None
         try:
-            told = self._attributes.told(file, size)
+            told = self._sure(self._attributes.told, file, size)
         except (OSError, RuntimeError) as failure:
             self._notes.append([text, *self._pipe.note(failure)])
         if told is None:
@@ -365,7 +379,7 @@ class _Worker:
         target: bytes | None = meta.link
         if target is None and 0 < size <= _LINK_BYTES_MAX:
             try:
-                target = file.read_random(0, size)
+                target = self._sure(whole, file, 0, size)
             except (OSError, RuntimeError):
                 return None
         return None if target is None else target.decode("utf-8", "surrogateescape")

@@ -308,7 +308,7 @@ def collected(found: Iterable[Attribute], path: str, notes: list[str]) -> dict[s
             else:
                 left -= len(name) + len(data)
                 if left >= 0:
-                    values[name] = data
+                    values.setdefault(name, data)  # of two, systems find the first
             if left < 0:
                 raise CorruptImageError(f"expected at most {ATTRIBUTES_BYTES_MAX} bytes of them")
     except (FormatError, ReadError) as failure:

@@ -34,6 +34,12 @@ READERS: Final = {
 """Module below ``imprint.filesystems`` by the kind that ``identify`` tells. Each has a
 module-level ``open_tree(volume, kind)``."""
 
+WITH_MODES: Final = frozenset(
+    {"apfs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "squashfs", "squashfs3", "ufs", "xfs"}
+)
+"""Kinds of which all files have permissions: where they are 0, nobody has any. HFS+ may have none,
+as those of UDF and ISO 9660."""
+
 
 def tree(kind: str, volume: Source) -> FileTree:
     """The files of a volume, which stays its owner's and has to outlive the tree.

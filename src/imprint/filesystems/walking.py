@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from imprint.core.errors import NotFoundError
+from imprint.core.errors import NotFoundError, ReadError
 from imprint.filesystems.tree import Entry, Expecting, Type, note_of, shown
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def find_path(tree: FileTree, path: str, *, follow: bool = False, deleted: bool 
     Raises:
         NotFoundError: if there is none, or a part of the path is no folder, or links go in circles.
         CorruptImageError: if the root cannot be read.
-        ReadError: the same.
+        ReadError: the same; or if it may be where a folder cannot be read.
     """
     way = [tree.root()]
     left = path.split("/")[::-1]
@@ -241,6 +241,7 @@ def find_path(tree: FileTree, path: str, *, follow: bool = False, deleted: bool 
 def _child(tree: FileTree, folder: Entry, name: str, path: str, *, deleted: bool) -> Entry:
     """What has a name in a folder."""
     _need_folder(folder, path)
+    told = len(tree.notes)
     left_over: Entry | None = None
     for entry in tree.children(folder, deleted=deleted):
         if entry.name == name:
@@ -248,6 +249,9 @@ def _child(tree: FileTree, folder: Entry, name: str, path: str, *, deleted: bool
                 return entry
             left_over = left_over or entry
     if left_over is None:
+        if len(tree.notes) > told:  # nobody can say that it is not there
+            what = f"expected {shown(name)} in a folder that cannot be read whole"
+            raise ReadError(f"{what}: {tree.notes[told]}", name=shown(path))
         raise _missing(path, f"{shown(name)} in {shown(folder.path)}", "no such name")
     return left_over
 

@@ -21,12 +21,15 @@ _AHEAD_BYTES: Final = 16 << 20
 """Buffers, or bytes if that is more, that may wait for the slowest hasher: enough that it does
 not have to wait for a writer whose disk pauses."""
 
+_AHEAD_MOST: Final = 16
+"""Buffers that may wait, whatever their bytes: of a large one, a part may be all that is fed."""
+
 _RANKED_AFTER: Final = 32
 """Buffers that show which hasher is the slowest."""
 
 _NICENESS: Final = 10
 _QUICK: Final = 0.9
-"""Hashers that take less than this of the slowest one's time run with that niceness: they would
+"""Hashers that take less than this of the slowest one's time are made so much nicer: they would
 wait for it anyway, and it gets a core whenever it can run."""
 
 
@@ -71,7 +74,9 @@ class Lanes:
             lane.tasks.put((data, length))
         self._waiting.append((length, release))
         self._waiting_bytes += length
-        while len(self._waiting) > _AHEAD and self._waiting_bytes > _AHEAD_BYTES:
+        while len(self._waiting) > _AHEAD and (
+            self._waiting_bytes > _AHEAD_BYTES or len(self._waiting) > _AHEAD_MOST
+        ):
             self._settle()
 
     def drain(self) -> None:
@@ -114,7 +119,8 @@ class Lanes:
         for lane in self._lanes:
             if lane.spent_s < _QUICK * slowest_s and lane.thread.native_id is not None:
                 with suppress(OSError):
-                    os.setpriority(os.PRIO_PROCESS, lane.thread.native_id, _NICENESS)
+                    given = os.getpriority(os.PRIO_PROCESS, lane.thread.native_id)
+                    os.setpriority(os.PRIO_PROCESS, lane.thread.native_id, given + _NICENESS)
 
 
 class _Lane:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from imprint.cli import files
-from imprint.core.errors import UsageError
+from imprint.core.errors import FormatError, ReadError, UsageError
 from imprint.core.limits import SPAN_BYTES
+from imprint.core.units import align_up
 from imprint.endpoints.browsing import file_content
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from imprint.cli.console import Console
     from imprint.core.contracts import Source
 
+_SECTOR: Final = 512
 EXAMPLES = """\
   imprint cat disk.qcow2#p2:/etc/hostname
   imprint cat evidence.E01#p1:/photo.jpg --stream Zone.Identifier
@@ -45,6 +47,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for address in args.address:
         with files.browser_of(address, args, console) as browser:
             place = files.place_in(browser, address, follow=True, deleted=args.deleted)
+            files.tell_notes(console, address, place.tree.notes)
             with console.stopping(), closing(_content(place, args)) as source:
                 _write(source, console)
     return 0
@@ -59,9 +62,18 @@ def _content(place: files.Place, args: argparse.Namespace) -> Source:
 
 
 def _write(source: Source, console: Console) -> None:
+    """All of it, or what is in front of the first sector that cannot be read."""
     buffer = memoryview(bytearray(min(SPAN_BYTES, max(source.size, 1))))
-    for offset in range(0, source.size, SPAN_BYTES):
+    offset, length = 0, len(buffer)
+    while offset < source.size:
         console.cancel.check()
-        part = buffer[: min(SPAN_BYTES, source.size - offset)]
-        source.readinto(part, offset)
+        part = buffer[: min(length, source.size - offset)]
+        try:
+            source.readinto(part, offset)
+        except (FormatError, ReadError):
+            if len(part) <= _SECTOR:  # reading it again may take seconds
+                raise
+            length = align_up(len(part) // 2, _SECTOR)
+            continue
         console.write(part)
+        offset += len(part)

@@ -28,7 +28,7 @@ EXAMPLES = """\
 """
 
 _HASHES: Final = ("md5", "sha1")
-_STDOUT: Final = Path("-")
+_STDOUT: Final = "-"
 _CSV: Final = ".csv"
 
 
@@ -39,7 +39,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="FILE",
-        type=Path,
         help="where the DFXML goes; -: standard output (the default, if nothing else is named)",
     )
     parser.add_argument(
@@ -78,11 +77,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UsageError("expected a disk or a volume, found a path in one", name=args.image)
     if args.timeline_format is not None and args.timeline is None:
         raise UsageError("--timeline-format makes sense only with --timeline")
-    if _STDOUT in (args.timeline, args.html):
+    if Path(_STDOUT) in (args.timeline, args.html):
         raise UsageError("only -o takes - for standard output: expected a file")
     is_only = args.output is None and args.timeline is None and args.html is None
     to_stdout = is_only or args.output == _STDOUT
-    output = None if to_stdout else args.output
+    output = None if to_stdout or args.output is None else Path(args.output)  # ./- is a file
     if to_stdout and args.json:
         raise UsageError("expected -o FILE with --json: standard output has the summary")
     is_csv = args.timeline_format == "csv" or (

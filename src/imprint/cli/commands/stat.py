@@ -92,7 +92,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
             console.table(
                 [(f"  {offset}", str(length)) for offset, length in entry.extents], right=(0, 1)
             )
-        return files.tell_notes(console, args.address, place.tree.notes[told:])
+        files.tell_notes(console, args.address, place.tree.notes)
+        return files.NOTED_EXIT if len(place.tree.notes) > told else 0
 
 
 def _streams(place: files.Place) -> list[tuple[str, int | None]]:

@@ -219,7 +219,6 @@ class _Making:
                 taker.begin(volume.name, volume.kind)
         files = Files(volume, number, self._files + 1, self._browser.source)
         results = Results(self._names)
-        notes = len(tree.notes)
         found = batches(
             tree,
             volume.source,
@@ -237,8 +236,9 @@ class _Making:
             except (FormatError, ReadError) as failure:
                 outcome.problems.append(_said(failure))
         self._finish(files, results)
-        outcome.problems += tree.notes[notes:][:PROBLEMS_MAX]
-        more = len(tree.notes) - notes - PROBLEMS_MAX
+        notes = list(dict.fromkeys(tree.notes))  # also those of when it was opened
+        outcome.problems += notes[:PROBLEMS_MAX]
+        more = len(notes) - PROBLEMS_MAX
         if more > 0:
             outcome.problems.append(f"{more} more of the kind")
 

@@ -29,6 +29,7 @@ from imprint.core.errors import (
 )
 from imprint.exports.fuse.contents import Raw, Text
 from imprint.exports.fuse.names import BYTES_MAX, encoded
+from imprint.exports.fuse.reading import Reading
 from imprint.exports.fuse.trees import Item
 
 if TYPE_CHECKING:
@@ -93,32 +94,6 @@ class Handle(NamedTuple):
     writing: Writing | None = None
     start: int = 0
     reading: Reading | None = None
-
-
-class Reading:
-    """The entries of a folder, from any place on; the usual one is where it ended last."""
-
-    def __init__(self, entries: Callable[[], Iterator[tuple[str, Facts]]], own: Facts) -> None:
-        self._entries = entries
-        self._own = own
-        self._left: Iterator[tuple[str, Facts]] = iter(())
-        self._next: tuple[str, Facts] | None = None
-        self._position = -1
-
-    def after(self, offset: int) -> Iterator[tuple[int, str, Facts]]:
-        """What comes behind an offset, each with its own; the first one's is 1."""
-        if offset != self._position:
-            dots = ((".", self._own), ("..", self._own))
-            self._left = itertools.islice(itertools.chain(dots, self._entries()), offset, None)
-            self._position = offset
-            self._next = next(self._left, None)
-        while self._next is not None:
-            yield self._position + 1, *self._next
-
-    def has_taken(self, position: int) -> None:
-        """The one that was told last is not told again."""
-        self._position = position
-        self._next = next(self._left, None)
 
 
 class Operations:

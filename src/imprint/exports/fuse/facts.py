@@ -84,13 +84,16 @@ class Showing:
     system: bool = False
 
 
-def facts_of(entry: Entry, number: int, showing: Showing) -> Facts:
-    """The facts of an entry of the tree with that number, which counts from 1."""
+def facts_of(entry: Entry, number: int, showing: Showing, *, has_modes: bool = False) -> Facts:
+    """The facts of an entry of the tree with that number, which counts from 1.
+
+    With ``has_modes``, one without permissions is one that nobody may read.
+    """
     kind = kind_of(entry, showing)
     mode = entry.mode & 0o7777
     if entry.type is Type.LINK:
         mode = 0o777 if kind == stat.S_IFLNK else 0o444
-    elif not mode:  # FAT has none, and much that is deleted
+    elif not mode and (entry.is_deleted or not has_modes):  # FAT has none, and much that is deleted
         mode = 0o555 if kind == stat.S_IFDIR else 0o444
     size = _size_of(entry, kind)
     times = entry.times

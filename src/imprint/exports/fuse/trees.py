@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from imprint.core.errors import ReadError
 from imprint.exports.fuse.facts import Facts, facts_of, inode_of
 from imprint.exports.fuse.names import Distinct, carried
-from imprint.filesystems.tree import Type
+from imprint.filesystems.tree import Type, note_of
 from imprint.filesystems.walking import in_turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from imprint.core.contracts import Source
@@ -43,7 +44,8 @@ class Item(NamedTuple):
     @property
     def facts(self) -> Facts:
         """What ``stat`` says."""
-        facts = facts_of(self.entry, self.tree.number, self.tree.showing)
+        tree = self.tree
+        facts = facts_of(self.entry, tree.number, tree.showing, has_modes=tree.has_modes)
         return facts._replace(inode=self.inode, links=1) if self.is_trash else facts
 
     @property
@@ -66,19 +68,39 @@ class Listing:
         folder: it is of.
         names: what is in it, by the names that are shown.
         is_whole: whether there is no more.
+        unread: why there may be more all the same, which cannot be read.
     """
 
     folder: Item
     names: dict[str, Item]
     is_whole: bool
+    unread: Sequence[str] = ()
 
     def find(self, name: str) -> Item | None:
-        """What has that name, if anything has."""
+        """What has that name, if anything has.
+
+        Raises:
+            ReadError: if nothing has, as far as the folder can be read.
+        """
         found = self.names.get(name)
         if found is None and not self.is_whole:
             self.names = self.folder.tree.window(self.folder, name)
             found = self.names.get(name)
+        if found is None:
+            _check_read(self.folder, self.unread)
         return found
+
+    def items(self) -> Iterator[tuple[str, Item]]:
+        """All that is in it.
+
+        Raises:
+            ReadError: in the end, if that is not all.
+        """
+        if not self.is_whole:
+            yield from self.folder.tree.all_of(self.folder)
+            return
+        yield from self.names.items()
+        _check_read(self.folder, self.unread)
 
 
 class ShownTree:
@@ -92,6 +114,7 @@ class ShownTree:
         *,
         number: int,
         has_streams: bool = False,
+        has_modes: bool = False,
     ) -> None:
         """Nothing is read yet.
 
@@ -101,13 +124,15 @@ class ShownTree:
             showing: how.
             number: of the tree among those that are shown, from 1.
             has_streams: files may have further contents, or attributes.
+            has_modes: all files have permissions, if only none.
         """
         self._opened = opened
         self._lock = lock
         self.showing = showing
         self.number = number
         self.has_streams = has_streams
-        self._asked: tuple[Entry, dict[str, bytes]] | None = None
+        self.has_modes = has_modes
+        self._asked: tuple[Entry, tuple[dict[str, bytes], list[str]]] | None = None
 
     def top(self) -> Item:
         """The folder that is shown.
@@ -121,26 +146,40 @@ class ShownTree:
     def listing(self, folder: Item) -> Listing:
         """What is in a folder, or as much of it as is worth being kept."""
         names: dict[str, Item] = {}
+        unread: list[str] = []
         with self._lock:
-            for name, item in self._items(folder):
+            for name, item in self._items(folder, unread):
                 if len(names) == FOLDER_MAX:
                     return Listing(folder, names, is_whole=False)
                 names[name] = item
-        return Listing(folder, names, is_whole=True)
+        return Listing(folder, names, is_whole=True, unread=unread)
 
     def all_of(self, folder: Item) -> Iterator[tuple[str, Item]]:
-        """All that is in a folder, however large it is; others may ask the tree meanwhile."""
-        return in_turns(self._items(folder), self._lock)
+        """All that is in a folder, however large it is; others may ask the tree meanwhile.
+
+        Raises:
+            ReadError: in the end, if that is not all.
+        """
+        unread: list[str] = []
+        yield from in_turns(self._items(folder, unread), self._lock)
+        _check_read(folder, unread)
 
     def window(self, folder: Item, first: str) -> dict[str, Item]:
-        """What is in a large folder from a name on: who asks for one asks for the next then."""
+        """What is in a large folder from a name on: who asks for one asks for the next then.
+
+        Raises:
+            ReadError: if nothing has the name, as far as the folder can be read.
+        """
         names: dict[str, Item] = {}
+        unread: list[str] = []
         with self._lock:
-            for name, item in self._items(folder):
+            for name, item in self._items(folder, unread):
                 if names or name == first:
                     names[name] = item
                     if len(names) == FOLDER_MAX:
                         break
+        if not names:
+            _check_read(folder, unread)
         return names
 
     def content(self, entry: Entry, stream: str | None = None) -> Source:
@@ -158,19 +197,42 @@ class ShownTree:
         Raises:
             ImagingError: if the tree cannot be opened.
         """
+        return self._attributes(entry)[0]
+
+    def attribute(self, entry: Entry, name: str) -> bytes | None:
+        """One of them; ``None``: there is none of that name.
+
+        Raises:
+            ReadError: if nobody can say, since they cannot be read.
+            ImagingError: if the tree cannot be opened.
+        """
+        found, unread = self._attributes(entry)
+        if name not in found and unread:
+            raise ReadError(f"cannot be read: {unread[0]}", name=entry.path)
+        return found.get(name)
+
+    def _attributes(self, entry: Entry) -> tuple[dict[str, bytes], list[str]]:
+        """Those of an entry, and why there are not more."""
         with self._lock:
             if self._asked is None or self._asked[0] != entry:
-                self._asked = (entry, self._opened()[0].attributes(entry))
+                tree = self._opened()[0]
+                told = len(tree.notes)
+                found = tree.attributes(entry)
+                self._asked = entry, (found, tree.notes[told:])
             return self._asked[1]
 
-    def _items(self, folder: Item) -> Iterator[tuple[str, Item]]:
-        """Names that can be carried, each once, as far as that can be known of a large folder."""
+    def _items(self, folder: Item, unread: list[str]) -> Iterator[tuple[str, Item]]:
+        """Names that can be carried, each once, as far as that can be known of a large folder.
+
+        What of it cannot be read is in ``unread`` in the end.
+        """
         names = Distinct()
         has_trash = False
         with_deleted = self.showing.deleted
         # What is in a deleted folder is deleted too, and needs no folder of its own.
         splits = with_deleted and not folder.entry.is_deleted
         tree = self._opened()[0]
+        told, about = len(tree.notes), note_of(folder.entry.path, "")[:-2]
         for count, entry in enumerate(tree.children(folder.entry, deleted=with_deleted)):
             if entry.type is Type.SYSTEM and not self.showing.system:
                 continue
@@ -181,3 +243,14 @@ class ShownTree:
             yield name, Item(self, entry)
         if has_trash:
             yield names.take(TRASH), Item(self, folder.entry, is_trash=True)
+        unread += [note for note in tree.notes[told:] if note.startswith(about)][:1]
+
+
+def _check_read(folder: Item, unread: Sequence[str]) -> None:
+    """Tell of what a folder has besides what was told of it.
+
+    Raises:
+        ReadError: if there may be anything.
+    """
+    if unread:
+        raise ReadError(f"cannot be read whole: {unread[0]}", name=folder.entry.path)

@@ -132,7 +132,7 @@ class View:
 
         Raises:
             NotADirectoryError: if it is none.
-            ImagingError: if it cannot be read.
+            ImagingError: if it cannot be read; in the end, if not all of it can.
         """
         if path == "/" and self._tree is None:
             for name, thing in self._now().items():
@@ -141,10 +141,7 @@ class View:
                 else:  # it is not opened before somebody looks into it
                     yield name, self.facts_of(None, path)._replace(inode=self._inodes[name])
             return
-        listing = self._listing(path)
-        whole = listing.is_whole
-        items = listing.names.items() if whole else listing.folder.tree.all_of(listing.folder)
-        for name, item in items:
+        for name, item in self._listing(path).items():
             yield name, item.facts
 
     def content(self, node: Node) -> Content:
@@ -208,7 +205,7 @@ class View:
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
         stream = name.removeprefix(_ATTRIBUTE)
         if stream == name or stream not in node.entry.streams:
-            value = node.tree.attributes(node.entry).get(name)
+            value = node.tree.attribute(node.entry, name)
             if value is None:
                 raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
             if len(value) > STREAM_BYTES_MAX:

@@ -51,7 +51,7 @@ class ApfsTree:
         self._volume = volume
         self.process = Isolated(volume, "apfs.library", library="pyfsapfs")
         self.close = self.process.close
-        """Ends the process; it is called by itself when nobody needs this any more."""
+        """Ends the process, which ends by itself when nobody needs this any more."""
         try:
             self._volumes = self._asked_volumes()
         except (CorruptImageError, ReadError) as failure:
@@ -87,13 +87,13 @@ class ApfsTree:
             except (FormatError, ReadError) as failure:
                 self.notes.append(note_of(folder.path, failure.args[0]))
                 return
+            unread = self.process.failure  # the next is that of whoever takes what is yielded
             rows, count, is_all, notes = answer
             told += count
             for row in rows:
                 yield _entry(f"{folder.path}/{_part(row[0])}", folder.subvolume, row)
             for name, why, is_unread in notes:
-                failure_ = self.process.failure if is_unread else ""
-                self.notes.append(note_of(f"{folder.path}/{name}", failure_ or why))
+                self.notes.append(note_of(f"{folder.path}/{name}", (is_unread and unread) or why))
 
     def content(self, entry: Entry, stream: str | None = None) -> Source:
         """The bytes of a file; see :class:`~imprint.filesystems.tree.FileTree`."""

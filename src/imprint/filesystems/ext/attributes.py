@@ -48,6 +48,8 @@ class Attributes:
             CorruptImageError: if they cannot be.
             ReadError: if they cannot be read.
         """
+        if number == self._geometry.superblock.inode_count + 1:
+            return  # so The Sleuth Kit numbers its folder of orphans
         data = self._inodes.raw(number)
         inode = Inode.unpack(data)
         if len(data) > Inode.SIZE + 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from imprint.core.errors import CorruptImageError
+from imprint.core.errors import CorruptImageError, FormatError, ReadError
 from imprint.core.units import KIB
 from imprint.filesystems.ext.groups import read_group
 from imprint.filesystems.ext.layout import Inode
@@ -89,7 +89,10 @@ class Inodes:
         piece = self._pieces.get(place)
         if piece is None:
             count = min(each, block.inodes_per_group - first)
-            piece = memoryview(self._reader.read(place, count * size, "inodes"))
+            try:
+                piece = memoryview(self._reader.read(place, count * size, "inodes"))
+            except (FormatError, ReadError):  # another one of them may be bad, or cut off
+                return memoryview(self._reader.read(table + index * size, size, "inode"))
             if len(self._pieces) >= _PIECES_KEPT:
                 del self._pieces[next(iter(self._pieces))]
             self._pieces[place] = piece

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from imprint.core.errors import CorruptImageError, FormatError, ReadError, UnsupportedFeatureError
 from imprint.filesystems import sleuthkit
 from imprint.filesystems.allocation import UNBOUNDED, VolumeReader
+from imprint.filesystems.clusters import pieces_of
 from imprint.filesystems.contents import PIECES_MAX, Run, extents_of, held, inside, mapped
 from imprint.filesystems.ext import features
 from imprint.filesystems.ext.attributes import Attributes
@@ -58,6 +59,7 @@ _PARENT_BYTES: Final = 4
 _INLINE_BYTES: Final = 60
 _TARGET_BYTES_MAX: Final = 4096
 _PIECE_BYTES: Final = 64 << 10
+_UNCLEAN: Final = "the file system was not unmounted: what is only in its journal is not told"
 
 
 class _Extents(NamedTuple):
@@ -100,14 +102,11 @@ class ExtTree(WithDeleted):
         super().__init__(volume, "ext4")
         self.reader = VolumeReader(volume, budget=UNBOUNDED)
         self.geometry = read_geometry(self.reader, may_be_cut=True)
-        self._is_unknown = _is_unknown(self.geometry.superblock)
+        if _is_unknown(self.geometry.superblock):
+            self._refusal = "the library does not know its features"
         self._inodes = Inodes(self.reader, self.geometry)
         self._values: Attributes | None = None
         self._begin_at(self._entry("/", ROOT_INODE))
-
-    def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
-        """What is in a folder; deleted names only where the library knows the features."""
-        return super().children(folder, deleted=deleted and not self._is_unknown)
 
     def _living(self, folder: Entry) -> Iterator[Entry]:
         try:
@@ -164,11 +163,31 @@ class ExtTree(WithDeleted):
         return found
 
     def _names(self, facts: Facts, number: int) -> Iterator[tuple[bytes, int]]:
-        """Names and numbers of what is in a folder, block by block."""
+        """Names and numbers of what is in a folder.
+
+        Raises:
+            CorruptImageError: behind all that can be told, if something cannot.
+            ReadError: the same.
+        """
+        problem: FormatError | ReadError | None = None
+        for block in self._blocks_of_names(facts, number):
+            try:
+                if isinstance(block, (FormatError, ReadError)):
+                    raise block
+                yield from names_in(block, 0, len(block))
+            except (FormatError, ReadError) as failure:
+                problem = problem or failure
+        if problem is not None:
+            raise problem
+
+    def _blocks_of_names(
+        self, facts: Facts, number: int
+    ) -> Iterator[bytes | FormatError | ReadError]:
+        """The blocks of a folder, or why one cannot be read."""
         if facts.inode.flags & HAS_INLINE_DATA:
             data = inline_content(facts.raw)
-            yield from names_in(data, _PARENT_BYTES, _INLINE_BYTES)
-            yield from names_in(data, _INLINE_BYTES, len(data))
+            yield data[_PARENT_BYTES:_INLINE_BYTES]
+            yield data[_INLINE_BYTES:]
             return
         block, left = self.geometry.block_size, self._volume.size
         step = max(block, _PIECE_BYTES)
@@ -176,22 +195,38 @@ class ExtTree(WithDeleted):
             left -= run.length
             if left < 0:
                 raise CorruptImageError("a folder: expected blocks of its own")
-            length = min(run.length, facts.size - run.position)
-            for start in range(0, length, step):
-                data = bytes(
-                    self.reader.read(run.offset + start, min(step, length - start), "names")
-                )
-                for at in range(0, len(data), block):
-                    yield from names_in(data, at, min(at + block, len(data)))
+            place = run.offset, min(run.length, facts.size - run.position)
+            for start, length in pieces_of([place], step):
+                try:
+                    data = bytes(self.reader.read(start, length, "names"))
+                except (FormatError, ReadError):
+                    for at, size in pieces_of([(start, length)], block):
+                        yield self._block_of_names(at, size)
+                    continue
+                for at in range(0, length, block):
+                    yield data[at : at + block]
+
+    def _block_of_names(self, start: int, length: int) -> bytes | FormatError | ReadError:
+        try:
+            return bytes(self.reader.read(start, length, "names"))
+        except (FormatError, ReadError) as failure:
+            return failure
 
     def _entry(self, path: str, number: int) -> Entry:
         facts = self._inodes.facts(number)
         type_ = TYPES_BY_MODE.get(stat.S_IFMT(facts.inode.mode), Type.OTHER)
         extents = _Extents([], [])
-        if has_blocks(facts.inode) and not facts.inode.flags & HAS_INLINE_DATA:
-            extents = self._extents(facts, number)
-        covered = 0
+        target = None
         is_plain = type_ is Type.FILE and not facts.inode.flags & (HAS_INLINE_DATA | IS_ENCRYPTED)
+        try:
+            if has_blocks(facts.inode) and not facts.inode.flags & HAS_INLINE_DATA:
+                extents = self._extents(facts, number)
+            if type_ is Type.LINK:
+                target = self._target(facts, extents)
+        except (FormatError, ReadError) as failure:
+            self.notes.append(note_of(path, failure.args[0]))
+            is_plain = False
+        covered = 0
         for run in extents.runs:
             is_there = run.offset + run.length <= self._volume.size
             is_plain = is_plain and run.position == covered and is_there
@@ -208,7 +243,7 @@ class ExtTree(WithDeleted):
             facts.group,
             facts.inode.link_count,
             inside(self._volume, places),
-            self._target(facts, extents) if type_ is Type.LINK else None,
+            target,
             is_plain=is_plain and covered >= facts.size,
         )
 
@@ -220,7 +255,9 @@ class ExtTree(WithDeleted):
             return text_of(inline_content(facts.raw)[: facts.size])
         if not has_blocks(facts.inode):
             return text_of(facts.inode.block[: facts.size])
-        run = extents.runs[0] if extents.runs else Run(0, 0, 0)
+        if not extents.runs or extents.runs[0].position:
+            raise CorruptImageError("expected a block with the target of a symbolic link")
+        run = extents.runs[0]
         size = min(facts.size, run.length, _TARGET_BYTES_MAX)
         return text_of(bytes(self.reader.read(run.offset, size, "symbolic link")))
 
@@ -232,23 +269,20 @@ def _is_unknown(block: Superblock) -> bool:
     )
 
 
-def _is_ours(volume: Source) -> bool:
+def _is_ours(block: Superblock) -> bool:
     """Whether The Sleuth Kit would not tell all of it.
 
     Without extents it takes a file system for one of those whose inodes are small, and have times
     in seconds.
     """
-    head = VolumeReader(volume).read(SUPERBLOCK_OFFSET, Superblock.SIZE, "superblock")
-    block = Superblock.unpack(head)
     if block.revision == 0:
         return False
     has_fine_times = block.inode_size > Inode.SIZE and not block.incompat & _EXTENTS
     return has_fine_times or _is_unknown(block)
 
 
-def open_tree(volume: Source, kind: str) -> FileTree:
-    """The files of a volume; see :func:`imprint.filesystems.trees.tree`."""
-    if not _is_ours(volume):
+def _opened(volume: Source, kind: str, *, is_ours: bool) -> FileTree:
+    if not is_ours:
         return sleuthkit.open_tree(volume, kind)
     try:
         return ExtTree(volume)
@@ -257,3 +291,13 @@ def open_tree(volume: Source, kind: str) -> FileTree:
             return sleuthkit.open_tree(volume, kind)
         except FormatError:
             raise failure from None
+
+
+def open_tree(volume: Source, kind: str) -> FileTree:
+    """The files of a volume; see :func:`imprint.filesystems.trees.tree`."""
+    head = VolumeReader(volume).read(SUPERBLOCK_OFFSET, Superblock.SIZE, "superblock")
+    block = Superblock.unpack(head)
+    files = _opened(volume, kind, is_ours=_is_ours(block))
+    if block.revision and block.incompat & features.RECOVER:
+        files.notes.append(note_of("/", _UNCLEAN))
+    return files

@@ -15,6 +15,7 @@ from imprint.core.units import div_up
 from imprint.filesystems.clusters import FIRST_CLUSTER, runs_of
 from imprint.filesystems.fat.geometry import ENTRY_BYTES
 from imprint.filesystems.fat.names import (
+    DOTS,
     LONG_NAME,
     checksum,
     long_entries,
@@ -74,7 +75,7 @@ class Record(NamedTuple):
     @property
     def is_dot(self) -> bool:
         """Whether it stands for a folder itself, or the one above."""
-        return self.short[:1] == b"."
+        return self.short in DOTS
 
 
 class NewFile(NamedTuple):
@@ -103,12 +104,15 @@ class NewFile(NamedTuple):
 def records_in(content: bytes | bytearray, *, bits: int) -> Iterator[Record]:
     """What the entries of a folder say: files, folders, ``.`` and ``..``, and labels.
 
+    The pieces of a long name count down to 1, and all have the short one's checksum: else they are
+    left of another file, and do not count.
+
     Args:
         content: of the folder, all of it.
         bits: of an entry of the allocation table.
     """
     pieces: list[bytes] = []
-    first = check = 0
+    first = check = before = 0
     for number in range(len(content) // ENTRY_BYTES):
         entry = bytes(content[number * ENTRY_BYTES : (number + 1) * ENTRY_BYTES])
         if entry[0] == _END:
@@ -116,11 +120,15 @@ def records_in(content: bytes | bytearray, *, bits: int) -> Iterator[Record]:
         if entry[0] == _DELETED:
             pieces = []
         elif entry[_NAME_BYTES] & 0x3F == LONG_NAME:
+            order = entry[0] & 0x3F
             if entry[0] & 0x40:
-                pieces, first, check = [], number, entry[13]
-            pieces.append(long_part(entry))
+                pieces, first, check, before = [], number, entry[13], order + 1
+            elif not pieces or entry[13] != check:
+                before = 0
+            pieces = [*pieces, long_part(entry)] if 0 < order == before - 1 else []
+            before = order
         else:
-            is_long = pieces and checksum(entry[:_NAME_BYTES]) == check
+            is_long = pieces and before == 1 and checksum(entry[:_NAME_BYTES]) == check
             name = long_text(pieces[::-1]) if is_long else short_text(entry)
             yield record_of(name, entry, first if is_long else number, number, bits=bits)
             pieces = []

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 LONG_NAME: Final = 0x0F
 """The attributes of an entry that holds a piece of a long name."""
 
+DOTS: Final = frozenset({b".".ljust(11), b"..".ljust(11)})
+"""Short names of what stands for a folder itself, and for the one above."""
+
 _LAST: Final = 0x40
 _UNITS: Final = 13
 _NAME_UNITS_MAX: Final = 255

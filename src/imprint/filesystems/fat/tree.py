@@ -6,14 +6,21 @@ Files are numbered as The Sleuth Kit does, which tells deleted ones: by the plac
 from __future__ import annotations
 
 import calendar
-import functools
+from contextlib import suppress
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.core.errors import CorruptImageError, FormatError, ReadError
 from imprint.filesystems import sleuthkit
 from imprint.filesystems.allocation import UNBOUNDED, VolumeReader
-from imprint.filesystems.clusters import FIRST_CLUSTER, Table
-from imprint.filesystems.contents import Run, inside, mapped
+from imprint.filesystems.clusters import (
+    FIRST_CLUSTER,
+    FOLDER_BYTES_AT_ONCE,
+    Table,
+    pieces_of,
+    runs_of,
+)
+from imprint.filesystems.contents import PIECES_MAX, Run, inside, mapped
 from imprint.filesystems.fat.folders import (
     ENTRIES_MAX,
     FOLDER,
@@ -51,6 +58,14 @@ _READ_AND_RUN: Final = 0o555
 _WRITE: Final = 0o222
 _LABEL: Final = " (Volume Label Entry)"
 _CHAINS_KEPT: Final = 256
+_RUNS_KEPT: Final = 1024
+"""Of a chain that is kept."""
+
+_FEW_CLUSTERS: Final = 1 << 16
+_SECTOR_BYTES: Final = 512
+_UNREAD: Final = b"\xe5"
+"""What an entry begins with that is none."""
+
 _FREE_STEPS: Final = 1 << 16
 _NS: Final = 1_000_000_000
 _EPOCH_YEAR: Final = 1980
@@ -78,7 +93,7 @@ class FatTree(WithDeleted):
         place = self._place = read_geometry(self._reader, may_be_cut=True)
         start = place.fat_at + place.active * place.fat_size
         self._table = Table(self._reader, start, table_size(place), place.bits)
-        self._chain = functools.lru_cache(_CHAINS_KEPT)(self._chain_from)
+        self._chains: dict[int, _Chain] = {}
         self._steps = self._steps_at_once = 2 * place.cluster_count + _FREE_STEPS
         self._area = place.root_at if place.root_size else place.data_at
         self._begin_at(Entry("/", _ROOT, Type.DIRECTORY, 0, mode=0o777, links=1))
@@ -109,25 +124,23 @@ class FatTree(WithDeleted):
     def _living(self, folder: Entry) -> Iterator[Entry]:
         """What was not deleted, and in the root what is no file."""
         self._steps = self._steps_at_once
-        path = folder.path
         try:
             extents = self._folder(folder)
-            content = b"".join(bytes(self._reader.read(*item, "folder")) for item in extents)
-            numbers = [
-                number
-                for offset, length in extents
-                for number in range(self._number(offset), self._number(offset + length))
-            ]
         except (FormatError, ReadError) as failure:
-            self.notes.append(note_of(path, failure.args[0]))
+            self.notes.append(note_of(folder.path, failure.args[0]))
             return
+        content = self._entries_of(folder, extents)
+        numbers = [
+            number
+            for offset, length in extents
+            for number in range(self._number(offset), self._number(offset + length))
+        ]
         for record in records_in(content, bits=self._place.bits):
             if record.is_dot:
                 continue
             entry = content[record.last * ENTRY_BYTES : (record.last + 1) * ENTRY_BYTES]
-            if record.attributes & LABEL:
-                if folder.inode == _ROOT:
-                    yield self._label(record, numbers[record.last], entry)
+            if record.attributes & LABEL and folder.inode == _ROOT:
+                yield self._label(record, numbers[record.last], entry)
                 continue
             name = record.name.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
             yield self._entry(path_in(folder, name), record, numbers[record.last], entry)
@@ -141,19 +154,49 @@ class FatTree(WithDeleted):
             CorruptImageError: if nowhere.
             ReadError: if that cannot be read.
         """
-        if folder.inode == _ROOT:
-            return list(self._root.extents)
-        chain = self._chain(self._record(folder.inode).cluster)
-        if chain.problem is not None:
-            self.notes.append(note_of(folder.path, chain.problem))
+        place = self._place
+        if folder.inode != _ROOT:
+            places = self._followed(folder, self._record(folder.inode).cluster)
+        elif place.root_size:
+            places = [(place.root_at, place.root_size)]
+        else:
+            places = self._followed(folder, place.root_cluster)
         left = ENTRIES_MAX * ENTRY_BYTES
         found: list[tuple[int, int]] = []
-        for offset, length in inside(self._volume, self._places(chain)):
-            found.append((offset, min(length, left)))
-            left -= found[-1][1]
-            if not left:
-                break
+        for offset, length in inside(self._volume, places):
+            if left:
+                found.append((offset, min(length, left) // ENTRY_BYTES * ENTRY_BYTES))
+                left -= found[-1][1]
+        told, there = (sum(length for _, length in extents) for extents in (found, places))
+        if told < there:
+            why = f"a folder of {there} bytes: no more than {told} of them are read"
+            self.notes.append(note_of(folder.path, why))
         return found
+
+    def _followed(self, folder: Entry, first: int) -> list[tuple[int, int]]:
+        """Where the clusters of a folder are; notes why not, if it has others."""
+        chain = self._chain(first)
+        if chain.problem is not None:
+            self.notes.append(note_of(folder.path, chain.problem))
+        return self._places(chain)
+
+    def _entries_of(self, folder: Entry, extents: list[tuple[int, int]]) -> bytes:
+        """The entries of a folder; deleted ones in place of those that cannot be read."""
+        found = bytearray()
+        problem = None
+        for piece in pieces_of(extents, FOLDER_BYTES_AT_ONCE):
+            with suppress(FormatError, ReadError):
+                found += self._reader.read(*piece, "folder")
+                continue
+            for offset, length in pieces_of([piece], _SECTOR_BYTES):
+                try:
+                    found += self._reader.read(offset, length, "folder")
+                except (FormatError, ReadError) as failure:
+                    problem = problem or failure.args[0]
+                    found += _UNREAD * length
+        if problem is not None:
+            self.notes.append(note_of(folder.path, f"some of its names are lost: {problem}"))
+        return bytes(found)
 
     def _number(self, offset: int) -> int:
         return _FIRST_INODE + (offset - self._area) // ENTRY_BYTES
@@ -198,9 +241,8 @@ class FatTree(WithDeleted):
         )
 
     def _label(self, record: Record, number: int, entry: bytes) -> Entry:
-        text = text_of(record.short)
-        times = _times(entry)
-        return Entry(f"/{text}{_LABEL}", number, Type.SYSTEM, 0, times, links=1, mode=0o777)
+        path = path_in(self._root, text_of(record.short) + _LABEL)
+        return Entry(path, number, Type.SYSTEM, 0, _times(entry), links=1, mode=0o777)
 
     def _tables(self) -> Iterator[Entry]:
         """What is in front of the files, by the names that The Sleuth Kit gives them."""
@@ -227,35 +269,79 @@ class FatTree(WithDeleted):
     def _is_inside(self, places: list[tuple[int, int]]) -> bool:
         return all(offset + length <= self._volume.size for offset, length in places)
 
+    def _chain(self, first: int) -> _Chain:
+        """Raises: CorruptImageError: if others were too long to follow this one."""
+        found = self._chains.get(first)
+        if found is None:
+            found = self._chain_from(first)
+            if len(self._chains) >= _CHAINS_KEPT:
+                del self._chains[next(iter(self._chains))]
+            if len(found.runs) <= _RUNS_KEPT:
+                self._chains[first] = found
+        return found
+
     def _chain_from(self, first: int) -> _Chain:
-        """Raises: ReadError, CorruptImageError: if the table cannot be read."""
         place = self._place
         mask = MASKS[place.bits]
         end = min(FIRST_CLUSTER + place.cluster_count, self._table.count)
         found: list[tuple[int, int]] = []
-        cluster, left = first, place.cluster_count
+        cluster, done, milestone = first, 0, 0
         start = count = 0
         problem: str | None = None
         while first and cluster < mask - 7:
-            if not FIRST_CLUSTER <= cluster < end or not left:
-                problem = f"chain from cluster {first}: expected another cluster, found {cluster}"
+            if cluster == milestone:  # so a loop is found (R. P. Brent)
+                problem = "expected an end of it, it leads back into itself"
+                break
+            if not FIRST_CLUSTER <= cluster < end:
+                problem = f"expected another cluster, found {cluster}"
                 break
             if not self._steps:
                 raise CorruptImageError(
                     f"chain from cluster {first}: it is not followed, others were too long"
                 )
             self._steps -= 1
-            left -= 1
+            done += 1
+            if not done & (done - 1):
+                milestone = cluster
             if cluster == start + count:
                 count += 1
             else:
                 if count:
                     found.append((start, count))
                 start, count = cluster, 1
-            cluster = self._table[cluster] & mask
+            if len(found) >= PIECES_MAX:
+                problem = f"expected at most {PIECES_MAX} pieces, found more"
+                break
+            try:
+                cluster = self._table[cluster] & mask
+            except (FormatError, ReadError) as failure:
+                problem = str(failure.args[0])
+                break
         if count:
             found.append((start, count))
-        return _Chain(tuple(found), problem)
+        if problem is None:
+            return _Chain(tuple(found), None)
+        return _Chain(tuple(_once(found)), f"chain from cluster {first}: {problem}")
+
+
+def _once(runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The clusters of a chain, ``(first, count)`` each, up to where it leads back into itself."""
+    if all(sum(run) <= following[0] for run, following in pairwise(sorted(runs))):
+        return runs
+    if sum(count for _, count in runs) <= _FEW_CLUSTERS:
+        clusters = chain.from_iterable(range(start, start + count) for start, count in runs)
+        return list(runs_of(dict.fromkeys(clusters)))
+    met = bytearray(max(map(sum, runs)))
+    found = []
+    for start, count in runs:
+        again = met.find(1, start, start + count)
+        if again >= 0:
+            if again > start:
+                found.append((start, again - start))
+            break
+        met[start : start + count] = b"\x01" * count
+        found.append((start, count))
+    return found
 
 
 def _times(entry: bytes) -> Times:

@@ -13,6 +13,7 @@ from imprint.filesystems.clusters import (
     runs_of,
 )
 from imprint.filesystems.fat.geometry import ENTRY_BYTES, Geometry
+from imprint.filesystems.fat.names import DOTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +53,7 @@ def walk(reader: VolumeReader, place: Geometry, chains: Chains) -> Iterator[tupl
             first = entry.cluster_low
             if place.bits == 32:
                 first |= (entry.cluster_high & 0x0FFF) << 16
-            if entry.name.startswith(b".") or first == 0:
+            if entry.name in DOTS or first == 0:
                 continue
             if not entry.attributes & _FOLDER:
                 yield from _extents(place, chains, first)

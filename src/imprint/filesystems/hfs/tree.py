@@ -153,8 +153,13 @@ class HfsTree(OwnTree):
         leaf = self._leaves.get(entry.inode)
         kind = FolderRecord if entry.type is Type.DIRECTORY else FileRecord
         for record in () if leaf is None else self._catalog.of_leaf(leaf):
-            item = item_of(record.data)
-            if isinstance(item, kind) and item.number == entry.inode:
+            try:
+                item = item_of(record.data)
+            except FormatError:
+                continue
+            name = path_in(self._root, name_of(record.name)).removeprefix("/")
+            is_named = name == entry.name or entry.inode == layout.ROOT
+            if isinstance(item, kind) and item.number == entry.inode and is_named:
                 return item
         raise self._place.odd("catalog", f"a record of file {entry.inode}", "none")
 

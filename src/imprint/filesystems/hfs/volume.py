@@ -9,7 +9,7 @@ from imprint.core.errors import CorruptImageError
 from imprint.core.units import div_up
 from imprint.filesystems.hfs import layout
 from imprint.filesystems.hfs.layout import ExtentsRecord, Record, extents_of, record_of
-from imprint.filesystems.hfs_common import INDEX, LEAF, SpecialFile, Tree, records
+from imprint.filesystems.hfs_common import INDEX, LEAF, Leaf, SpecialFile, Tree
 from imprint.filesystems.probes.apple import HFS_MARK, HFS_OFFSET, SECTOR, HfsMasterBlock
 
 if TYPE_CHECKING:
@@ -164,17 +164,19 @@ class Catalog:
         """The records of what is in a folder, as far as they can be told.
 
         Raises:
-            CorruptImageError: if they cannot be followed.
+            CorruptImageError: if they cannot be followed; behind the others, if some are damaged.
             ReadError: if they cannot be read.
         """
+        problems: list[CorruptImageError] = []
+        yield from self._within(folder, problems)
+        if problems:
+            raise problems[0]
+
+    def _within(self, folder: int, problems: list[CorruptImageError]) -> Iterator[Record]:
         first = self._leaf_before(folder)
-        before = 0
         is_begun = False
-        for leaf in self._tree.leaves(first) if first else ():
-            for data in leaf.records:
-                record = record_of(data, leaf.number)
-                if record is None:
-                    continue
+        for before, leaf in enumerate(self._tree.leaves(first) if first else (), start=1):
+            for record in _told(leaf, problems):
                 if record.parent > folder:
                     return
                 if record.parent == folder:
@@ -182,17 +184,13 @@ class Catalog:
                     yield record
                 elif is_begun:
                     raise self._tree.odd("records in their order", leaf.number)
-            before += 1
             if not is_begun and before == _LEAVES_BEFORE:
                 raise self._tree.odd(f"what is in folder {folder}", leaf.number)
 
-    def of_leaf(self, number: int) -> Iterator[Record]:
-        """The records of one leaf."""
+    def of_leaf(self, number: int) -> list[Record]:
+        """The records of one leaf, as far as they can be told."""
         descriptor, content = self._tree.node(number)
-        for data in records(descriptor, content):
-            record = record_of(data, number)
-            if record is not None:
-                yield record
+        return _told(Leaf(number, self._tree.records(number, descriptor, content)), [])
 
     def _leaf_before(self, folder: int) -> int:
         """The last leaf whose first record is of a folder before this one; 0 if there is none."""
@@ -217,9 +215,23 @@ class Catalog:
             return None
         if descriptor.kind != INDEX:
             raise self._tree.odd("an index", number)
-        found = (record_of(data, number) for data in records(descriptor, content))
+        # Where some are damaged, an earlier one leads to the leaves as well.
+        found = _told(Leaf(number, self._tree.records(number, descriptor, content)), [])
         return tuple(
             (record.parent, int.from_bytes(record.data[:4]))
             for record in found
-            if record is not None and len(record.data) >= 4
+            if len(record.data) >= 4
         )
+
+
+def _told(leaf: Leaf, problems: list[CorruptImageError]) -> list[Record]:
+    """The records of a node; what speaks against others becomes a problem."""
+    found = []
+    try:
+        for data in leaf.records:
+            record = record_of(data, leaf.number)
+            if record is not None:
+                found.append(record)
+    except CorruptImageError as failure:
+        problems.append(failure)
+    return found

@@ -37,6 +37,7 @@ class Volume(Structure, size=SECTOR, endian="<"):
 
     type: int = uint(1, at=0, doc="1 primary, 2 supplementary, 255 the last")
     mark: bytes = raw(5, at=1, doc="CD001")
+    block_count: int = uint(4, at=80, doc="of the volume, from the start of its session")
     escapes: bytes = raw(32, at=88, doc="of Joliet")
     block_size: int = uint(2, at=128, doc="512, 1024 or 2048")
     root: bytes = raw(34, at=156, doc="its record")

@@ -3,11 +3,14 @@
 A disc may have its names several times: in the capitals of ISO 9660, in Joliet, and beside the
 former with all that Unix knows in Rock Ridge. The last is taken where it is there, then Joliet.
 Files are numbered by the place of their record, folders by that of their content.
+
+Of several sessions the last is told; what the others had is in folders among what was deleted.
 """
 
 from __future__ import annotations
 
 import stat
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError, FormatError, ReadError, UnsupportedFeatureError
@@ -25,6 +28,7 @@ from imprint.filesystems.iso9660.records import (
     time_of,
 )
 from imprint.filesystems.iso9660.rockridge import Facts, rock_ridge
+from imprint.filesystems.iso9660.sessions import DESCRIPTORS_AT, sessions_of
 from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
@@ -38,31 +42,38 @@ from imprint.filesystems.tree import (
     shown,
     text_of,
 )
+from imprint.filesystems.walking import walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imprint.core.contracts import Source
 
-_DESCRIPTORS_AT: Final = 16 * SECTOR
+SESSION: Final = "$Session"
+"""What the folder of a session is called that was not the last, before its number."""
+
 _DESCRIPTORS_MAX: Final = 16
 _JOLIET: Final = (b"%/@", b"%/C", b"%/E")
 _FOLDER_BYTES_MAX: Final = 1 << 30
 _EXTENTS_MAX: Final = 1 << 12
 """Of one file, of up to 4 GiB each."""
 
+_KNOWN_MAX: Final = 1 << 20
+"""Files, and places, of all sessions that are compared with those of earlier ones."""
 
-class IsoTree(OwnTree):
-    """See :class:`~imprint.filesystems.tree.FileTree`."""
 
-    def __init__(self, volume: Source) -> None:
-        """The file system that is all of ``volume``.
+class SessionTree(OwnTree):
+    """What a session tells; see :class:`~imprint.filesystems.tree.FileTree`."""
+
+    def __init__(self, volume: Source, start: int = 0) -> None:
+        """``start`` is the first sector of the session.
 
         Raises:
-            CorruptImageError: if it is no ISO 9660.
+            CorruptImageError: if it is none.
             ReadError: if it cannot be read.
         """
         super().__init__(volume)
+        self._start = start
         self._reader = VolumeReader(volume, budget=UNBOUNDED)
         primary, joliet = self._descriptors()
         self._block = primary.block_size
@@ -111,7 +122,7 @@ class IsoTree(OwnTree):
         """The primary descriptor, and that of Joliet."""
         primary = joliet = None
         for number in range(_DESCRIPTORS_MAX):
-            offset = _DESCRIPTORS_AT + number * SECTOR
+            offset = (self._start + DESCRIPTORS_AT + number) * SECTOR
             if offset + SECTOR > self._reader.size:
                 break
             found = Volume.unpack(self._reader.read(offset, SECTOR, "volume descriptor"))
@@ -209,6 +220,121 @@ class IsoTree(OwnTree):
         # The next extent follows the bytes of the last one, so that all but that are whole.
         whole = all(part.size % self._block == 0 for part in parts[:-1])
         return tuple(found), is_plain and whole
+
+
+class IsoTree(SessionTree):
+    """See :class:`~imprint.filesystems.tree.FileTree`."""
+
+    def __init__(self, volume: Source) -> None:
+        """The file system that is all of ``volume``.
+
+        Raises:
+            CorruptImageError: if it is no ISO 9660.
+            ReadError: if it cannot be read.
+        """
+        *earlier, last = [item.start for item in sessions_of(volume)] or [0]
+        failures: list[str] = []
+        while True:
+            try:
+                super().__init__(volume, last)
+                break
+            except (FormatError, ReadError) as failure:
+                if not earlier:
+                    raise
+                why = f"the session from sector {last} is not shown: {failure.args[0]}"
+                failures.append(note_of("/", why))
+                last = earlier.pop()
+        self.notes += failures
+        self._earlier = tuple(earlier)
+        self._opened: dict[int, SessionTree] = {}
+        self._known: dict[int, int] = {}
+        self._ways: set[int] = set()
+        self._looked_through: set[int] = set()
+
+    def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
+        """What is in a folder; what earlier sessions had is deleted."""
+        if not folder.subvolume:
+            yield from super().children(folder)
+            if deleted and folder.path == "/":
+                yield from self._folders(folder)
+            return
+        session = self._session(folder.subvolume)
+        told = len(session.notes)
+        number, prefix = folder.subvolume, len(self._path_of(folder.subvolume))
+        for entry in session.children(folder):
+            path = entry.path[prefix:]
+            if not self._is_behind(number, _key(entry, path)) or self._is_way(number, path):
+                yield self._given_up(entry, number)
+        for note in session.notes[told:]:
+            self.notes.append(note)
+
+    def _folders(self, root: Entry) -> Iterator[Entry]:
+        """The root folders of all sessions but the last, the first of which has number 1."""
+        for number in range(1, len(self._earlier) + 1):
+            path = path_in(root, self._path_of(number)[1:])
+            try:
+                entry = self._session(number).root()
+            except (FormatError, ReadError) as failure:
+                self.notes.append(note_of(path, failure.args[0]))
+            else:
+                yield self._given_up(entry._replace(path=path), number)
+
+    def _path_of(self, number: int) -> str:
+        return f"/{SESSION}{number}"
+
+    def _session(self, number: int) -> SessionTree:
+        found = self._opened.get(number)
+        if found is None:
+            found = SessionTree(self._volume, self._earlier[number - 1])
+            self._opened[number] = found
+        return found
+
+    def _given_up(self, entry: Entry, number: int) -> Entry:
+        """An entry of an earlier session; its place may be in use, in a later one."""
+        is_used = entry.type is not Type.DIRECTORY and bool(entry.extents)
+        is_used = is_used and self._is_behind(number, hash(entry.extents))
+        return entry._replace(subvolume=number, is_deleted=True, is_allocated=is_used)
+
+    def _is_behind(self, number: int, key: int) -> bool:
+        """Whether a session behind one has a file, or a place, of that key."""
+        if not self._known:
+            for other in range(len(self._earlier) + 1, 1, -1):
+                for entry in self._all_of(other, _KNOWN_MAX - len(self._known)):
+                    self._known.setdefault(_key(entry, entry.path), other)
+                    if entry.type is not Type.DIRECTORY:
+                        self._known.setdefault(hash(entry.extents), other)
+        return self._known.get(key, 0) > number
+
+    def _is_way(self, number: int, path: str) -> bool:
+        """Whether the folder of that path has something that no later session has."""
+        if number not in self._looked_through:
+            self._looked_through.add(number)
+            for entry in self._all_of(number, _KNOWN_MAX):
+                if self._is_behind(number, _key(entry, entry.path)):
+                    continue
+                way = entry.path.rpartition("/")[0]
+                while way and (key := hash((number, way))) not in self._ways:
+                    if len(self._ways) >= _KNOWN_MAX:
+                        break
+                    self._ways.add(key)
+                    way = way.rpartition("/")[0]
+        return hash((number, path)) in self._ways or len(self._ways) >= _KNOWN_MAX
+
+    def _all_of(self, number: int, count: int) -> Iterator[Entry]:
+        """What a session shows, the last one included, as far as it can be told."""
+        start = (*self._earlier, self._start)[number - 1]
+        try:
+            yield from islice(walk(SessionTree(self._volume, start)), max(count, 0))
+        except (FormatError, ReadError):
+            return  # so it has nothing, and what it has is told of those before it
+
+
+def _key(entry: Entry, path: str) -> int:
+    """The same for all that two sessions show in the same way, by its path in the session.
+
+    Folders are written anew by each; so only their names count.
+    """
+    return hash(path) if entry.type is Type.DIRECTORY else hash((path, *entry[2:]))
 
 
 def open_tree(volume: Source, _kind: str) -> IsoTree:

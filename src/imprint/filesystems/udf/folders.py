@@ -9,7 +9,7 @@ import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.core.errors import CorruptImageError, ReadError
-from imprint.core.units import KIB
+from imprint.core.units import KIB, MIB
 from imprint.filesystems.udf import layout
 from imprint.filesystems.udf.icbs import Address, address_of
 from imprint.filesystems.udf.layout import problem_of
@@ -24,6 +24,11 @@ DELETED: Final = 1 << 2
 PARENT: Final = 1 << 3
 
 FOLDER_BYTES_MAX: Final = 1 << 30
+
+_TRIED_MAX: Final = 1 << 16
+_TRIED_BYTES_MAX: Final = 64 * MIB
+"""What is looked at, of one folder, in search of the next name behind what is none: as many places,
+and as many bytes of which a checksum is taken."""
 
 _PIECE: Final = 64 * KIB
 _HEAD: Final = struct.Struct("<16xHBB16sH")
@@ -55,7 +60,7 @@ def names_of(contents: Sequence[Source], size_max: int) -> Iterator[Name | str]:
         size_max: that it may have, in bytes: it has no holes.
 
     Raises:
-        CorruptImageError: if it is larger than any folder.
+        CorruptImageError: if it is larger than any folder, or too much of it is none.
         ReadError: if it cannot be read.
     """
     size = contents[0].size
@@ -63,6 +68,7 @@ def names_of(contents: Sequence[Source], size_max: int) -> Iterator[Name | str]:
         raise CorruptImageError(
             f"expected a folder of at most {min(size_max, FOLDER_BYTES_MAX)} bytes, found {size}"
         )
+    search = _Search()
     data, start, at = b"", 0, 0
     while at + _HEAD.size <= size:
         if at + _LONGEST > start + len(data) and start + len(data) < size:
@@ -73,7 +79,7 @@ def names_of(contents: Sequence[Source], size_max: int) -> Iterator[Name | str]:
             yield found
             at += length
             continue
-        following = _next(data, at - start + 4)
+        following = search.next(data, at - start + 4)
         if following is None:
             following = max(len(data) - _HEAD.size + 1, at - start + 4) // 4 * 4
         yield f"expected a name at byte {at} of it, found none in {start + following - at} bytes"
@@ -108,13 +114,28 @@ def _name_at(data: bytes, at: int) -> tuple[int, Name | None]:
     return length, Name(text, flags, address_of(icb), problem)
 
 
-def _next(data: bytes, at: int) -> int | None:
-    """Where the next sound descriptor begins, at a multiple of 4 from there."""
-    first = at % 4
-    while (at := data.find(_MARK, at)) >= 0 and at + _HEAD.size <= len(data):
-        if at % 4 == first:
-            length, found = _name_at(data, at)
-            if length and found is not None and found.problem is None:
-                return at
-        at += 1
-    return None
+class _Search:
+    """Looks for names in a folder that is damaged."""
+
+    def __init__(self) -> None:
+        self._tried = 0
+        self._tried_bytes = 0
+
+    def next(self, data: bytes, at: int) -> int | None:
+        """Where the next sound descriptor begins, at a multiple of 4 from there.
+
+        Raises:
+            CorruptImageError: if too much looked like one, and was none.
+        """
+        first = at % 4
+        while (at := data.find(_MARK, at)) >= 0 and at + _HEAD.size <= len(data):
+            if at % 4 == first:
+                length, found = _name_at(data, at)
+                if length and found is not None and found.problem is None:
+                    return at
+                self._tried += 1
+                self._tried_bytes += length
+                if self._tried > _TRIED_MAX or self._tried_bytes > _TRIED_BYTES_MAX:
+                    raise CorruptImageError("expected names, found too much that is none")
+            at += 1
+        return None

@@ -32,6 +32,9 @@ _CHAIN_MAX: Final = 1 << 10
 _CONTINUATIONS_MAX: Final = 1 << 16
 """Extents of descriptors of one file."""
 
+_KNOWN_MAX: Final = 1 << 18
+"""Such extents that are remembered."""
+
 _ATTRIBUTES_HEAD: Final = 24
 _ATTRIBUTE: Final = struct.Struct("<IB3xI")
 _FILE_TIMES: Final = 5
@@ -80,6 +83,13 @@ class Facts(NamedTuple):
         return self.entry.flags & 7
 
     @property
+    def is_continued(self) -> bool:
+        """Whether there are more descriptors elsewhere."""
+        if self.form == EMBEDDED:
+            return False
+        return any(kind == layout.CONTINUED for kind, *_ in _unpacked(self.descriptors, self))
+
+    @property
     def streams(self) -> Address | None:
         """Where the folder of its streams is."""
         if isinstance(self.entry, ExtendedFileEntry):
@@ -123,12 +133,18 @@ class Allocated(NamedTuple):
 
 
 class Icbs:
-    """Reads entries, and what they lead to. Stateless but for the volume."""
+    """Reads entries, and what they lead to.
+
+    Attributes:
+        again_bytes: of extents of descriptors that were read although they had been read before.
+    """
 
     def __init__(self, volume: Source, space: Space) -> None:
         """``space`` has the partitions, of which more may be added later."""
         self._volume = volume
         self._space = space
+        self._known: set[tuple[int, int]] = set()
+        self.again_bytes = 0
 
     def facts(self, partition: int, block: int) -> Facts:
         """Of the file whose entry is there, or where that leads.
@@ -156,9 +172,16 @@ class Icbs:
 
     def _following(self, partition: int, block: int) -> Address | None:
         """Where an indirect entry leads; ``None`` if there is none, as behind the last one."""
-        try:
-            data = self._space.read(partition, block, self._space.block, "indirect entry")
-        except (FormatError, ReadError):  # of a disc that is written once: not written yet
+        what = "indirect entry"
+        for copy in range(self._space.partition(partition).copies):
+            try:
+                data = self._space.read(partition, block, self._space.block, what, copy)
+            except (FormatError, ReadError) as failure:
+                why = str(failure.args[0])
+                continue
+            break
+        else:  # of a disc that is written once: maybe not written yet
+            self._space.doubts.append(f"{what} in block {block}, where a change may be: {why}")
             return None
         if layout.id_of(data) != layout.INDIRECT:
             return None
@@ -199,6 +222,10 @@ class Icbs:
                 raise CorruptImageError("expected an end of its allocation descriptors")
             seen.add((partition, block))
             data = self._continued(partition, block)
+            if (partition, block) in self._known or len(self._known) >= _KNOWN_MAX:
+                self.again_bytes += len(data)
+            else:
+                self._known.add((partition, block))
 
     def _continued(self, partition: int, block: int) -> bytes:
         kinds = (layout.EXTENT_OF_DESCRIPTORS,)

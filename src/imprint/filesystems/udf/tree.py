@@ -6,10 +6,12 @@ sets of numbers of their own.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError, FormatError, ReadError
+from imprint.core.units import MIB
 from imprint.filesystems.allocation import UNBOUNDED, VolumeReader
 from imprint.filesystems.contents import PIECES_MAX, extents_of, held, mapped
 from imprint.filesystems.iso9660.tree import IsoTree
@@ -69,6 +71,10 @@ _TARGET_BYTES_MAX: Final = 1 << 16
 _STREAMS_MAX: Final = 1 << 10
 """Of one file."""
 
+_AGAIN_BYTES_MAX: Final = 16 * MIB
+"""Of descriptors that are read again for lists of files, from that of the root on. Where a few
+large files have very many names, the others say nothing of where they lie."""
+
 _COMPARED_MAX: Final = 1 << 12
 """Names of both roots of a disc."""
 
@@ -115,6 +121,8 @@ class UdfTree(OwnTree):
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
         """What is in a folder; of deleted names, what is known of their files."""
+        if folder.path == "/":
+            self._icbs.again_bytes = 0
         try:
             for found in self._names(folder.subvolume, folder.inode, folder.path):
                 is_deleted = folder.is_deleted or bool(found.flags & DELETED)
@@ -147,7 +155,10 @@ class UdfTree(OwnTree):
             return held(name, bytes_of(entry.target or ""))
         if entry.is_plain:
             return mapped(self._volume, extents_of(entry), entry.size, name=name)
-        return self._icbs.content(self._icbs.facts(entry.subvolume, entry.inode), name)
+        again = self._icbs.again_bytes
+        content = self._icbs.content(self._icbs.facts(entry.subvolume, entry.inode), name)
+        self._icbs.again_bytes = again  # contents are asked for one by one
+        return content
 
     def _names(self, partition: int, block: int, path: str) -> Iterator[Name]:
         """The names in a folder, or of streams, whose entry is there, also deleted ones."""
@@ -156,14 +167,27 @@ class UdfTree(OwnTree):
         self._tell(path)
         if facts.entry.type not in _FOLDERS:
             raise CorruptImageError("expected a folder")
-        name = f"{self._volume.name}: {shown(path)}"
-        copies = self._space.partition(partition).copies
-        contents = [self._icbs.content(facts, name, copy) for copy in range(copies)]
-        for found in names_of(contents, self._volume.size):
+        for found in names_of(self._copies(partition, facts, path), self._volume.size):
             if isinstance(found, str):
                 self._note(path, found)
             elif not found.flags & PARENT:
                 yield found
+
+    def _copies(self, partition: int, facts: Facts, path: str) -> list[Source]:
+        """Of a folder's content, those that can be found."""
+        name = f"{self._volume.name}: {shown(path)}"
+        found: list[Source] = []
+        failures: list[FormatError | ReadError] = []
+        for copy in range(self._space.partition(partition).copies):
+            try:
+                found.append(self._icbs.content(facts, name, copy))
+            except (FormatError, ReadError) as failure:
+                failures.append(failure)
+                if not copy:
+                    self._note(path, failure.args[0])
+        if not found:
+            raise failures[0]
+        return found
 
     def _entry(self, path: str, there: Address) -> Entry:
         if not there.length:
@@ -208,6 +232,8 @@ class UdfTree(OwnTree):
         try:
             found = self._entry(path, there)
             facts = self._icbs.facts(there.partition, there.block)
+            if self._is_too_much(facts):
+                return found._replace(is_deleted=True, is_allocated=True)
             is_free = self._free.has(there.partition, there.block, self._space.block) and all(
                 self._free.has(part.partition, part.block, part.length)
                 for part in self._icbs.allocated(facts)
@@ -226,6 +252,9 @@ class UdfTree(OwnTree):
         covered = 0
         is_plain = facts.form != EMBEDDED
         try:
+            if self._is_too_much(facts):
+                self._note("/", "it has too many names of a few large files to say where all lie")
+                return (), False
             for run in islice(self._icbs.runs(facts), PIECES_MAX):
                 # The next extent follows the bytes of the last one, so all but that are whole.
                 is_plain = is_plain and run.position == covered and covered % block == 0
@@ -242,6 +271,9 @@ class UdfTree(OwnTree):
             self._note(path, failure.args[0])
             is_plain = False
         return tuple(found), is_plain and covered >= facts.entry.size
+
+    def _is_too_much(self, facts: Facts) -> bool:
+        return self._icbs.again_bytes > _AGAIN_BYTES_MAX and facts.is_continued
 
     def _target(self, facts: Facts, path: str) -> str:
         """Where a symbolic link leads; nowhere if that cannot be read."""
@@ -304,9 +336,16 @@ def open_tree(volume: Source, _kind: str) -> FileTree:
         why = f"its UDF cannot be read, so its ISO 9660 is told: {failure.args[0]}"
         iso.notes.append(note_of("/", why))
         return iso
-    if iso is not None and iso.has_rock_ridge and _is_same(_root_names(iso), _root_names(found)):
-        return iso
-    return found
+    if iso is None or not iso.has_rock_ridge:
+        return found
+    names, others = _root_names(iso), _root_names(found)
+    if not _is_same(names, others):
+        return found
+    untold = _only_in_second(names, others)
+    if untold and len(others) < _COMPARED_MAX:
+        why = f"its UDF has {len(untold)} other names here, which are not told, as {untold[0]}"
+        iso.notes.append(note_of("/", shown(why)))
+    return iso
 
 
 def _iso_tree(volume: Source) -> IsoTree | None:
@@ -319,6 +358,13 @@ def _iso_tree(volume: Source) -> IsoTree | None:
 def _is_same(iso: set[str], udf: set[str]) -> bool:
     """Whether two roots are of the same files, though not all names may be the same."""
     return len(iso) >= len(udf) and not (udf and iso.isdisjoint(udf))
+
+
+def _only_in_second(iso: set[str], udf: set[str]) -> list[str]:
+    """Names that the first has not, not even longer ones that begin with them."""
+    known = sorted(iso)
+    places = ((name, bisect_left(known, name)) for name in sorted(udf))
+    return [name for name, at in places if at == len(known) or not known[at].startswith(name)]
 
 
 def _root_names(files: FileTree) -> set[str]:

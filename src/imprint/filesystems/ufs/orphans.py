@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _NAMED_MAX: Final = 1 << 19
 """Inodes with names, of those that are free: each takes some 100 bytes here."""
 
+_LOOKED_AT_MAX: Final = 1 << 24
+"""Names of all folders together, which may say to be in the same blocks."""
+
 _TABLES_BYTES_MAX: Final = 1024 * MIB
 """Of inodes that are looked at: 8 million of UFS1, or 4 million that were ever used of UFS2."""
 
@@ -42,6 +45,7 @@ class Orphans:
         self._inodes = inodes
         self._names = names
         self._size = volume_size
+        self._left = _LOOKED_AT_MAX
 
     def numbers(self, failed: Callable[[object], None]) -> Iterator[int]:
         """Of these inodes, ascending.
@@ -53,7 +57,7 @@ class Orphans:
         for number, inode, _ in self._all(failed):
             if stat.S_ISDIR(inode.mode):
                 self._add_names(number, inode, named)
-            if len(named) > _NAMED_MAX:
+            if len(named) > _NAMED_MAX or self._left < 0:
                 failed("expected fewer names")
                 return
         for number, inode, is_used in self._all(lambda _: None):
@@ -64,6 +68,9 @@ class Orphans:
         """Add the free inodes that a folder has names of, to no more than are of use."""
         try:
             for name in self._names(number, folder):
+                self._left -= 1
+                if self._left < 0:
+                    return
                 if name is None or name.name in (b".", b".."):
                     continue
                 if not self._is_used(name.inode):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from imprint.core.errors import CorruptImageError
+from imprint.core.errors import CorruptImageError, FormatError, ReadError
 from imprint.core.units import KIB
 from imprint.filesystems.tree import Times
 from imprint.filesystems.xfs import layout
@@ -185,7 +185,10 @@ class InodeTable:
         piece = self._pieces.get(start)
         if piece is None:
             length = min(_PIECE_BYTES, self._reader.size - start)
-            piece = memoryview(self._reader.read(start, length, "inodes"))
+            try:
+                piece = memoryview(self._reader.read(start, length, "inodes"))
+            except (FormatError, ReadError):  # another one of them may be bad
+                return memoryview(self._reader.read(place, size, "inode"))
             self._pieces[start] = piece
             if len(self._pieces) > _CACHE_PIECES:
                 del self._pieces[next(iter(self._pieces))]
