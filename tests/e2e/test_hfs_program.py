@@ -96,19 +96,18 @@ def test_every_verb_tells_of_a_volume_that_was_not_unmounted(
     volume = bytearray(small_hfs())
     struct.pack_into(">H", volume, 1024 + 10, 0)  # drAtrb of the master block
     (tmp_path / "dirty").write_bytes(volume)
-    calls = {
-        ("ls", "dirty:/"): 6,
-        ("report", "dirty", "-o", "-"): 6,
-        ("report", "dirty", "-o", "out.xml"): 6,
-        ("cp", "-r", "dirty:/", "out", "--progress", "none"): 6,
-        ("cp", "-r", "dirty:/", "again"): 6,
-        ("stat", "dirty:/file"): 0,
-        ("cat", "dirty:/file"): 0,
-    }
-    for call, code in calls.items():
-        result = program(*call)
-        assert (call, result.exit_code) == (call, code)
+    calls = (
+        ("ls", "dirty:/"),
+        ("report", "dirty", "-o", "-"),
+        ("report", "dirty", "-o", "out.xml"),
+        ("cp", "-r", "dirty:/", "out", "--progress", "none"),
+        ("cp", "-r", "dirty:/", "again"),
+        ("stat", "dirty:/file"),
+        ("cat", "dirty:/file"),
+    )
+    for call in calls:
+        result = program.ok(*call)
         assert result.err.count("not unmounted") == 1, call
     assert (tmp_path / "out.xml").read_text().count("not unmounted") == 1
-    both = program("cp", "dirty:/file", "dirty:/empty", "both")
-    assert (both.exit_code, both.err.count("not unmounted")) == (6, 1)
+    both = program.ok("cp", "dirty:/file", "dirty:/empty", "both")
+    assert both.err.count("not unmounted") == 1

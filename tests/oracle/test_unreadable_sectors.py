@@ -10,10 +10,12 @@ import pytest
 
 from imprint.core.errors import FormatError, ReadError
 from imprint.core.units import KIB
+from imprint.filesystems.sleuthkit import SleuthKit
 from imprint.filesystems.tree import Type
 from imprint.filesystems.trees import tree
-from imprint.filesystems.walking import walk
+from imprint.filesystems.walking import find_path, walk
 from imprint.storage.memory import MemoryStorage
+from imprint.testing import ntfs_volume
 from imprint.testing.faults import FaultyStorage
 from imprint.testing.oracles import run
 from imprint.testing.small_udf import KINDS, small_udf

@@ -12,7 +12,7 @@ from imprint.cli import options
 from imprint.core.units import format_size
 from imprint.endpoints.browsing import look_up, open_browser
 from imprint.endpoints.location import parse
-from imprint.filesystems.tree import Type
+from imprint.filesystems.tree import Type, has_failures
 
 if TYPE_CHECKING:
     import argparse
@@ -124,7 +124,7 @@ def tell_notes(console: Console, address: str, notes: list[str]) -> int:
         console.note(f"warning: {address}: {note}")
     if len(notes) > NOTES_MAX:
         console.note(f"warning: {address}: {len(notes) - NOTES_MAX} more of the kind")
-    return NOTED_EXIT if notes else 0
+    return NOTED_EXIT if has_failures(notes) else 0
 
 
 def facts(entry: Entry) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
+from imprint.filesystems.tree import has_failures
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -102,4 +104,4 @@ class Extraction:
     @property
     def is_whole(self) -> bool:
         """Whether all that was asked for is there."""
-        return not (self.failed.count or self.bad.count or self.notes)
+        return not (self.failed.count or self.bad.count or has_failures(self.notes))

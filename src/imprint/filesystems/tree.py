@@ -149,6 +149,15 @@ class Notes(list[str]):
             super().append("/: there is more that could not be followed")
 
 
+class Remark(str):
+    """A note of the file system as a whole: all that is on the disk is told, and yet there is more.
+
+    That of a system that was imaged while it ran, for instance. It is no failure.
+    """
+
+    __slots__ = ()
+
+
 class FileTree(Protocol):
     """A file system, by folders. For one thread, but for what :meth:`content` gives.
 
@@ -285,6 +294,11 @@ def path_in(folder: Entry, name: str) -> str:
     """The path of a name in a folder. No name leads elsewhere, even if it has a ``/``."""
     prefix = folder.path if folder.path == "/" else f"{folder.path}/"
     return prefix + name.replace("/", "\\x2f")
+
+
+def has_failures(notes: Iterable[str]) -> bool:
+    """Whether there is one among notes that tells of what could not be followed."""
+    return any(not isinstance(note, Remark) for note in notes)
 
 
 def note_of(path: str, why: object) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from imprint.filesystems.tree import has_failures
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -102,4 +104,4 @@ class ReportOutcome:
     @property
     def is_whole(self) -> bool:
         """Whether nothing is missing."""
-        return not self.unreadable and not any(volume.problems for volume in self.volumes)
+        return not self.unreadable and not any(has_failures(item.problems) for item in self.volumes)

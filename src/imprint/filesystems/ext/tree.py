@@ -34,6 +34,7 @@ from imprint.filesystems.ext.trees import NODE, Piece, Trees, has_blocks
 from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
+    Remark,
     Type,
     bytes_of,
     no_stream,
@@ -299,5 +300,5 @@ def open_tree(volume: Source, kind: str) -> FileTree:
     block = Superblock.unpack(head)
     files = _opened(volume, kind, is_ours=_is_ours(block))
     if block.revision and block.incompat & features.RECOVER:
-        files.notes.append(note_of("/", _UNCLEAN))
+        files.notes.append(Remark(note_of("/", _UNCLEAN)))
     return files

@@ -19,6 +19,7 @@ from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
     OwnTree,
+    Remark,
     Times,
     Type,
     bytes_of,
@@ -60,7 +61,7 @@ class F2fsTree(OwnTree):
         self._begin_at(self._entry("/", self._state.block.root_inode))
         is_clean = self._state.checkpoint.flags & layout.CP_UMOUNT
         if not is_clean or goes_on(self._reader, self._state):
-            self.notes.append(f"/: {_UNCLEAN}")
+            self.notes.append(Remark(note_of("/", _UNCLEAN)))
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
         """What is in a folder; nothing is told of deleted names."""

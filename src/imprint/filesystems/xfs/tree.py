@@ -12,6 +12,7 @@ from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
     OwnTree,
+    Remark,
     Type,
     bytes_of,
     no_stream,
@@ -69,7 +70,7 @@ class XfsTree(OwnTree):
         self._folder_block = min(superblock.block_size << min(log, 8), _FOLDER_BLOCK_MAX)
         self._begin_at(self._entry("/", superblock.root_inode))
         if not _is_clean(self._reader, self._geometry):
-            self.notes.append(f"/: {_DIRTY}")
+            self.notes.append(Remark(note_of("/", _DIRTY)))
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
         """What is in a folder; names that were deleted are overwritten in part, and not told."""
