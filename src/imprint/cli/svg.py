@@ -10,8 +10,8 @@ Source: W3C, Scalable Vector Graphics 1.1 and 2; WAI-ARIA Graphics Module, for `
 from __future__ import annotations
 
 import itertools
+from html import escape
 from typing import TYPE_CHECKING, Final
-from xml.sax.saxutils import escape
 
 from imprint.cli.pen import Pen
 from imprint.cli.shares import Share, Shares
@@ -295,11 +295,11 @@ def _text(left: float, baseline: float, text: str, style: str, width: float) -> 
     if count < 1:
         return ""
     pen = Pen("utf-8", colour=False)
-    shown = escape(pen.fit(pen.clean(text), count).rstrip())
+    shown = escape(pen.fit(pen.clean(text), count).rstrip(), quote=False)
     named = f' class="{style}"' if style else ""
     return f'<text x="{left}" y="{baseline}"{named}>{shown}</text>'
 
 
 def _clean(text: str) -> str:
     """For XML: no name in it can be markup, or a character that XML does not have."""
-    return escape(Pen("utf-8", colour=False).clean(text))
+    return escape(Pen("utf-8", colour=False).clean(text), quote=False)

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 _SECTOR_BYTES: Final = 512
 
 
-class Losses:
-    """What the library could not read, since somebody asked.
+class Losses(set[int]):
+    """Sectors that the library could not read, since somebody asked.
 
     It makes zeros of a sector that it needs only a part of, as it does for inodes. Where it reads
     ahead in vain, it tries again with what it needs, from the same sector on.
@@ -19,21 +19,10 @@ class Losses:
     Source: The Sleuth Kit, ``tsk/img/img_io.cpp``, ``tsk_img_read_no_cache``.
     """
 
-    def __init__(self) -> None:
-        self._sectors: set[int] = set()
-
     def take(self, offset: int, *, is_lost: bool) -> None:
         """A read from an offset has succeeded, or not."""
         sector = offset // _SECTOR_BYTES
-        (self._sectors.add if is_lost else self._sectors.discard)(sector)
-
-    def clear(self) -> None:
-        """Begin anew."""
-        self._sectors.clear()
-
-    def __bool__(self) -> bool:
-        """Whether anything was lost."""
-        return bool(self._sectors)
+        (self.add if is_lost else self.discard)(sector)
 
 
 def image_of(library: Any, kept: Kept, losses: Losses, volume_size: int) -> Any:  # noqa: ANN401

@@ -7,8 +7,8 @@ their codes as The Sleuth Kit's ``fiwalk`` has them.
 from __future__ import annotations
 
 import re
+from html import escape
 from typing import TYPE_CHECKING, Final
-from xml.sax.saxutils import escape
 
 from imprint.endpoints.dfxml import hash_type
 from imprint.endpoints.report.gathering import HOLE, ORPHANS
@@ -55,7 +55,7 @@ def text_of(name: str) -> str:
     r"""A name as text of XML; bytes and characters that it cannot hold as ``\xff``."""
     if _PLAIN.search(name) is None:
         return name
-    return escape(_CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", shown(name)))
+    return escape(_CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", shown(name)), quote=False)
 
 
 def code_of(entry: Entry, kind: str) -> tuple[str, int]:
