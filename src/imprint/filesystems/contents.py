@@ -116,35 +116,21 @@ class OnDemand:
 
     def __init__(self, name: str, size: int, make: Callable[[int, int], bytes]) -> None:
         """``make`` gives the bytes of an offset and a length, all of them, or raises."""
-        self._name = name
-        self._size = size
+        self.name = name
+        self.size = size
+        self.traits = Traits(grain=1)
         self._make = make
-
-    @property
-    def name(self) -> str:
-        """As given."""
-        return self._name
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return self._size
-
-    @property
-    def traits(self) -> Traits:
-        """No unit at all."""
-        return Traits(grain=1)
 
     def readinto(self, buffer: memoryview, offset: int) -> None:
         """Fill ``buffer``; see :class:`~imprint.core.contracts.Source`."""
-        check_range(offset, len(buffer), size=self._size, name=self._name)
+        check_range(offset, len(buffer), size=self.size, name=self.name)
         for start in range(0, len(buffer), SPAN_BYTES):
             length = min(SPAN_BYTES, len(buffer) - start)
             made = self._make(offset + start, length)
             if len(made) != length:
                 raise ReadError(
                     f"expected {length} bytes, found {len(made)}",
-                    name=self._name,
+                    name=self.name,
                     offset=offset + start,
                     length=length,
                 )

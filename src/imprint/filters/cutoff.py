@@ -20,24 +20,10 @@ class Missing:
 
     def __init__(self, name: str, size: int, why: str) -> None:
         """``why`` is what is said to whom reads them; ``size`` is in bytes."""
-        self._name = name
-        self._size = size
+        self.name = name
+        self.size = size
+        self.traits = Traits(grain=1)
         self._why = why
-
-    @property
-    def name(self) -> str:
-        """As given."""
-        return self._name
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return self._size
-
-    @property
-    def traits(self) -> Traits:
-        """No unit at all."""
-        return Traits(grain=1)
 
     def readinto(self, buffer: memoryview, offset: int) -> None:
         """Fail, if anything is asked for.
@@ -45,9 +31,9 @@ class Missing:
         Raises:
             ReadError: always, but for nothing.
         """
-        check_range(offset, len(buffer), size=self._size, name=self._name)
+        check_range(offset, len(buffer), size=self.size, name=self.name)
         if len(buffer):
-            raise ReadError(self._why, name=self._name)
+            raise ReadError(self._why, name=self.name)
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """All of it is bad."""
