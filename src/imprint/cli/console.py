@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 from imprint.core.cancel import CancelToken
 from imprint.core.events import Event, Finding, Progress, Severity
-from imprint.core.system import collect_rarely
+from imprint.core.system import collecting_rarely
 from imprint.core.units import format_size
 
 if TYPE_CHECKING:
@@ -85,10 +85,10 @@ class Console:
         from imprint.transfer.heap import keep_freed_memory  # only where much is moved
 
         keep_freed_memory()
-        collect_rarely()
         self._listeners += 1
         try:
-            yield self.cancel
+            with collecting_rarely():
+                yield self.cancel
         finally:
             self._listeners -= 1
 

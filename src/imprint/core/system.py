@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import gc
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -28,10 +30,16 @@ def fsync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def collect_rarely() -> None:
-    """Look for objects that hold each other after every 200,000 new ones, and not after 700.
+@contextmanager
+def collecting_rarely() -> Iterator[None]:
+    """For the time inside, look for objects that hold each other after every 200,000 new ones.
 
     For a program to decide. Whoever walks a file system makes millions of tuples that hold nothing
     but numbers and text: to look through them again and again is a tenth of the time of a report.
     """
+    before = gc.get_threshold()
     gc.set_threshold(200_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

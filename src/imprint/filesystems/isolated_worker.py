@@ -15,7 +15,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from imprint.core.system import collect_rarely
+from imprint.core.system import collecting_rarely
 from imprint.core.units import GIB, KIB
 from imprint.filesystems.isolated import (
     ANSWER,
@@ -200,8 +200,7 @@ def main(module: str, arguments: tuple[Any, ...]) -> None:
     """Serve until nobody asks any more; what is asked first has to wait until all is open."""
     pipe = Pipe(sys.stdin.buffer, sys.stdout.buffer)
     _bound()
-    collect_rarely()
-    with contextlib.suppress(EOFError):
+    with collecting_rarely(), contextlib.suppress(EOFError):
         answers: Answers = {}
         while True:
             name, *rest = json.loads(pipe.question())
