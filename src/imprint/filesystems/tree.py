@@ -279,6 +279,34 @@ class OwnTree:
             raise CorruptImageError("expected a folder as its root", name=self._volume.name)
         self._root = root
 
+    def _remark(self, what: str) -> None:
+        """Note what is to be known of the file system as a whole, and is no failure."""
+        self.notes.append(Remark(note_of("/", what)))
+
+    def _each_entry(
+        self, folder: Entry, names: Iterable[tuple[bytes, int]], entry: Callable[[str, int], Entry]
+    ) -> Iterator[Entry]:
+        """The entries of a folder, but for ``.`` and ``..``; what cannot be followed is a note.
+
+        Args:
+            folder: that they are in.
+            names: and numbers, whatever ``entry`` takes these for; what raises ends the folder.
+            entry: makes one, given its path; what it raises leaves out that one.
+        """
+        try:
+            for name, number in names:
+                if name in (b".", b".."):
+                    continue
+                path = path_in(folder, text_of(name))
+                try:
+                    made = entry(path, number)
+                except (FormatError, ReadError) as failure:
+                    self.notes.append(note_of(path, failure.args[0]))
+                    continue
+                yield made
+        except (FormatError, ReadError) as failure:
+            self.notes.append(note_of(folder.path, failure.args[0]))
+
 
 def text_of(raw: bytes) -> str:
     """A name, or where a link leads, as :class:`Entry` has it, whatever bytes it is of."""

@@ -18,7 +18,6 @@ from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
     OwnTree,
-    Remark,
     Times,
     Type,
     no_stream,
@@ -60,7 +59,7 @@ class BtrfsTree(OwnTree):
         self._lookup = Lookup(self._state.trees)
         self._roots: dict[int, Pointer] = {}
         if self._state.log_root is not None:
-            self.notes.append(Remark(note_of("/", _UNCLEAN)))
+            self._remark(_UNCLEAN)
         self._begin_at(self._entry("/", layout.FILE_TREE, layout.FIRST_FREE))
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import CorruptImageError, FormatError, ReadError, UnsupportedFeatureError
+from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
 from imprint.filesystems.allocation import UNBOUNDED, VolumeReader
 from imprint.filesystems.contents import PIECES_MAX, Run, extents_of, held, mapped
 from imprint.filesystems.f2fs import layout
@@ -19,13 +19,11 @@ from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
     OwnTree,
-    Remark,
     Times,
     Type,
     bytes_of,
     no_stream,
     note_of,
-    path_in,
     shown,
     text_of,
 )
@@ -61,30 +59,24 @@ class F2fsTree(OwnTree):
         self._begin_at(self._entry("/", self._state.block.root_inode))
         is_clean = self._state.checkpoint.flags & layout.CP_UMOUNT
         if not is_clean or goes_on(self._reader, self._state):
-            self.notes.append(Remark(note_of("/", _UNCLEAN)))
+            self._remark(_UNCLEAN)
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
         """What is in a folder; nothing is told of deleted names."""
-        try:
-            node = self._nodes.inode(folder.inode)
-            if not stat.S_ISDIR(node.inode.mode):
-                raise CorruptImageError("expected a folder")
-            is_encrypted = bool(node.inode.advice & layout.ENCRYPTED)
-            if is_encrypted:
-                self.notes.append(note_of(folder.path, "the names in it are encrypted"))
-            for name, number, hash_ in self._names(node):
-                if name in (b".", b".."):
-                    continue
-                text = without_key(name, hash_) if is_encrypted else name
-                path = path_in(folder, text_of(text))
-                try:
-                    entry = self._entry(path, number)
-                except (FormatError, ReadError) as failure:
-                    self.notes.append(note_of(path, failure.args[0]))
-                    continue
-                yield entry
-        except (FormatError, ReadError) as failure:
-            self.notes.append(note_of(folder.path, failure.args[0]))
+        del deleted
+        return self._each_entry(folder, self._names_in(folder), self._entry)
+
+    def _names_in(self, folder: Entry) -> Iterator[tuple[bytes, int]]:
+        """Names as Linux shows them, and numbers."""
+        node = self._nodes.inode(folder.inode)
+        if not stat.S_ISDIR(node.inode.mode):
+            raise CorruptImageError("expected a folder")
+        is_encrypted = bool(node.inode.advice & layout.ENCRYPTED)
+        if is_encrypted:
+            self.notes.append(note_of(folder.path, "the names in it are encrypted"))
+        for name, number, hash_ in self._names(node):
+            is_open = not is_encrypted or name in (b".", b"..")
+            yield name if is_open else without_key(name, hash_), number
 
     def content(self, entry: Entry, stream: str | None = None) -> Source:
         """The bytes of a file; see :class:`~imprint.filesystems.tree.FileTree`."""

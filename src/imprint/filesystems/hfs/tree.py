@@ -20,7 +20,6 @@ from imprint.filesystems.tree import (
     RESOURCE_FORK,
     Entry,
     OwnTree,
-    Remark,
     Type,
     no_stream,
     note_of,
@@ -61,7 +60,7 @@ class HfsTree(OwnTree):
         """Where the records of those are that were told."""
         self._begin_at(self._root_entry())
         if not self._place.block.attributes & UNMOUNTED:
-            self.notes.append(Remark(note_of("/", _UNMOUNTED)))
+            self._remark(_UNMOUNTED)
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
         """What is in a folder; names that were deleted are not told."""

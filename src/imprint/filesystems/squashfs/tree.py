@@ -6,7 +6,7 @@ import sys
 from array import array
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import CorruptImageError, FormatError, ReadError, UnsupportedFeatureError
+from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
 from imprint.filesystems.allocation import UNBOUNDED, VolumeReader
 from imprint.filesystems.contents import held
 from imprint.filesystems.squashfs import layout
@@ -22,8 +22,6 @@ from imprint.filesystems.tree import (
     Times,
     Type,
     no_stream,
-    note_of,
-    path_in,
     shown,
     text_of,
 )
@@ -73,22 +71,16 @@ class SquashfsTree(OwnTree):
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
         """What is in a folder; nothing is ever deleted in a file system of this kind."""
-        try:
-            inode = self._inode(self._reference(folder))
-            if inode.type is not Type.DIRECTORY:
-                raise CorruptImageError("expected a folder")
-            for item in folder_items(self._metadata, self._super.folder_table, inode):
-                if item.name in (b".", b".."):
-                    continue
-                path = path_in(folder, text_of(item.name))
-                try:
-                    entry = self._entry(path, item.reference)
-                except (FormatError, ReadError) as failure:
-                    self.notes.append(note_of(path, failure.args[0]))
-                    continue
-                yield entry
-        except (FormatError, ReadError) as failure:
-            self.notes.append(note_of(folder.path, failure.args[0]))
+        del deleted
+        return self._each_entry(folder, self._names_in(folder), self._entry)
+
+    def _names_in(self, folder: Entry) -> Iterator[tuple[bytes, int]]:
+        """Names, and references to their inodes."""
+        inode = self._inode(self._reference(folder))
+        if inode.type is not Type.DIRECTORY:
+            raise CorruptImageError("expected a folder")
+        for item in folder_items(self._metadata, self._super.folder_table, inode):
+            yield item.name, item.reference
 
     def content(self, entry: Entry, stream: str | None = None) -> Source:
         """The bytes of a file; see :class:`~imprint.filesystems.tree.FileTree`."""

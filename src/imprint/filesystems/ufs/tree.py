@@ -14,7 +14,6 @@ from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
     OwnTree,
-    Remark,
     Type,
     bytes_of,
     no_stream,
@@ -77,7 +76,7 @@ class UfsTree(OwnTree):
         inode = self._inodes.inode(_ROOT)
         self._begin_at(self._entry("/", _ROOT, inode))
         if block.has_log:
-            self.notes.append(Remark(note_of("/", _LOG)))
+            self._remark(_LOG)
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
         """What is in a folder; see :class:`~imprint.filesystems.tree.FileTree`.

@@ -5,19 +5,16 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import CorruptImageError, FormatError, ReadError
+from imprint.core.errors import CorruptImageError, ReadError
 from imprint.filesystems.allocation import UNBOUNDED
 from imprint.filesystems.contents import Run, extents_of, held, mapped
 from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
     OwnTree,
-    Remark,
     Type,
     bytes_of,
     no_stream,
-    note_of,
-    path_in,
     shown,
     text_of,
 )
@@ -70,23 +67,12 @@ class XfsTree(OwnTree):
         self._folder_block = min(superblock.block_size << min(log, 8), _FOLDER_BLOCK_MAX)
         self._begin_at(self._entry("/", superblock.root_inode))
         if not _is_clean(self._reader, self._geometry):
-            self.notes.append(Remark(note_of("/", _DIRTY)))
+            self._remark(_DIRTY)
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
         """What is in a folder; names that were deleted are overwritten in part, and not told."""
-        try:
-            for name, number in self._names(self._inodes.facts(folder.inode)):
-                if name in (b".", b".."):
-                    continue
-                path = path_in(folder, text_of(name))
-                try:
-                    entry = self._entry(path, number)
-                except (FormatError, ReadError) as failure:
-                    self.notes.append(note_of(path, failure.args[0]))
-                    continue
-                yield entry
-        except (FormatError, ReadError) as failure:
-            self.notes.append(note_of(folder.path, failure.args[0]))
+        del deleted
+        return self._each_entry(folder, self._names_in(folder), self._entry)
 
     def content(self, entry: Entry, stream: str | None = None) -> Source:
         """The bytes of a file; see :class:`~imprint.filesystems.tree.FileTree`."""
@@ -105,6 +91,9 @@ class XfsTree(OwnTree):
 
     def _attributes(self, entry: Entry) -> Iterator[Attribute]:
         yield from attributes(self._reader, self._geometry, self._inodes, entry.inode)
+
+    def _names_in(self, folder: Entry) -> Iterator[tuple[bytes, int]]:
+        yield from self._names(self._inodes.facts(folder.inode))
 
     def _entry(self, path: str, number: int) -> Entry:
         facts = self._inodes.facts(number)
