@@ -222,6 +222,18 @@ def test_a_lost_interpreter_sets_up_again(prepared: Path) -> None:
     assert decides_to_set_up(prepared)
 
 
+def test_an_environment_that_goes_while_it_is_looked_at_sets_up_again(prepared: Path) -> None:
+    """As a rival does that makes it anew. Fails if the shell ends with "not found"."""
+    (prepared / ".venv" / "requirements.lock").unlink()
+    python = prepared / ".venv" / "bin" / "python"
+    python.unlink()
+    python.write_text(f'#!/bin/sh\nrm "$0"; exec "{os.path.realpath(sys.executable)}" "$@"\n')
+    python.chmod(0o755)
+
+    assert decides_to_set_up(prepared)
+    assert not python.exists()
+
+
 def test_waiting_for_another_start_that_succeeds_is_enough(prepared: Path) -> None:
     promise = prepared / ".venv" / "requirements.lock"
     promise.unlink()
