@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -32,6 +33,15 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 # What programs keep of a user between two runs: not in the home of who runs the tests.
 _STATE = tempfile.TemporaryDirectory(prefix="imprint-state-")
 os.environ["XDG_STATE_HOME"] = _STATE.name
+
+# A shell has what it starts in the background ignore Ctrl-C, nohup the end of the terminal; the
+# programs that the tests interrupt would inherit that.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
