@@ -12,7 +12,7 @@ from imprint.filters.cutoff import Missing
 from imprint.filters.pieces import Piece, Pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from imprint.core.contracts import Source
     from imprint.filesystems.tree import Entry
@@ -148,3 +148,11 @@ class OnDemand:
 def held(name: str, content: bytes) -> Source:
     """Bytes that are at hand."""
     return OnDemand(name, len(content), lambda offset, length: content[offset : offset + length])
+
+
+def told_pairs(flat: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Pairs of numbers, which are told one behind the other."""
+    if len(flat) == 2:  # as most files have, and this is asked of each
+        return ((flat[0], flat[1]),)
+    numbers = iter(flat)
+    return tuple(zip(numbers, numbers, strict=True))

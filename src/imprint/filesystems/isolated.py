@@ -33,7 +33,7 @@ from imprint.core.errors import (
 from imprint.core.units import KIB, MIB, align_down
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import IO
 
     from imprint.core.contracts import Source
@@ -392,9 +392,3 @@ def _widen(pipe: IO[bytes] | None) -> bool:
     except (ImportError, AttributeError, OSError):
         return False
     return True
-
-
-def told_pairs(flat: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Pairs of numbers, which are told one behind the other."""
-    numbers = iter(flat)
-    return tuple(zip(numbers, numbers, strict=True))

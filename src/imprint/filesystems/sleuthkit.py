@@ -20,9 +20,9 @@ from imprint.core.errors import (
 )
 from imprint.filesystems.attributes import check_length
 from imprint.filesystems.blocks import block_size
-from imprint.filesystems.contents import OnDemand, Run, extents_of, held, mapped
+from imprint.filesystems.contents import OnDemand, Run, extents_of, held, mapped, told_pairs
 from imprint.filesystems.ext.attributes import Attributes
-from imprint.filesystems.isolated import Isolated, told_pairs
+from imprint.filesystems.isolated import Isolated
 from imprint.filesystems.remains import ORPHANS, Reuse
 from imprint.filesystems.sleuthkit_worker import DELETED, IN_USE, LOST, PLAIN
 from imprint.filesystems.tree import (
@@ -239,9 +239,8 @@ class SleuthKit:
         return found
 
     def _entry(self, path: str, row: Any) -> Entry:  # noqa: ANN401 - parsed JSON
-        _, inode, code, size, modified, accessed, changed, created, facts = row[:9]
-        flags, target, streams, named, places = row[9:]
-        mode, owner, group, links = facts
+        _, inode, code, size, modified, accessed, changed, created, *facts = row
+        mode, owner, group, links, flags, target, streams, named, places = facts
         type_ = (_NAME_TYPES if flags & LOST else _META_TYPES).get(code, Type.OTHER)
         if self._has_tables:
             type_ = self._type(path, type_, inode)

@@ -36,15 +36,15 @@ _WITHOUT_DATA: Final = _RUN_FILLER | _RUN_SPARSE
 
 def stream_of(info: Any) -> str | None:  # noqa: ANN401 - without types
     """The name of a further content that an attribute is."""
-    kind = int(info.type)
+    kind = info.type
     if kind == _NTFS_DATA and info.name is not None:
         return _text(info.name)
-    return RESOURCE_FORK if kind == _HFS_RESOURCE and int(info.size) else None
+    return RESOURCE_FORK if kind == _HFS_RESOURCE and info.size else None
 
 
 def attribute_name(info: Any) -> str | None:  # noqa: ANN401 - without types
     """The name of an extended attribute of HFS+, if it is one."""
-    if int(info.type) != _HFS_EXTENDED or info.name is None:
+    if info.type != _HFS_EXTENDED or info.name is None:
         return None
     return _text(info.name)
 
@@ -57,7 +57,7 @@ def is_content(info: Any, stream: str | None) -> bool:  # noqa: ANN401 - without
     """Whether an attribute is the content proper, or a stream."""
     if stream is not None:
         return stream_of(info) == stream
-    return int(info.type) in _UNNAMED and (int(info.type) != _NTFS_DATA or info.name is None)
+    return info.type in _UNNAMED and (info.type != _NTFS_DATA or info.name is None)
 
 
 def is_stored(info: Any) -> bool:  # noqa: ANN401 - without types
@@ -66,7 +66,7 @@ def is_stored(info: Any) -> bool:  # noqa: ANN401 - without types
     Raises:
         Refusal: if they are encrypted.
     """
-    flags = int(info.flags)
+    flags = info.flags
     if flags & _ENCRYPTED:
         raise Refusal("unsupported", "it is encrypted by the file system")
     return bool(flags & _NONRESIDENT) and not flags & _COMPRESSED
@@ -147,23 +147,25 @@ class Attributes:
         covered, is_plain = 0, size == 0
         for attribute in file:
             info = attribute.info
-            is_proper = int(info.type) == _DEFAULT or is_content(info, None)
+            is_proper = info.type == _DEFAULT or is_content(info, None)
             if not is_proper:
                 name = stream_of(info)
                 if name is not None:
                     streams = [*(streams or ()), name]
-            flags = int(info.flags)
+            flags = info.flags
             if not flags & _NONRESIDENT:
                 continue
             chosen = places if is_proper else others
             for run in attribute:
-                start, length = int(run.addr) * block, int(run.len) * block
-                if int(run.flags) & _WITHOUT_DATA or not 0 <= start < end or length <= 0:
+                start, length = run.addr * block, run.len * block
+                behind = start + length
+                if run.flags & _WITHOUT_DATA or not 0 <= start < end or length <= 0:
                     continue
-                if is_proper and int(run.offset) * block == covered and start + length <= end:
+                if behind > end:
+                    length = end - start
+                elif is_proper and run.offset * block == covered:
                     covered += length
-                chosen.append(start)
-                chosen.append(min(length, end - start))
+                chosen += (start, length)
                 if len(chosen) >= 2 * EXTENTS_MAX:
                     break
             if is_proper and size:
@@ -171,22 +173,22 @@ class Attributes:
                     covered >= size
                     and not flags & (_ENCRYPTED | _COMPRESSED)
                     and len(places) < 2 * EXTENTS_MAX
-                    and self.valid(int(file.info.meta.addr), info) == int(info.size)
+                    and self.valid(file.info.meta.addr, info) == info.size
                 )
         return places + others, streams, is_plain
 
     def valid(self, inode: int, info: Any) -> int | None:  # noqa: ANN401 - without types
         """How many bytes of a content were ever written; ``None`` if that is not known."""
-        return int(info.size) if self._records is None else self._records.initialized(inode, info)
+        return info.size if self._records is None else self._records.initialized(inode, info)
 
     def runs(self, attribute: Any, size: int) -> Iterator[int]:  # noqa: ANN401 - without types
         """Position, offset and length of what is not a hole, one behind the other, in bytes."""
         block = self._block
         for run in attribute:
-            position = int(run.offset) * block
+            position = run.offset * block
             if position >= size:
                 return
-            if not int(run.flags) & _WITHOUT_DATA:
+            if not run.flags & _WITHOUT_DATA:
                 yield position
-                yield int(run.addr) * block
-                yield int(run.len) * block
+                yield run.addr * block
+                yield run.len * block

@@ -43,6 +43,7 @@ _NS: Final = 1_000_000_000
 _LINK_BYTES_MAX: Final = 4096
 _UNREAD: Final = "it cannot be read"
 _NAME_GIVEN_UP: Final = 2
+_NO_NAMES: Final = (None, b"", b".", b"..")
 _META_IN_USE: Final = 1
 _FOLDER: Final = 2
 _LINK: Final = 6
@@ -124,7 +125,7 @@ class _Worker:
 
     def root(self) -> list[object]:
         """Tell of the root: its facts, and notes."""
-        file = self._sure(self._system.open_meta, inode=int(self._system.info.root_inum))
+        file = self._sure(self._system.open_meta, inode=self._system.info.root_inum)
         return [self._row("", file, 0), self._taken_notes()]
 
     def folder(self, inode: int, skip: int, deleted: bool) -> list[object]:  # noqa: FBT001 - JSON
@@ -135,21 +136,23 @@ class _Worker:
             folder = _Folder(self._rows(inode, deleted=deleted))
             folder.told = sum(1 for _ in islice(folder.rows, skip))
         rows: list[object] = []
-        before, places = folder.told, 0
+        notes = self._notes
+        count = places = 0
         is_all = True
         for row in folder.rows:
-            folder.told += 1
+            count += 1
             if row is not None:
                 rows.append(row)
                 places += len(row[-1])
-            if max(len(rows), len(self._notes)) >= PART_ENTRIES or places > EXTENTS_MAX:
+            if len(rows) >= PART_ENTRIES or places > EXTENTS_MAX or len(notes) >= PART_ENTRIES:
                 is_all = False
                 break
+        folder.told += count
         if not is_all:
             self._folders[key] = folder
             if len(self._folders) > _OPEN_MAX:
                 del self._folders[next(iter(self._folders))]
-        return [rows, folder.told - before, is_all, self._taken_notes()]
+        return [rows, count, is_all, self._taken_notes()]
 
     def content(self, inode: int, stream: str | None) -> list[object]:
         """Where a content lies: its size, how many bytes were ever written, and its runs.
@@ -165,16 +168,16 @@ class _Worker:
         for attribute in file:
             if not is_content(attribute.info, stream):
                 continue
-            size = int(attribute.info.size) if stream is not None else int(meta.size)
-            valid = self._attributes.valid(int(meta.addr), attribute.info)
-            number = [int(attribute.info.type), int(attribute.info.id)]
+            size = attribute.info.size if stream is not None else meta.size
+            valid = self._attributes.valid(meta.addr, attribute.info)
+            number = [attribute.info.type, attribute.info.id]
             if not is_stored(attribute.info) or (valid is None and size):
                 return [size, size, None, number]
             runs = list(islice(self._attributes.runs(attribute, size), 3 * EXTENTS_MAX + 1))
             if size and not runs and self._records is not None and stream is None:
                 check_here(file)
             return [size, size if valid is None else valid, runs, number]
-        if stream is not None or int(meta.size):
+        if stream is not None or meta.size:
             raise Refusal("corrupt", "expected a content, found none")
         return [0, 0, [], None]
 
@@ -185,7 +188,7 @@ class _Worker:
     def attributes(self, inode: int) -> list[list[object]]:
         """Extended attributes: for each its name, its length, and what reads it as a content."""
         return [
-            [name, int(info.size), [int(info.type), int(info.id)]]
+            [name, info.size, [info.type, info.id]]
             for info in (attribute.info for attribute in self._opened(inode))
             if (name := attribute_name(info)) is not None
         ]
@@ -214,12 +217,10 @@ class _Worker:
         files = iter(self._system.open_dir(inode=inode))
         if self._losses:
             self._notes.append(["", f"a part of it: {_UNREAD}", True])
-        while True:
-            self._losses.clear()
-            file = next(files, None)
-            if file is None:
-                return
+        self._losses.clear()
+        for file in files:
             yield file
+            self._losses.clear()
 
     def _rows(self, inode: int, *, deleted: bool) -> Iterator[list[Any] | None]:
         """All that is in a folder; ``None`` for what is not to be told.
@@ -260,36 +261,26 @@ class _Worker:
         alive: bool = True,
     ) -> list[Any] | None:
         """An entry of a folder; ``None`` if it is not to be told: deleted, or alive."""
-        name = file.info.name
+        info = file.info
+        name = info.name
         if name is None:
             return None
-        given_up = int(name.flags) & _NAME_GIVEN_UP
-        meta = file.info.meta
-        if (given_up and not deleted) or name.name in (None, b"", b".", b".."):
+        given_up = name.flags & _NAME_GIVEN_UP
+        raw = name.name
+        if (given_up and not deleted) or raw in _NO_NAMES:
             return None
-        text = name.name.decode("utf-8", "surrogateescape")
+        text = raw.decode("utf-8", "surrogateescape")
+        meta = info.meta
         if not given_up and (meta is None or self._losses):
             if alive:
-                why = _UNREAD if self._losses else f"expected its inode {int(name.meta_addr)}"
+                why = _UNREAD if self._losses else f"expected its inode {name.meta_addr}"
                 self._notes.append([text, why, bool(self._losses)])
             return None
         if meta is None or self._losses:
-            kind = int(name.type)
-            times = [0] * 4
-            return [
-                text,
-                int(name.meta_addr),
-                kind,
-                0,
-                *times,
-                [0] * 4,
-                DELETED | LOST,
-                None,
-                None,
-                None,
-                [],
-            ]
-        if int(meta.type) == _ORPHANS:
+            nothing = [0] * 9  # its size, times, mode, owner, group, and links
+            flags = DELETED | LOST
+            return [text, name.meta_addr, name.type, *nothing, flags, None, None, None, []]
+        if meta.type == _ORPHANS:
             if not deleted:
                 return None
             given_up = True
@@ -299,23 +290,20 @@ class _Worker:
 
     def _row(self, text: str, file: Any, flags: int) -> list[Any]:  # noqa: ANN401
         meta = file.info.meta
-        size, kind = int(meta.size), int(meta.type)
-        told = None
+        size, kind = meta.size, meta.type
+        places: list[int] = []
+        streams = None
         try:
-            told = self._sure(self._attributes.told, file, size)
+            places, streams, is_plain = self._sure(self._attributes.told, file, size)
         except (OSError, RuntimeError) as failure:
             self._notes.append([text, *self._pipe.note(failure)])
-        if told is None:
-            places: list[int] = []
-            streams = None
         else:
-            places, streams, is_plain = told
             if is_plain:
                 flags |= PLAIN
             if len(places) >= 2 * EXTENTS_MAX:
                 what = "some of its places are left out: it has too many"
                 self._notes.append([text, what, False])
-        if int(meta.flags) & _META_IN_USE:
+        if meta.flags & _META_IN_USE:
             flags |= IN_USE
         target = self._target(file, meta, size) if kind == _LINK else None
         if self._records is not None and (found := self._special(text, file, size)) is not None:
@@ -331,7 +319,10 @@ class _Worker:
             meta.atime * _NS + meta.atime_nano,
             meta.ctime * _NS + meta.ctime_nano,
             meta.crtime * _NS + meta.crtime_nano,
-            [int(meta.mode), meta.uid, meta.gid, meta.nlink],
+            meta.mode,
+            meta.uid,
+            meta.gid,
+            meta.nlink,
             flags,
             target,
             streams,
@@ -349,8 +340,8 @@ class _Worker:
             if found is None:
                 return None
             meta = file.info.meta
-            is_folder = int(meta.type) == _FOLDER
-            if self._has_names(int(meta.addr)) if is_folder else size and not found.has_content:
+            is_folder = meta.type == _FOLDER
+            if self._has_names(meta.addr) if is_folder else size and not found.has_content:
                 where = "" if found.target is None else f" to {found.target}"
                 what = f"it is a {found.type.value}{where} as well, and told by what it holds"
                 self._notes.append([text, what, False])
@@ -368,9 +359,7 @@ class _Worker:
         if self._own is not None and self._own.own_names(inode) is not None:
             return True
         return any(
-            name is not None
-            and not int(name.flags) & _NAME_GIVEN_UP
-            and name.name not in (None, b"", b".", b"..")
+            name is not None and not name.flags & _NAME_GIVEN_UP and name.name not in _NO_NAMES
             for name in (file.info.name for file in self._system.open_dir(inode=inode))
         )
 

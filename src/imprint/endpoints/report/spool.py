@@ -21,25 +21,24 @@ class Spool:
     def __init__(self, folder: Path | None) -> None:
         """``folder`` is where the file is made, if one is needed; ``None``: the usual place."""
         self._folder = folder
-        self._blocks: list[bytes] = []
+        self._blocks: list[Sequence[str]] = []
         self._lengths: list[int] = []
         self._held = 0
         self._file: IO[bytes] | None = None
 
     def add(self, texts: Sequence[str]) -> bytes:
         """One more block; gives it as bytes."""
-        block = _BETWEEN.join(texts).encode()
-        self._blocks.append(block)
+        block = _packed(texts)
+        self._blocks.append(texts)
         self._held += len(block)
         if self._held > MEMORY_MAX:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - see close
-            self._file.writelines(self._blocks)
-            self._lengths += map(len, self._blocks)
+            self._lengths += [self._file.write(_packed(held)) for held in self._blocks]
             self._blocks, self._held = [], 0
         return block
 
-    def taken(self) -> Iterator[list[str]]:
+    def taken(self) -> Iterator[Sequence[str]]:
         """All blocks, in order; it is empty then."""
         if self._file is not None:
             self._file.seek(0)
@@ -47,8 +46,7 @@ class Spool:
                 yield self._file.read(length).decode().split(_BETWEEN)
             self.close()
         blocks, self._blocks, self._held = self._blocks, [], 0
-        for block in blocks:
-            yield block.decode().split(_BETWEEN)
+        yield from blocks
 
     def close(self) -> None:
         """Forget it all."""
@@ -56,3 +54,7 @@ class Spool:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _packed(texts: Sequence[str]) -> bytes:
+    return _BETWEEN.join(texts).encode()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from imprint.core.errors import CorruptImageError, FormatError, ReadError
 from imprint.filesystems.attributes import check_length
-from imprint.filesystems.contents import OnDemand, Run, extents_of, held, mapped
-from imprint.filesystems.isolated import Isolated, told_pairs
+from imprint.filesystems.contents import OnDemand, Run, extents_of, held, mapped, told_pairs
+from imprint.filesystems.isolated import Isolated
 from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
