@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imprint.core.buffers import ZEROS, copy_by_hand
+from imprint.core.errors import PassphraseError
 from imprint.core.extent import Extent, Kind
 from imprint.core.limits import SPAN_BYTES
 from imprint.core.units import align_down, align_up
@@ -168,3 +169,31 @@ class CipherStorage:
         """What a sector that is written in part holds now; zeros if it is not there."""
         if start + len(sector) <= self._storage.size:
             sector[:] = self._read_sector(start)
+
+
+class LockedCipher:
+    """A cipher without a key: whoever uses it learns that the passphrase is missing.
+
+    What needs no key, as a map or a header's facts, can be had of a disk nevertheless.
+    """
+
+    def __init__(self, missing: PassphraseError, sector_size: int) -> None:
+        """``missing`` says whose passphrase it is; ``sector_size`` in bytes."""
+        self._missing = missing
+        self.sector_size = sector_size
+
+    def encrypt(self, view: memoryview, sector: int) -> None:
+        """Refused."""
+        self.decrypt(view, sector)
+
+    def decrypt(self, view: memoryview, sector: int) -> None:
+        """Refused.
+
+        Raises:
+            PassphraseError: always.
+        """
+        del view, sector
+        missing = self._missing
+        raise PassphraseError(
+            str(missing.args[0]), name=missing.name, advice=missing.advice
+        ) from missing

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.core.errors import FormatError, NotFoundError, ReadError, RepositoryError
+from imprint.filesystems import remains
 from imprint.filesystems.tree import Times, Type
 from imprint.filesystems.walking import walk
 from imprint.filters.pieces import Pieces
@@ -22,8 +23,8 @@ DAMAGED: Final = (ReadError, FormatError, RepositoryError, NotFoundError)
 HOLE: Final = -1
 """In place of where a part of a file lies."""
 
-ORPHANS: Final = "/$OrphanFiles"
-"""The folder, made up by The Sleuth Kit, of what was deleted and has no name any more."""
+ORPHANS: Final = f"/{remains.ORPHANS}"
+"""The folder of what was deleted and has no name any more."""
 
 BATCH_FILES: Final = 1000
 _BATCHES_AHEAD: Final = 4

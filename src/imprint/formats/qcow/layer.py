@@ -178,33 +178,14 @@ def decrypted(storage: Storage, opener: Opener) -> CipherStorage:
     Whoever has no passphrase gets an image whose tables can be read, but not its data.
     """
     from imprint.codecs.ciphers import sector_cipher
-    from imprint.filters.cipher import CipherStorage
+    from imprint.filters.cipher import CipherStorage, LockedCipher
 
     try:
         passphrase = opener.passphrase(storage.name)
     except PassphraseError as missing:
-        return CipherStorage(storage, _Locked(missing))
+        return CipherStorage(storage, LockedCipher(missing, SECTOR_BYTES))
     key = passphrase[:_AES_KEY_BYTES].ljust(_AES_KEY_BYTES, b"\0")
     cipher: SectorCipher = sector_cipher(
         key, algorithm="aes", mode="cbc-plain64", name=storage.name
     )
     return CipherStorage(storage, cipher)
-
-
-class _Locked:
-    """A cipher without a key: whoever uses it learns that the passphrase is missing."""
-
-    sector_size = SECTOR_BYTES
-
-    def __init__(self, missing: PassphraseError) -> None:
-        self._missing = missing
-
-    def encrypt(self, view: memoryview, sector: int) -> None:
-        self.decrypt(view, sector)
-
-    def decrypt(self, view: memoryview, sector: int) -> None:
-        del view, sector
-        missing = self._missing
-        raise PassphraseError(
-            str(missing.args[0]), name=missing.name, advice=missing.advice
-        ) from missing

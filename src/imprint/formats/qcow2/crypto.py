@@ -223,7 +223,9 @@ def _open_cipher(
     except PassphraseError as missing:
         if writable:
             raise
-        return _Locked(missing)
+        from imprint.filters.cipher import LockedCipher
+
+        return LockedCipher(missing, _SECTOR)
     if found is not None:
         from imprint.codecs.luks import unlock
 
@@ -232,25 +234,6 @@ def _open_cipher(
 
     key = passphrase[:_AES_KEY_BYTES].ljust(_AES_KEY_BYTES, b"\0")
     return sector_cipher(key, algorithm="aes", mode="cbc-plain64", name=storage.name)
-
-
-class _Locked:
-    """A cipher without a key: whoever uses it learns that the passphrase is missing."""
-
-    sector_size = _SECTOR
-
-    def __init__(self, missing: PassphraseError) -> None:
-        self._missing = missing
-
-    def encrypt(self, view: memoryview, sector: int) -> None:
-        self.decrypt(view, sector)
-
-    def decrypt(self, view: memoryview, sector: int) -> None:
-        del view, sector
-        missing = self._missing
-        raise PassphraseError(
-            str(missing.args[0]), name=missing.name, advice=missing.advice
-        ) from missing
 
 
 def _luks_header(area: HeaderArea, storage: Storage) -> tuple[LuksHeader, ReadAt]:
