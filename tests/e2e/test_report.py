@@ -156,7 +156,12 @@ def test_ntfs_is_as_fiwalk_tells_it(program: Program) -> None:
     with image.open("wb") as file:
         file.truncate(16 * MIB)
     run("mkntfs", "-q", "-F", "-s", "512", "-p", "0", "-H", "255", "-S", "63", image)
-    for name, content in (("small", b"resident" * 9), ("large", bytes(range(256)) * 3000)):
+    contents = {
+        "small": b"resident" * 9,
+        "large": bytes(range(256)) * 3000,
+        **{f"of {size} bytes": os.urandom(size) for size in (1, 8, 9, 511, 640, 700)},
+    }
+    for name, content in contents.items():
         (program.folder / name).write_bytes(content)
         run("ntfscp", "-f", "-q", image, program.folder / name, name)
     (program.folder / "note").write_bytes(b"a stream")
@@ -165,7 +170,7 @@ def test_ntfs_is_as_fiwalk_tells_it(program: Program) -> None:
     program.ok("report", image, "-o", "ours.xml")
     check_schema(program.folder / "ours.xml")
     ours, theirs = (files_of(program.folder / name) for name in ("ours.xml", "theirs.xml"))
-    for name in ("small", "large", "$MFT", "$LogFile", "$Bitmap", "$UpCase"):
+    for name in (*contents, "$MFT", "$LogFile", "$Bitmap", "$UpCase"):
         assert ours[name].hashes == theirs[name].hashes, name
         for tag in _COMPARED:
             assert ours[name].facts[tag] == theirs[name].facts[tag], (name, tag)
@@ -174,6 +179,11 @@ def test_ntfs_is_as_fiwalk_tells_it(program: Program) -> None:
     assert [part["type"] for part in ours["small"].runs] == ["resident"]
     side = hashlib.md5(b"a stream", usedforsecurity=False).hexdigest()
     assert ours["large:side"].hashes["md5"] == side
+    # As large as the volume, and a hole: hashing it would take as long as hashing a full disk.
+    bad = ours["$BadClus:$Bad"]
+    assert int(bad.facts["filesize"] or 0) == 16 * MIB - 4096
+    assert [part.get("fill") for part in bad.runs] == ["0"]
+    assert bad.hashes == {}
 
 
 @pytest.mark.root

@@ -30,43 +30,32 @@ from imprint.core.errors import (
     RepositoryError,
     UnsupportedFeatureError,
 )
-from imprint.core.units import KIB, MIB, align_down
+from imprint.core.units import MIB, align_down
+from imprint.filesystems.in_file import in_file
+from imprint.filesystems.isolated_messages import (
+    ANSWER,
+    BYTES,
+    CONTENT,
+    HEAD,
+    KNOWN,
+    KNOWN_BYTES,
+    NOTHING,
+    OFFSET,
+    QUESTION,
+    RANGE,
+    READ,
+    THERE,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import IO
 
     from imprint.core.contracts import Source
+    from imprint.filesystems.in_file import InFile
 
 SILENCE_MAX_S: Final = 60
 """Without a word of the library."""
-
-HEAD: Final = struct.Struct("<cI")
-"""Of a message: what it is, and the length of what follows."""
-
-READ: Final = b"r"
-"""The worker wants bytes of the volume: :data:`RANGE`."""
-ANSWER: Final = b"a"
-"""JSON."""
-CONTENT: Final = b"c"
-"""Bytes of a file."""
-FAILED: Final = b"f"
-"""JSON: one of :data:`FAILURES`, and why."""
-
-RANGE: Final = struct.Struct("<QI")
-OFFSET: Final = struct.Struct("<Q")
-KNOWN_BYTES: Final = 128 * KIB
-"""That are sent before a question: as much as The Sleuth Kit reads at once lies therein, whatever
-block it begins with."""
-
-QUESTION: Final = b"q"
-"""To the worker: JSON."""
-KNOWN: Final = b"k"
-"""To the worker: :data:`OFFSET`, and bytes that it is going to want."""
-BYTES: Final = b"b"
-"""To the worker: what it wants to read."""
-NOTHING: Final = 0xFFFFFFFF
-"""In place of a length: they could not be read."""
 
 FAILURES: Final[dict[str, type[ImagingError]]] = {
     "corrupt": CorruptImageError,
@@ -135,6 +124,7 @@ class Isolated:
         """Why the volume could not be read, if that was the last that happened to a question."""
         told = volume.size if size is None else size
         start = _START.format(path=sys.path, module=module, arguments=(int(told), *arguments))
+        there = in_file(volume)
         self.process = subprocess.Popen(  # noqa: S603 - ourselves
             [sys.executable, "-c", start],
             bufsize=0,
@@ -142,9 +132,10 @@ class Isolated:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            pass_fds=() if there is None else (there.fd,),
         )
         _widen(self.process.stdout)
-        self._talk = _Talk(volume, self.process, is_wide=_widen(self.process.stdin))
+        self._talk = _Talk(volume, self.process, there, is_wide=_widen(self.process.stdin))
         self._ahead: dict[bytes, _Question] = {}
         # Rubbish may be collected by whoever holds what a read of the volume waits for.
         self._end = weakref.finalize(self, self._talk.end)
@@ -227,13 +218,26 @@ class _Talk:
     waits for us while there is something to do.
     """
 
-    def __init__(self, volume: Source, process: subprocess.Popen[bytes], *, is_wide: bool) -> None:
-        """``is_wide``: what all questions on their way want to read can wait in the pipe.
+    def __init__(
+        self,
+        volume: Source,
+        process: subprocess.Popen[bytes],
+        there: InFile | None,
+        *,
+        is_wide: bool,
+    ) -> None:
+        """The first is said.
 
-        Otherwise both sides might wait for each other to read on.
+        Args:
+            volume: what it is about.
+            process: who is talked to.
+            there: what of the volume it reads by itself.
+            is_wide: what all questions on their way want to read can wait in the pipe. Otherwise
+                both sides might wait for each other to read on.
         """
         self._volume = volume
-        self._is_wide = is_wide
+        self._there = there
+        self._sends_ahead = is_wide and there is None
         self._process = process
         self._questions: SimpleQueue[_Question | None] = SimpleQueue()
         self._sent: deque[_Question] = deque()
@@ -275,6 +279,8 @@ class _Talk:
         self._thread.join()
 
     def _serve(self) -> None:
+        if self._there is not None:
+            self._attempt(partial(self._send, THERE, self._there.packed()))
         while True:
             may_send = len(self._sent) < _SENT_MAX and not self._questions.empty()
             if self._sent and not may_send:
@@ -319,7 +325,7 @@ class _Talk:
     def _put(self, question: _Question) -> None:
         """Send a question, and before it what it will want to read."""
         start = -1 if question.reads is None else align_down(question.reads, KNOWN_BYTES // 2)
-        if self._is_wide and start >= 0 and start not in self._bad:
+        if self._sends_ahead and start >= 0 and start not in self._bad:
             data = bytearray(max(0, min(KNOWN_BYTES, self._volume.size - start)))
             self._bad.add(start)  # unless it can be read: a disk takes seconds to say that
             with contextlib.suppress(*_UNREADABLE):  # told when it is asked for

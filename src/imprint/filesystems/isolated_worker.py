@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from imprint.core.system import collecting_rarely
 from imprint.core.units import GIB, KIB
-from imprint.filesystems.isolated import (
+from imprint.filesystems.in_file import unpacked
+from imprint.filesystems.isolated_messages import (
     ANSWER,
     BYTES,
     CONTENT,
@@ -28,10 +29,13 @@ from imprint.filesystems.isolated import (
     OFFSET,
     RANGE,
     READ,
+    THERE,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from imprint.filesystems.in_file import InFile
 
     Answers = dict[str, Callable[..., Any]]
 
@@ -63,6 +67,8 @@ class Pipe:
     def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
         self._source = source
         self._sink = sink
+        self.there: InFile | None = None
+        """What of the volume can be read without asking for it."""
         self._questions: deque[bytes] = deque()
         self.on_known: Callable[[int, bytes], object] = lambda _offset, _data: None
         """Given bytes of the volume that are going to be wanted, and where they lie."""
@@ -108,9 +114,12 @@ class Pipe:
             if length == NOTHING:
                 return kind, None
             data = self._source.read(length)
-            if kind != KNOWN:
+            if kind == THERE:
+                self.there = unpacked(data)
+            elif kind == KNOWN:
+                self.on_known(OFFSET.unpack_from(data)[0], data[OFFSET.size :])
+            else:
                 return kind, data
-            self.on_known(OFFSET.unpack_from(data)[0], data[OFFSET.size :])
 
     def note(self, failure: Exception) -> list[object]:
         """What could not be followed: why, and whether that is since it could not be read."""
@@ -118,7 +127,7 @@ class Pipe:
 
 
 class Kept:
-    """The volume, of which what was read last is kept: inodes of a folder lie anywhere."""
+    """The volume, of which what was asked for last is kept: inodes of a folder lie anywhere."""
 
     def __init__(self, pipe: Pipe, size: int) -> None:
         self._pipe = pipe
@@ -131,6 +140,10 @@ class Kept:
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the volume, fewer at its end; nothing if they cannot be read."""
         end = max(offset, min(offset + length, self._size))
+        there = self._pipe.there
+        if there is not None and (told := there.read(offset, end - offset)) is not None:
+            self._pipe.read_failed = False
+            return told
         start = offset - offset % PIECE_BYTES
         if end <= start + PIECE_BYTES and (piece := self._pieces.get(start)) is not None:
             return piece[offset - start : end - start]

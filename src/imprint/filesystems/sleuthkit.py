@@ -9,6 +9,7 @@ Times of FAT are local times of nobody knows where: they are taken as UTC.
 
 from __future__ import annotations
 
+from binascii import a2b_base64
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +25,7 @@ from imprint.filesystems.contents import OnDemand, Run, extents_of, held, mapped
 from imprint.filesystems.ext.attributes import Attributes
 from imprint.filesystems.isolated import Isolated
 from imprint.filesystems.remains import ORPHANS, Reuse
-from imprint.filesystems.sleuthkit_worker import DELETED, IN_USE, LOST, PLAIN
+from imprint.filesystems.sleuthkit_rows import DELETED, IN_USE, LOST, PLAIN
 from imprint.filesystems.tree import (
     Entry,
     Notes,
@@ -196,10 +197,17 @@ class SleuthKit:
         self.process.ask("date_names")
         self.process.forget()
 
+    def hold_contents(self) -> None:
+        """See :class:`~imprint.filesystems.tree.Holding`."""
+        self.process.ask("hold_contents")
+        self.process.forget()
+
     def content(self, entry: Entry, stream: str | None = None) -> Source:
         """The bytes of a file; see :class:`~imprint.filesystems.tree.FileTree`."""
         name = entry.path if stream is None else f"{entry.path}:{stream}"
         name = f"{self._volume.name}: {shown(name)}"
+        if stream is None and entry.held is not None:
+            return held(name, entry.held)
         if stream is None and entry.is_plain:
             return mapped(self._volume, extents_of(entry), entry.size, name=name)
         if stream is None and entry.type is Type.LINK and entry.target is not None:
@@ -240,7 +248,7 @@ class SleuthKit:
 
     def _entry(self, path: str, row: Any) -> Entry:  # noqa: ANN401 - parsed JSON
         _, inode, code, size, modified, accessed, changed, created, *facts = row
-        mode, owner, group, links, flags, target, streams, named, places = facts
+        mode, owner, group, links, flags, target, streams, named, content, places = facts
         type_ = (_NAME_TYPES if flags & LOST else _META_TYPES).get(code, Type.OTHER)
         if self._has_tables:
             type_ = self._type(path, type_, inode)
@@ -263,6 +271,7 @@ class SleuthKit:
             bool(flags & IN_USE),
             bool(flags & PLAIN),
             named=None if named is None else Times(*map(_time_of_windows, named)),
+            held=None if content is None else a2b_base64(content),
         )
 
     def _type(self, path: str, found: Type, inode: int) -> Type:

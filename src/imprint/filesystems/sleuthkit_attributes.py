@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from imprint.filesystems.isolated_worker import Refusal
 from imprint.filesystems.tree import RESOURCE_FORK
@@ -18,12 +18,18 @@ EXTENTS_MAX: Final = 1 << 18
 _LOST_MAX: Final = 256
 """Blocks of a folder that are tried in vain."""
 
+PROPER: Final = ""
+"""In place of a stream's name: the content proper."""
+
+_NTFS_INSIDE: Final = frozenset({16, 48, 64})
+"""Facts, names and identity of a file, which are in its record always."""
+
+_NTFS_POINT: Final = 192
 _NTFS_DATA: Final = 128
 _HFS_DATA: Final = 4352
 _HFS_RESOURCE: Final = 4353
 _HFS_EXTENDED: Final = 4354
 _DEFAULT: Final = 1
-_UNNAMED: Final = frozenset({_DEFAULT, _NTFS_DATA, _HFS_DATA})
 
 _NONRESIDENT: Final = 0x02
 _ENCRYPTED: Final = 0x10
@@ -34,11 +40,13 @@ _WITHOUT_DATA: Final = _RUN_FILLER | _RUN_SPARSE
 """``TSK_FS_ATTR_RUN_FLAG_FILLER`` and ``SPARSE``: no place on the volume."""
 
 
-def stream_of(info: Any) -> str | None:  # noqa: ANN401 - without types
-    """The name of a further content that an attribute is."""
+def content_name(info: Any) -> str | None:  # noqa: ANN401 - without types
+    """Which content an attribute is: :data:`PROPER`, or a stream's name; ``None``: it is none."""
     kind = info.type
-    if kind == _NTFS_DATA and info.name is not None:
-        return _text(info.name)
+    if kind == _NTFS_DATA:
+        return PROPER if info.name is None else _text(info.name)
+    if kind in (_DEFAULT, _HFS_DATA):
+        return PROPER
     return RESOURCE_FORK if kind == _HFS_RESOURCE and info.size else None
 
 
@@ -51,13 +59,6 @@ def attribute_name(info: Any) -> str | None:  # noqa: ANN401 - without types
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
-
-
-def is_content(info: Any, stream: str | None) -> bool:  # noqa: ANN401 - without types
-    """Whether an attribute is the content proper, or a stream."""
-    if stream is not None:
-        return stream_of(info) == stream
-    return info.type in _UNNAMED and (info.type != _NTFS_DATA or info.name is None)
 
 
 def is_stored(info: Any) -> bool:  # noqa: ANN401 - without types
@@ -125,6 +126,25 @@ def _tried(file: Any, offset: int, length: int, *which: int) -> bytes | None:  #
         return None
 
 
+class Told(NamedTuple):
+    """What the attributes of a file say.
+
+    Attributes:
+        places: all extents, offset and length in bytes of the volume one behind the other, those
+            of its content first.
+        streams: names of further contents; ``None`` for none.
+        is_plain: its content is just its extents.
+        resident: type and number of the attribute that is its content, if that is not in blocks.
+        is_point: it may lead elsewhere: it has a reparse point.
+    """
+
+    places: list[int]
+    streams: list[str] | None
+    is_plain: bool
+    resident: tuple[int, int] | None
+    is_point: bool
+
+
 class Attributes:
     """Where the attributes of files lie."""
 
@@ -134,48 +154,58 @@ class Attributes:
         self._size = size
         self._records = records
 
-    def told(self, file: Any, size: int) -> tuple[list[int], list[str] | None, bool]:  # noqa: ANN401
-        """Of a file of a size: all extents, its streams, and whether its content is just these.
-
-        Extents are offset and length in bytes of the volume, one behind the other, those of its
-        content first.
-        """
-        block, end = self._block, self._size
+    def told(self, file: Any, size: int) -> Told:  # noqa: ANN401 - without types
+        """Of a file of a size."""
         places: list[int] = []
         others: list[int] = []
         streams: list[str] | None = None
-        covered, is_plain = 0, size == 0
+        is_plain, is_point = size == 0, False
+        resident: tuple[int, int] | None = None
         for attribute in file:
             info = attribute.info
-            is_proper = info.type == _DEFAULT or is_content(info, None)
-            if not is_proper:
-                name = stream_of(info)
-                if name is not None:
-                    streams = [*(streams or ()), name]
+            kind = info.type
+            if kind in _NTFS_INSIDE:
+                continue
+            name = PROPER if kind == _DEFAULT else content_name(info)
+            is_proper = name == PROPER
+            if name:
+                streams = [*(streams or ()), name]
+            elif kind == _NTFS_POINT:
+                is_point = True
             flags = info.flags
             if not flags & _NONRESIDENT:
+                if is_proper and size and not flags & (_ENCRYPTED | _COMPRESSED):
+                    resident = (kind, info.id)
                 continue
-            chosen = places if is_proper else others
-            for run in attribute:
-                start, length = run.addr * block, run.len * block
-                behind = start + length
-                if run.flags & _WITHOUT_DATA or not 0 <= start < end or length <= 0:
-                    continue
-                if behind > end:
-                    length = end - start
-                elif is_proper and run.offset * block == covered:
-                    covered += length
-                chosen += (start, length)
-                if len(chosen) >= 2 * EXTENTS_MAX:
-                    break
+            covered = self._place(attribute, places if is_proper else others)
             if is_proper and size:
                 is_plain = (
                     covered >= size
                     and not flags & (_ENCRYPTED | _COMPRESSED)
                     and len(places) < 2 * EXTENTS_MAX
-                    and self.valid(file.info.meta.addr, info) == info.size
+                    and (
+                        self._records is None
+                        or self._records.initialized(file.info.meta.addr, info) == info.size
+                    )
                 )
-        return places + others, streams, is_plain
+        return Told(places + others, streams, is_plain, resident, is_point)
+
+    def _place(self, attribute: Any, places: list[int]) -> int:  # noqa: ANN401 - without types
+        """Add extents of an attribute; how many bytes these hold of it, from its beginning on."""
+        block, end = self._block, self._size
+        covered = 0
+        for run in attribute:
+            start, length = run.addr * block, run.len * block
+            if run.flags & _WITHOUT_DATA or not 0 <= start < end or length <= 0:
+                continue
+            if start + length > end:
+                length = end - start
+            elif run.offset * block == covered:
+                covered += length
+            places += (start, length)
+            if len(places) >= 2 * EXTENTS_MAX:
+                break
+        return covered
 
     def valid(self, inode: int, info: Any) -> int | None:  # noqa: ANN401 - without types
         """How many bytes of a content were ever written; ``None`` if that is not known."""

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from imprint.filesystems.isolated_worker import Kept
+    from collections.abc import Callable
+
+    from imprint.filesystems.isolated_worker import Kept, Pipe
+
+UNREAD: Final = "it cannot be read"
 
 _SECTOR_BYTES: Final = 512
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class Losses(set[int]):
@@ -18,6 +25,24 @@ class Losses(set[int]):
 
     Source: The Sleuth Kit, ``tsk/img/img_io.cpp``, ``tsk_img_read_no_cache``.
     """
+
+    def __init__(self, pipe: Pipe) -> None:
+        """None yet; ``pipe`` is told that it was read in vain."""
+        super().__init__()
+        self._pipe = pipe
+
+    def sure(self, ask: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -> _T:
+        """What the library says, if it could read all that it wanted for that.
+
+        Raises:
+            OSError: if it could not.
+        """
+        self.clear()
+        found = ask(*args, **named)
+        if self:
+            self._pipe.read_failed = True
+            raise OSError(UNREAD)
+        return found
 
     def take(self, offset: int, *, is_lost: bool) -> None:
         """A read from an offset has succeeded, or not."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from imprint.core.errors import FormatError
 from imprint.core.units import KIB, MIB
@@ -48,7 +48,8 @@ _NAMESPACE_AT: Final = 65
 _NAME_BYTES_MAX: Final = FileName.SIZE + 2 * 255
 _NAME_TIMES: Final = struct.Struct("<4Q")
 _STANDARD: Final = 0x10
-_DOS_FLAGS_AT: Final = 32
+_CONTENT_AT: Final = struct.Struct("<H")
+_DOS_FLAGS: Final = struct.Struct("<I")
 _SYSTEM_FILE: Final = 0x04
 _REPARSE: Final = 0xC0
 _TAG_BYTES: Final = 4
@@ -61,6 +62,18 @@ _ELSEWHERE: Final = {
 """By the tag of a reparse point: where the content is of a file that seems to be a hole."""
 
 
+class _Record(NamedTuple):
+    """What is kept of a record.
+
+    Attributes:
+        standard: its attribute of that name, ``None`` if it has none.
+        contents: the attribute of each content that begins in it, by name.
+    """
+
+    standard: memoryview | None
+    contents: dict[bytes, memoryview]
+
+
 class Records:
     """The records of the MFT, read through the library."""
 
@@ -71,7 +84,7 @@ class Records:
         size = _SIZE_IN_RECORD.unpack_from(head, 28)[0] if len(head) == 48 else 0
         is_size = layout.STRIDE <= size <= _RECORD_BYTES_MAX and size % layout.STRIDE == 0
         self._size = size if is_size else KIB
-        self._last: tuple[int, list[tuple[int, bytes, memoryview]]] | None = None
+        self._last = (-1, _Record(None, {}))
 
     def initialized(self, inode: int, info: Any) -> int | None:  # noqa: ANN401 - without types
         """How many bytes of a content were ever written: zeros follow; ``None``: not known.
@@ -80,46 +93,60 @@ class Records:
         """
         name: bytes = info.name or b""
         try:
-            found = self._found(inode, name)
+            found = self._record(inode).contents.get(name)
             if found is None:
                 number = self._elsewhere(inode, name)
-                found = None if number is None else self._found(number, name)
+                found = None if number is None else self._record(number).contents.get(name)
             if found is None:
                 return None
-            return int(_INITIALIZED.unpack_from(found, 56)[0]) if found[8] else int(info.size)
+            return int(_INITIALIZED.unpack_from(found, 56)[0]) if found[8] else info.size
         except (FormatError, OSError, RuntimeError, struct.error):
             return None
 
-    def _found(self, inode: int, name: bytes) -> memoryview | None:
-        """The content of a name, as its record begins to describe it."""
-        if self._last is None or self._last[0] != inode:
-            self._last = (inode, list(self._attributes(inode)))
-        for kind, called, part in self._last[1]:
-            if kind == _DATA and called == name:
-                return part
-        return None
+    def is_system(self, inode: int) -> bool:
+        """Whether DOS would call it a file of the system; not if its record cannot be read."""
+        try:
+            standard = self._record(inode).standard
+            if standard is None or standard[8]:
+                return False
+            (start,) = _CONTENT_AT.unpack_from(standard, 20)
+            return bool(_DOS_FLAGS.unpack_from(standard, start + 32)[0] & _SYSTEM_FILE)
+        except (FormatError, OSError, RuntimeError, struct.error):
+            return False
 
-    def _attributes(self, inode: int) -> Iterator[tuple[int, bytes, memoryview]]:
+    def _record(self, inode: int) -> _Record:
+        if self._last[0] != inode:
+            self._last = (inode, self._read(inode))
+        return self._last[1]
+
+    def _read(self, inode: int) -> _Record:
         data = bytearray(self._mft.read_random(inode * self._size, self._size))
         view = unprotected(data, layout.FILE_MARK, "MFT record", "volume")
         (position,) = _ATTRIBUTES_AT.unpack_from(view, 20)
-        while position + _HEAD.size <= len(view):
+        last = len(view) - _HEAD.size
+        standard = None
+        contents: dict[bytes, memoryview] = {}
+        while position <= last:
             kind, length, _, name_length, name_offset = _HEAD.unpack_from(view, position)
             if kind == layout.ATTRIBUTES_END or length < _HEAD.size:
-                return
-            part = view[position : position + length]
-            text = bytes(part[name_offset : name_offset + 2 * name_length])
-            name = text.decode("utf-16-le", "replace").encode("utf-8", "replace")
-            yield kind, name, part
+                break
+            if kind == _DATA:
+                part = view[position : position + length]
+                text = bytes(part[name_offset : name_offset + 2 * name_length])
+                name = text.decode("utf-16-le", "replace").encode("utf-8", "replace")
+                contents.setdefault(name, part)
+            elif kind == _STANDARD:
+                standard = view[position : position + length]
             position += length
+        return _Record(standard, contents)
 
     def _elsewhere(self, inode: int, name: bytes) -> int | None:
         """The other record that begins to describe a content of a file that needs several."""
         file = self._system.open_meta(inode=inode)
         for attribute in file:
             info = attribute.info
-            if int(info.type) == _LIST and 0 < int(info.size) <= _LIST_BYTES_MAX:
-                data = memoryview(whole(file, 0, int(info.size), _LIST, int(info.id)))
+            if info.type == _LIST and 0 < info.size <= _LIST_BYTES_MAX:
+                data = memoryview(whole(file, 0, info.size, _LIST, info.id))
                 return _record_of(data, name)
         return None
 
@@ -135,11 +162,11 @@ class Records:
         root = nodes = None
         for attribute in folder:
             info = attribute.info
-            if info.name == _INDEX_NAME and int(info.type) == _INDEX_ROOT:
+            if info.name == _INDEX_NAME and info.type == _INDEX_ROOT:
                 root = info
-            elif info.name == _INDEX_NAME and int(info.type) == _INDEX_NODES:
+            elif info.name == _INDEX_NAME and info.type == _INDEX_NODES:
                 nodes = info
-        if root is None or nodes is None or int(nodes.size) < LARGE_FOLDER_BYTES:
+        if root is None or nodes is None or nodes.size < LARGE_FOLDER_BYTES:
             return None
         problems: list[str] = []
         return self._in_folder(folder, root, nodes, problems), True, problems
@@ -152,8 +179,8 @@ class Records:
         problems: list[str],
     ) -> Iterator[tuple[str, int]]:
         """Names in the root of the tree, then in all its nodes, in the order of their places."""
-        length = min(int(root.size), _NODE_BYTES_MAX)
-        head = memoryview(whole(folder, 0, length, _INDEX_ROOT, int(root.id)))
+        length = min(root.size, _NODE_BYTES_MAX)
+        head = memoryview(whole(folder, 0, length, _INDEX_ROOT, root.id))
         if len(head) < IndexRoot.SIZE:
             raise OSError("expected the root of a folder's tree")
         found = IndexRoot.unpack(head)
@@ -162,7 +189,7 @@ class Records:
         if not layout.STRIDE <= size <= _NODE_BYTES_MAX or size.bit_count() != 1:
             raise OSError("expected a size of the nodes of a folder's tree")
         step = size * _NODES_AT_ONCE
-        for data in parts(folder, int(nodes.size), step, size, _INDEX_NODES, int(nodes.id)):
+        for data in parts(folder, nodes.size, step, size, _INDEX_NODES, nodes.id):
             for at in range(0, len(data) - size + 1, size):
                 if data[at : at + 4] != layout.INDEX_MARK:
                     continue  # a node that is not used
@@ -186,10 +213,10 @@ def name_times(file: Any, text: str) -> list[int] | None:  # noqa: ANN401 - with
     try:
         for attribute in file:
             info = attribute.info
-            size = int(info.size)
-            if int(info.type) != layout.FILE_NAME or not FileName.SIZE <= size <= _NAME_BYTES_MAX:
+            size = info.size
+            if info.type != layout.FILE_NAME or not FileName.SIZE <= size <= _NAME_BYTES_MAX:
                 continue
-            data = whole(file, 0, size, layout.FILE_NAME, int(info.id))
+            data = whole(file, 0, size, layout.FILE_NAME, info.id)
             if data[FileName.SIZE :].decode("utf-16-le", "replace") == text:
                 found = data
                 break
@@ -203,23 +230,18 @@ def name_times(file: Any, text: str) -> list[int] | None:  # noqa: ANN401 - with
     return [modified, accessed, changed, created]
 
 
-def special(file: Any, size: int) -> Special | None:  # noqa: ANN401 - without types
+def special(file: Any, size: int, *, is_system: bool) -> Special | None:  # noqa: ANN401
     """What a file is that is no plain one, of a file with a content of ``size`` bytes.
 
     Raises:
         CorruptImageError: if it is a link that leads nowhere.
         OSError: of the library.
     """
-    is_system = False
     for attribute in file:
         info = attribute.info
-        kind = int(info.type)
-        if kind == _REPARSE and 0 < int(info.size) <= POINT_BYTES_MAX:
-            return of_point(whole(file, 0, int(info.size), _REPARSE, int(info.id)))
-        if kind == _STANDARD and size in INTERIX_BYTES:
-            flags = whole(file, _DOS_FLAGS_AT, 1, _STANDARD, int(info.id))
-            is_system = bool(flags[0] & _SYSTEM_FILE)
-    return of_interix(whole(file, 0, size)) if is_system else None
+        if info.type == _REPARSE and 0 < info.size <= POINT_BYTES_MAX:
+            return of_point(whole(file, 0, info.size, _REPARSE, info.id))
+    return of_interix(whole(file, 0, size)) if is_system and size in INTERIX_BYTES else None
 
 
 def check_here(file: Any) -> None:  # noqa: ANN401 - without types
@@ -232,8 +254,8 @@ def check_here(file: Any) -> None:  # noqa: ANN401 - without types
     """
     for attribute in file:
         info = attribute.info
-        if int(info.type) == _REPARSE and int(info.size) >= _TAG_BYTES:
-            tag = file.read_random(0, _TAG_BYTES, _REPARSE, int(info.id))
+        if info.type == _REPARSE and info.size >= _TAG_BYTES:
+            tag = file.read_random(0, _TAG_BYTES, _REPARSE, info.id)
             why = _ELSEWHERE.get(int.from_bytes(tag, "little") & ~_CLOUD_KINDS)
             if why is not None:
                 raise Refusal("unsupported", why)
@@ -241,7 +263,7 @@ def check_here(file: Any) -> None:  # noqa: ANN401 - without types
 
 def records_of(system: Any) -> Records | None:  # noqa: ANN401 - without types
     """Those of a file system, if it is NTFS."""
-    return Records(system) if int(system.info.ftype) == _NTFS else None
+    return Records(system) if system.info.ftype == _NTFS else None
 
 
 def _record_of(data: memoryview, name: bytes) -> int | None:

@@ -109,6 +109,7 @@ class Entry(NamedTuple):
             not, it may have holes, be compressed, or lie in its inode: ask for its content.
         subvolume: which of several sets of inodes its number is of; ``0`` where there is one.
         named: when something happened to its name, of a :class:`NameDating` tree.
+        held: its content, of a :class:`Holding` tree, where it is small and not in extents.
     """
 
     path: str
@@ -128,6 +129,7 @@ class Entry(NamedTuple):
     is_plain: bool = False
     subvolume: int = 0
     named: Times | None = None
+    held: bytes | None = None
 
     @property
     def name(self) -> str:
@@ -233,6 +235,18 @@ class NameDating(Protocol):
 
     def date_names(self) -> None:
         """Tell them from now on, where the file system has any.
+
+        Raises:
+            CorruptImageError: if the tree answers nothing any more.
+        """
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """A tree that can tell small contents along with their files, rather than one by one."""
+
+    def hold_contents(self) -> None:
+        """Tell them from now on.
 
         Raises:
             CorruptImageError: if the tree answers nothing any more.

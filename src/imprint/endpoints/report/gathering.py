@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.core.errors import FormatError, NotFoundError, ReadError, RepositoryError
 from imprint.filesystems import remains
-from imprint.filesystems.tree import Times, Type
+from imprint.filesystems.tree import Holding, Times, Type
 from imprint.filesystems.walking import walk
 from imprint.filters.pieces import Pieces
 from imprint.transfer.ahead import ahead
@@ -26,6 +26,9 @@ HOLE: Final = -1
 ORPHANS: Final = f"/{remains.ORPHANS}"
 """The folder of what was deleted and has no name any more."""
 
+BAD_CLUSTERS: Final = "/$BadClus"
+"""NTFS's file whose stream is as large as the volume, with places where clusters are bad."""
+
 BATCH_FILES: Final = 1000
 _BATCHES_AHEAD: Final = 4
 
@@ -38,11 +41,13 @@ class Special(NamedTuple):
             ``HOLE`` for a start; ``None``: it does not lie there as it is.
         content: it, if it has no parts.
         error: why it cannot be had.
+        is_map: it has no bytes of its own, and is as large as the volume: nothing to be hashed.
     """
 
     parts: tuple[tuple[int, int], ...] | None = None
     content: Source | None = None
     error: str | None = None
+    is_map: bool = False
 
 
 class Batch(NamedTuple):
@@ -84,8 +89,11 @@ def is_hashed(entry: Entry) -> bool:
 def _batches(tree: FileTree, volume: Source, *, deleted: bool, contents: bool) -> Iterator[Batch]:
     entries: list[Entry] = []
     special: dict[int, Special] = {}
+    if contents and isinstance(tree, Holding):
+        tree.hold_contents()
     for entry in walk(tree, deleted=deleted):
-        if contents and not entry.is_plain and entry.size and is_hashed(entry):
+        is_further = contents and not entry.is_plain and entry.size and entry.held is None
+        if is_further and is_hashed(entry):
             special[len(entries)] = _special(tree, volume, entry, None)
         if entry.is_deleted and entry.path == ORPHANS:
             entry = entry._replace(times=Times())  # noqa: PLW2901 - what is made up has none
@@ -93,6 +101,8 @@ def _batches(tree: FileTree, volume: Source, *, deleted: bool, contents: bool) -
         if entry.streams and contents and not (entry.is_deleted and entry.is_allocated):
             for stream in entry.streams:
                 found = _special(tree, volume, entry, stream)
+                if entry.path == BAD_CLUSTERS and entry.type is Type.SYSTEM:
+                    found = found._replace(is_map=True)
                 special[len(entries)] = found
                 entries.append(_stream(entry, stream, found))
         if len(entries) >= BATCH_FILES:
@@ -130,4 +140,5 @@ def _stream(entry: Entry, stream: str, special: Special) -> Entry:
         streams=(),
         is_plain=False,
         named=None,
+        held=None,
     )

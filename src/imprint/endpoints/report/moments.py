@@ -19,14 +19,29 @@ class Moments(dict[int, str]):
     What is outside of the years 1 to 9999 is as near as these are.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._seconds = _Seconds()
+
     def __missing__(self, when: int) -> str:
         seconds, rest = divmod(when, _NS)
         if not _FIRST <= seconds <= _LAST:
             seconds, rest = (_FIRST if seconds < 0 else _LAST), 0
-        moment = _EPOCH + timedelta(seconds=seconds)
-        text = f"{moment.year:04}-{moment:%m-%dT%H:%M:%S}"
+        text = self._seconds[seconds]
         text = f"{text}.{rest:09}Z" if rest else f"{text}Z"
         if len(self) >= _KEPT_MAX:
             self.clear()
         self[when] = text
+        return text
+
+
+class _Seconds(dict[int, str]):
+    """By s since 1970: files that were written one after the other share these."""
+
+    def __missing__(self, seconds: int) -> str:
+        moment = _EPOCH + timedelta(seconds=seconds)
+        text = f"{moment.year:04}-{moment:%m-%dT%H:%M:%S}"
+        if len(self) >= _KEPT_MAX:
+            self.clear()
+        self[seconds] = text
         return text

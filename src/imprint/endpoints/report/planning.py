@@ -36,6 +36,7 @@ class Files:
         self._folders: dict[str, tuple[int, int]] = {}
         self._planned: list[tuple[int, int, int]] = []
         self._special: list[tuple[int, Entry, Special | None]] = []
+        self._held: list[tuple[int, bytes]] = []
         self.places = 0
         """That are kept of files in several pieces."""
         self._twins: dict[tuple[int, int], int] = {}
@@ -61,7 +62,8 @@ class Files:
 
     def plan(self, entry: Entry, special: Special | None, results: Results) -> None:
         """Note how a file is to be hashed."""
-        if not results.names or not is_hashed(entry):
+        is_map = special is not None and special.is_map
+        if not results.names or is_map or not is_hashed(entry):
             results.add(NONE)
             return
         number = results.add(WANTED)
@@ -77,6 +79,8 @@ class Files:
             results.fail(number, f"not hashed: has {size} bytes, more than {limit}")
         elif special is None and len(entry.extents) == 1 and entry.is_plain and size:
             self._planned.append((number, entry.extents[0][0], size))
+        elif special is None and entry.held is not None:
+            self._held.append((number, results.digest(memoryview(entry.held))))
         else:
             self._special.append((number, entry, special))
             self.places += len(entry.extents) + len(special.parts or () if special else ())
@@ -97,7 +101,9 @@ class Files:
                 sweep.add_parts(number, _parts_of(entry))
             else:
                 results.store(number, results.digest(memoryview(b"")))
-        self._planned, self._special, self.places = [], [], 0
+        for number, row in self._held:
+            results.store(number, row)
+        self._planned, self._special, self._held, self.places = [], [], [], 0
         return sweep
 
     def name_of_batch(self) -> bytes:

@@ -146,14 +146,14 @@ class Records:
                     f'img_offset="{start + self._shift}" len="{entry.size}"/></byte_runs>'
                 )
             return _grouped(self._plain_runs(entry))
-        if special is not None:
-            if special.parts is not None:
-                return _grouped(self._parts(special.parts))
-            if special.content is not None and not extents:
-                return (
-                    f'<byte_runs><byte_run file_offset="0" len="{entry.size}" type="resident"/>'
-                    "</byte_runs>"
-                )
+        if special is not None and special.parts is not None:
+            return _grouped(self._parts(special.parts))
+        is_inside = entry.held is not None or (special is not None and special.content is not None)
+        if is_inside and not extents:
+            return (
+                f'<byte_runs><byte_run file_offset="0" len="{entry.size}" type="resident"/>'
+                "</byte_runs>"
+            )
         return _grouped(run for start, length in extents for run in self._run(None, start, length))
 
     def _plain_runs(self, entry: Entry) -> Iterator[str]:

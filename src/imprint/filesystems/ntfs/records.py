@@ -69,7 +69,7 @@ def unprotected(data: bytearray, mark: bytes, what: str, name: str) -> memoryvie
     Raises:
         CorruptImageError: if the structure has another mark, or was not written as a whole.
     """
-    if bytes(data[:4]) != mark:
+    if data[:4] != mark:
         raise CorruptImageError(
             f"{what}: expected the mark {mark.decode()}, found 0x{data[:4].hex()}", name=name
         )
