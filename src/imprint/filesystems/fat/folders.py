@@ -43,6 +43,9 @@ ENTRIES_MAX: Final = 65_536
 _END: Final = 0
 _DELETED: Final = 0xE5
 _NAME_BYTES: Final = 11
+_PLACE: Final = struct.Struct("<20x H 4x H I")
+"""Of an entry: upper and lower half of the first cluster's number, and the size."""
+
 _OLDEST_S: Final = 315_619_200  # 1980-01-02: in no time zone before 1980
 
 
@@ -111,10 +114,11 @@ def records_in(content: bytes | bytearray, *, bits: int) -> Iterator[Record]:
         content: of the folder, all of it.
         bits: of an entry of the allocation table.
     """
+    data = bytes(content)
     pieces: list[bytes] = []
     first = check = before = 0
-    for number in range(len(content) // ENTRY_BYTES):
-        entry = bytes(content[number * ENTRY_BYTES : (number + 1) * ENTRY_BYTES])
+    for number in range(len(data) // ENTRY_BYTES):
+        entry = data[number * ENTRY_BYTES : (number + 1) * ENTRY_BYTES]
         if entry[0] == _END:
             return
         if entry[0] == _DELETED:
@@ -136,10 +140,9 @@ def records_in(content: bytes | bytearray, *, bits: int) -> Iterator[Record]:
 
 def record_of(name: str, entry: bytes, first: int, last: int, *, bits: int) -> Record:
     """What a short entry says of a file, or folder, of a name."""
-    cluster = int.from_bytes(entry[26:28], "little")
+    high, cluster, size = _PLACE.unpack(entry)
     if bits == 32:
-        cluster |= (int.from_bytes(entry[20:22], "little") & 0x0FFF) << 16
-    size = int.from_bytes(entry[28:32], "little")
+        cluster |= (high & 0x0FFF) << 16
     return Record(name, entry[:_NAME_BYTES], entry[_NAME_BYTES], cluster, size, first, last)
 
 

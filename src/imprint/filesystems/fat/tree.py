@@ -6,7 +6,9 @@ Files are numbered as The Sleuth Kit does, which tells deleted ones: by the plac
 from __future__ import annotations
 
 import calendar
+import struct
 from contextlib import suppress
+from functools import lru_cache
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -69,6 +71,10 @@ _UNREAD: Final = b"\xe5"
 _FREE_STEPS: Final = 1 << 16
 _NS: Final = 1_000_000_000
 _EPOCH_YEAR: Final = 1980
+_STAMPS: Final = struct.Struct("<13x B H H H 2x H H 6x")
+"""Of an entry: hundredths of a second, when it was created, read, and modified."""
+
+_TIMES_KEPT: Final = 1 << 12
 
 
 class _Chain(NamedTuple):
@@ -80,6 +86,8 @@ class _Chain(NamedTuple):
 
 class FatTree(WithDeleted):
     """See :class:`~imprint.filesystems.tree.FileTree`."""
+
+    folds_case = True
 
     def __init__(self, volume: Source) -> None:
         """The file system that is all of ``volume``, or was, before its end was cut off.
@@ -349,17 +357,18 @@ def _times(entry: bytes) -> Times:
 
     Source: Microsoft "FAT: General Overview of On-Disk Format" 1.03, Date and Time Formats.
     """
-    fields = [int.from_bytes(entry[at : at + 2], "little") for at in (14, 16, 18, 22, 24)]
-    created_at, created_on, accessed_on, modified_at, modified_on = fields
+    stamps = _STAMPS.unpack(entry)
+    hundredths, created_at, created_on, accessed_on, modified_at, modified_on = stamps
     created = _time(created_on, created_at)
     return Times(
         _time(modified_on, modified_at),
         _time(accessed_on, 0),
         None,
-        None if created is None else created + min(entry[13], 199) * (_NS // 100),
+        None if created is None else created + min(hundredths, 199) * (_NS // 100),
     )
 
 
+@lru_cache(_TIMES_KEPT)
 def _time(date: int, clock: int) -> int | None:
     month, day = date >> 5 & 0xF, date & 0x1F
     if not (1 <= month <= 12 and day):
