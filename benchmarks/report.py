@@ -1,8 +1,9 @@
 """imprint beside fiwalk: a report of many files with the same hashes, in turns.
 
-    .venv/bin/python benchmarks/report.py [--files 100000] [--runs 3] [--dir DIR]
+    .venv/bin/python benchmarks/report.py [ext4|ntfs|vfat] [--files 100000] [--runs 3] [--dir DIR]
 
-Needs ``sleuthkit`` and ``e2fsprogs``. Prints wall and processor seconds and memory of each run's
+Needs ``sleuthkit``, and ``e2fsprogs``, or ``ntfs-3g`` and to be root, or ``dosfstools`` and
+``mtools``. Prints wall and processor seconds and memory of each run's
 median, and the ratios that count. Files are of 1 byte to 90 KiB, on average 8 KiB, in folders
 of a hundred; the page cache is warm for both.
 """
@@ -36,20 +37,21 @@ _NOISE_BYTES: Final = 4 << 20
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("filesystem", nargs="?", choices=MAKERS, default="ext4")
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--dir", type=Path)
     args = parser.parse_args()
     with ExitStack() as stack:
         folder = args.dir or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        image = folder / f"files-{args.files}.raw"
+        image = folder / f"{args.filesystem}-{args.files}.raw"
         if not image.exists():
-            make_image(image, args.files)
+            make_image(image, args.filesystem, args.files)
         compare(image, folder, args.runs)
 
 
-def make_image(image: Path, files: int) -> None:
-    """An ext4 file system of so many files."""
+def make_image(image: Path, filesystem: str, files: int) -> None:
+    """A file system of so many files."""
     dice = random.Random(7)
     noise = dice.randbytes(_NOISE_BYTES)
     tree = image.with_suffix(".tree")
@@ -63,13 +65,38 @@ def make_image(image: Path, files: int) -> None:
         (folder / f"file{number:07}").write_bytes(noise[start : start + size])
         total += size + 4096
     partial = image.with_suffix(".partial")
-    inodes = files + files // 10 + 1000
-    size = total * 5 // 4 + inodes * 256 + (64 << 20)
-    must_succeed(
-        "mkfs.ext4", "-q", "-F", "-N", str(inodes), "-d", str(tree), str(partial), f"{size >> 10}k"
-    )
+    partial.touch()
+    os.truncate(partial, (total * 5 // 4 + files * 1024 + (64 << 20)) >> 20 << 20)
+    MAKERS[filesystem](partial, tree, files)
     shutil.rmtree(tree)
     partial.rename(image)
+
+
+def _ext4(image: Path, tree: Path, files: int) -> None:
+    inodes = files + files // 10 + 1000
+    must_succeed("mkfs.ext4", "-q", "-F", "-N", str(inodes), "-d", str(tree), str(image))
+
+
+def _ntfs(image: Path, tree: Path, files: int) -> None:
+    del files
+    must_succeed("mkntfs", "-q", "-F", "-f", str(image))
+    with tempfile.TemporaryDirectory() as point:
+        must_succeed("ntfs-3g", str(image), point)
+        try:
+            must_succeed("cp", "-r", str(tree), f"{point}/tree")
+        finally:
+            must_succeed("umount", point)
+
+
+def _vfat(image: Path, tree: Path, files: int) -> None:
+    del files
+    must_succeed("mkfs.vfat", "-F", "32", "-s", "8", str(image))
+    # Without the check, any number of sectors is a disk.
+    check = "MTOOLS_SKIP_CHECK=1"
+    must_succeed("env", check, "mcopy", "-s", "-Q", "-i", str(image), str(tree), "::")
+
+
+MAKERS: Final = {"ext4": _ext4, "ntfs": _ntfs, "vfat": _vfat}
 
 
 def compare(image: Path, folder: Path, runs: int) -> None:
