@@ -90,7 +90,7 @@ def _ntfs(image: Path, tree: Path, files: int) -> None:
 
 def _vfat(image: Path, tree: Path, files: int) -> None:
     del files
-    must_succeed("mkfs.vfat", "-F", "32", "-s", "8", str(image))
+    must_succeed("mkfs.vfat", str(image))
     # Without the check, any number of sectors is a disk.
     check = "MTOOLS_SKIP_CHECK=1"
     must_succeed("env", check, "mcopy", "-s", "-Q", "-i", str(image), str(tree), "::")
