@@ -46,6 +46,7 @@ def open(  # noqa: A001 - ``imprint.open`` is what it should be called
     snapshot: str | None = None,
     allow_parents: tuple[Path, ...] = (),
     passphrase: bytes | None = None,
+    replay_journal: bool = False,
 ) -> Disk:
     """Open a disk image, a device, a URL or a disk in a repository for reading.
 
@@ -58,6 +59,8 @@ def open(  # noqa: A001 - ``imprint.open`` is what it should be called
             disk in a repository, which one, as after ``@``.
         allow_parents: folders where backing files may live, besides the image's own.
         passphrase: unlocks an encrypted image or repository.
+        replay_journal: tell the files of a file system that was not unmounted as its own mount
+            would show them, with what is only in its journal. The disk's bytes stay as they are.
 
     Returns:
         The disk: thread-safe ``read_at``, ``readinto``, ``extents`` and ``info``, and its files
@@ -79,10 +82,12 @@ def open(  # noqa: A001 - ``imprint.open`` is what it should be called
         snapshot=snapshot,
         allowed=allow_parents,
         passphrase=None if passphrase is None else answer,
+        replay_journal=replay_journal,
     )
     image = open_whole(str(address), access)
     try:
-        return Disk(image, access.gate().passphrase, access.on_event)
+        passphrases = access.gate().passphrase
+        return Disk(image, passphrases, access.on_event, replays=replay_journal)
     except BaseException:
         image.close()
         raise

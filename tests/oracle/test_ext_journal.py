@@ -17,7 +17,7 @@ from imprint.filesystems.allocation import VolumeReader
 from imprint.filesystems.ext import FILE_SYSTEM
 from imprint.filesystems.ext.geometry import read_geometry
 from imprint.filesystems.ext.journal import read_log
-from imprint.filesystems.ext.replayed import ReplayedReader
+from imprint.filesystems.ext.replayed import replayed as laid_over
 from imprint.filesystems.ext.ring import Ring
 from imprint.storage.file import FileStorage
 from imprint.testing.ext_volume import crash, make, used_of_dumpe2fs, work
@@ -129,8 +129,7 @@ def test_the_log_is_replayed_as_e2fsck_does_it(tmp_path: Path, case: Case) -> No
         assert places != sorted(places)  # it went round
         if case.mount:
             assert any(copy.is_escaped for copy in copies.values())
-        reader = ReplayedReader(storage, copies, size)
-        ours = bytes(reader.read(0, storage.size, "all"))
+        ours = bytes(VolumeReader(laid_over(storage, copies, size)).read(0, storage.size, "all"))
     theirs = replayed.read_bytes()
     # The superblocks of the file system and of the journal are what e2fsck changes itself.
     changed = {1024 // size, ring.offset(0) // size}

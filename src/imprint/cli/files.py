@@ -74,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, system: bool = False) -> N
     parser.add_argument(
         "--deleted", action="store_true", help="also what was deleted, as far as it is known"
     )
+    options.add_replay(parser)
     options.add_access(parser)
 
 
@@ -101,7 +102,7 @@ def place_in(browser: Browser, address: str, *, follow: bool, deleted: bool = Fa
     tree = browser.tree(volume)
     path = parse(address).inside or "/"
     entry = look_up(tree, path, follow=follow, deleted=deleted)
-    return Place(browser, volume, tree, entry)
+    return Place(browser, browser.told(volume), tree, entry)
 
 
 def in_order(entries: Iterable[Entry]) -> Iterator[Entry]:

@@ -169,6 +169,16 @@ def add_access(parser: argparse.ArgumentParser, *, snapshot: bool = True) -> Non
         add_key_file(parser)
 
 
+def add_replay(parser: argparse.ArgumentParser) -> None:
+    """``--replay-journal``, of verbs that look into file systems."""
+    parser.add_argument(
+        "--replay-journal",
+        action="store_true",
+        help="of a file system that was not unmounted: files as its own mount would show them, "
+        "with what is only in its journal; the image is not changed",
+    )
+
+
 def add_size_policy(
     parser: argparse.ArgumentParser, name: str = "--size-policy", whose: str = "the source"
 ) -> None:
@@ -368,6 +378,7 @@ def access(
         format=format_,
         allowed=tuple(args.allow_parent),
         passphrase=passphrase(args.passphrase_file, console, asks=asks),
+        new_passphrase=passphrase(args.passphrase_file, console, asks=asks, is_new=True),
         key_file=getattr(args, "key_file", None),
         open_place=place_opener(args),
         pins=pins(),
@@ -375,6 +386,7 @@ def access(
         size_policy=_POLICIES[policy],
         used=used(args) if is_source else None,
         incomplete=is_source and getattr(args, "incomplete", False),
+        replay_journal=getattr(args, "replay_journal", False),
         on_event=console.on_event,
         cancel=console.cancel,
     )

@@ -19,6 +19,7 @@ from imprint.endpoints.inside import leaves
 from imprint.endpoints.location import Location, parse
 from imprint.endpoints.open import Access, open_source
 from imprint.endpoints.survey import describe
+from imprint.filesystems.journals import replayed
 from imprint.filesystems.tree import Type, shown
 from imprint.filesystems.trees import tree
 from imprint.filesystems.walking import find_path
@@ -72,7 +73,14 @@ class Browser:
     A tree, though, is for one thread at a time: :meth:`lock` gives what its users share.
     """
 
-    def __init__(self, source: Source, passphrase: Passphrase, on_event: OnEvent = ignore) -> None:
+    def __init__(
+        self,
+        source: Source,
+        passphrase: Passphrase,
+        on_event: OnEvent = ignore,
+        *,
+        replays: bool = False,
+    ) -> None:
         """Nothing is read before it is asked for.
 
         Args:
@@ -80,6 +88,7 @@ class Browser:
             passphrase: asks for the secrets of encrypted volumes; if it refuses, these are
                 volumes with a problem.
             on_event: told of what is noteworthy, in the thread that asks.
+            replays: journals are replayed in memory before files are told.
         """
         self._source = source
         self._passphrase = passphrase
@@ -87,7 +96,9 @@ class Browser:
         self._lock = threading.RLock()
         self._volumes: list[BrowsedVolume] | None = None
         self._trees: dict[str, FileTree] = {}
+        self._told: dict[str, BrowsedVolume] = {}
         self._locks: dict[str, threading.RLock] = {}
+        self.replays = replays
 
     @property
     def source(self) -> Source:
@@ -142,8 +153,19 @@ class Browser:
                     raise UnsupportedFeatureError(
                         "holds no file system that is known", name=volume.source.name
                     )
-                found = self._trees[volume.name] = tree(volume.kind, volume.source)
+                told, found = opened_tree(volume, replays=self.replays)
+                self._told[volume.name], self._trees[volume.name] = told, found
             return found
+
+    def told(self, volume: BrowsedVolume) -> BrowsedVolume:
+        """A volume as its tree tells it: with its journal replayed, if that is wanted.
+
+        Raises:
+            ImagingError: as :meth:`tree` does.
+        """
+        with self.lock(volume):
+            self.tree(volume)
+            return self._told.get(volume.name, volume)
 
     def lock(self, volume: BrowsedVolume) -> threading.RLock:
         """What has to be held while a volume's tree is asked; its contents need no lock."""
@@ -164,6 +186,26 @@ class Browser:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def opened_tree(volume: BrowsedVolume, *, replays: bool) -> tuple[BrowsedVolume, FileTree]:
+    """The files of a volume with a known file system, and the volume as they tell it.
+
+    Args:
+        volume: that they are on; its source has to outlive them.
+        replays: its journal is replayed in memory before.
+
+    Raises:
+        ImagingError: as :func:`~imprint.filesystems.trees.tree` does, and
+            :func:`~imprint.filesystems.journals.replayed`.
+    """
+    assert volume.kind is not None
+    if not replays:
+        return volume, tree(volume.kind, volume.source)
+    source, remarks = replayed(volume.kind, volume.source)
+    files = tree(volume.kind, source)
+    files.notes += remarks
+    return replace(volume, source=source), files
 
 
 def browsed(leaf: Leaf) -> BrowsedVolume:
@@ -201,7 +243,8 @@ def open_browser(
     try:
         if over is not None:
             source = over(source)
-        return Browser(source, access.gate().passphrase, access.on_event)
+        passphrase = access.gate().passphrase
+        return Browser(source, passphrase, access.on_event, replays=access.replay_journal)
     except BaseException:
         source.close()
         raise

@@ -16,10 +16,14 @@ from imprint.core.system import reason_of
 from imprint.endpoints import extracted_names as names
 from imprint.endpoints.browsing import look_up
 from imprint.endpoints.extracted_files import Folder, Maker, Way
+from imprint.endpoints.open import files_of
 from imprint.filesystems.tree import Type, shown
 from imprint.filesystems.walking import walk
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from imprint.core.contracts import Source
     from imprint.endpoints.browsing import BrowsedVolume, Browser
     from imprint.endpoints.extracted_content import Watcher
     from imprint.endpoints.extracted_folders import TargetFolders
@@ -41,7 +45,12 @@ class Extractor:
     """Writes files of images below one folder."""
 
     def __init__(
-        self, folders: TargetFolders, wishes: Wishes, report: Extraction, watch: Watcher
+        self,
+        folders: TargetFolders,
+        wishes: Wishes,
+        report: Extraction,
+        watch: Watcher,
+        disks: Iterable[Source] = (),
     ) -> None:
         """Nothing is written yet.
 
@@ -50,8 +59,10 @@ class Extractor:
             wishes: what is wanted.
             report: gets what came of it.
             watch: told of bytes that are done; it may stop everything.
+            disks: that are read; none of their files is ever replaced.
         """
         self._maker = Maker(folders, wishes, report, watch)
+        self._maker.spare(name for disk in disks for name in files_of(disk))
         self._folders = folders
         self._wishes = wishes
         self.report = report
@@ -72,7 +83,7 @@ class Extractor:
         with browser.lock(volume):
             tree = browser.tree(volume)
             told = len(tree.notes) if tree is self._maker.tree else 0  # those of its opening, too
-            self._maker.begin(volume, tree)
+            self._maker.begin(browser.told(volume), tree)
             top = look_up(tree, path, follow=not wishes.recursive, deleted=wishes.deleted)
             if top.type is not Type.DIRECTORY:
                 self._add(tree, self._top, top)
@@ -86,8 +97,8 @@ class Extractor:
 
     def _fill(self, tree: FileTree, top: Entry) -> None:
         """A folder, and all below it."""
+        self._add(tree, self._top, top)
         if top.name:
-            self._maker.make_folder(self._top, top)
             first = self._top.waiting.pop(top.path, None)
             if first is None:
                 return
@@ -138,7 +149,7 @@ class Extractor:
         """Whatever it is; what goes wrong with this one alone is told, and the rest goes on."""
         try:
             if entry.type is Type.DIRECTORY:
-                self._maker.make_folder(folder, entry)
+                self._maker.make_folder(tree, folder, entry)
             elif entry.type is Type.LINK:
                 self._maker.make_link(folder, entry)
             elif entry.type in _CONTENT:

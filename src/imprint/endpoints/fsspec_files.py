@@ -7,6 +7,7 @@ fsspec keeps ``::`` for chains: a disk in a repository is named by the option ``
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -19,10 +20,11 @@ import fsspec  # type: ignore[import-untyped]
 
 from imprint.core.errors import ImagingError, NotFoundError, UsageError
 from imprint.endpoints.browsing import Browser, resolve
+from imprint.endpoints.fsspec_reading import Reader, translated
 from imprint.endpoints.fsspec_storage import open_outer
 from imprint.endpoints.location import parse
 from imprint.endpoints.open import Access
-from imprint.endpoints.opened import BUFFER_BYTES, ContentFile, Files
+from imprint.endpoints.opened import Files
 from imprint.filesystems.tree import Type
 from imprint.filesystems.trees import READERS
 
@@ -83,6 +85,8 @@ class ImprintFileSystem(fsspec.AbstractFileSystem, metaclass=_Apart):  # type: i
         fo: object = None,
         target_protocol: str | None = None,
         target_options: Mapping[str, Any] | None = None,
+        *,
+        replay_journal: bool = False,
         **options: Any,  # noqa: ANN401 - fsspec's own
     ) -> None:
         """Open it.
@@ -95,6 +99,7 @@ class ImprintFileSystem(fsspec.AbstractFileSystem, metaclass=_Apart):  # type: i
                 that is one file system.
             target_protocol: of that file system.
             target_options: of that file system.
+            replay_journal: tell files of what was not unmounted with what is only in its journal.
             options: of fsspec.
 
         Raises:
@@ -107,7 +112,9 @@ class ImprintFileSystem(fsspec.AbstractFileSystem, metaclass=_Apart):  # type: i
             assert passphrase is not None
             return passphrase
 
-        access = Access(passphrase=None if passphrase is None else answer)
+        access = Access(
+            passphrase=None if passphrase is None else answer, replay_journal=replay_journal
+        )
         self._files: dict[str, Files] = {}
         self._is_whole = fo is not None
         if self._is_whole:
@@ -118,7 +125,8 @@ class ImprintFileSystem(fsspec.AbstractFileSystem, metaclass=_Apart):  # type: i
             source = open_outer(
                 fo, access, target_protocol=target_protocol, target_options=target_options
             )
-            self._browser = Browser(source, access.gate().passphrase)
+            passphrases = access.gate().passphrase
+            self._browser = Browser(source, passphrases, replays=replay_journal)
             return
         if disk is None:
             raise UsageError(
@@ -163,14 +171,14 @@ class ImprintFileSystem(fsspec.AbstractFileSystem, metaclass=_Apart):  # type: i
     def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:  # noqa: ANN401, FBT001, FBT002
         """What is in a folder; of a file, itself."""
         del options
-        with _translated(path):
+        with translated(path):
             facts = self._listed(*self._split(path))
         return facts if detail else [item["name"] for item in facts]
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:  # noqa: ANN401
         """Facts about a file or folder."""
         del options
-        with _translated(path):
+        with translated(path):
             folder, inner = self._split(path)
             if folder is None:
                 return _folder("/")
@@ -194,7 +202,7 @@ class ImprintFileSystem(fsspec.AbstractFileSystem, metaclass=_Apart):  # type: i
     ) -> bytes:
         """A range of a file; negative places count from its end."""
         del options
-        with _translated(path), closing(self._content(path)) as source:
+        with translated(path), closing(self._content(path)) as source:
             first, last, _ = slice(start, end).indices(source.size)
             data = bytearray(max(0, last - first))
             source.readinto(memoryview(data), first)
@@ -215,6 +223,10 @@ class ImprintFileSystem(fsspec.AbstractFileSystem, metaclass=_Apart):  # type: i
     def _rm(self, path: str) -> None:
         raise io.UnsupportedOperation(_READ_ONLY)
 
+    def cp_file(self, path1: str, path2: str, **options: Any) -> None:  # noqa: ANN401
+        """Refused."""
+        raise io.UnsupportedOperation(_READ_ONLY)
+
     def _open(
         self,
         path: str,
@@ -227,8 +239,8 @@ class ImprintFileSystem(fsspec.AbstractFileSystem, metaclass=_Apart):  # type: i
         del block_size, autocommit, cache_options, options
         if mode != "rb":
             raise io.UnsupportedOperation(_READ_ONLY)
-        with _translated(path):
-            return io.BufferedReader(_OpenFile(self._content(path)), BUFFER_BYTES)
+        with translated(path):
+            return Reader(self, path, self._content(path))
 
     def _split(self, path: str) -> tuple[str | None, str]:
         """The folder of a volume, and the path in it; ``None`` for what is above all volumes."""
@@ -274,9 +286,13 @@ class ImprintFileSystem(fsspec.AbstractFileSystem, metaclass=_Apart):  # type: i
 
     def _content(self, path: str) -> Source:
         folder, inner = self._split(path)
-        if folder is None:
-            raise NotFoundError("expected a file, found a directory", name="/")
-        return self._of(folder).content(inner)
+        try:
+            if folder is not None:
+                return self._of(folder).content(inner)
+        except NotFoundError:
+            if not self.isdir(path):
+                raise
+        raise IsADirectoryError(errno.EISDIR, "expected a file, found a directory", path)
 
 
 def _address(text: str) -> Location | None:
@@ -330,31 +346,6 @@ def _facts(files: Files, entry: Entry, folder: str) -> dict[str, Any]:
         "ino": entry.inode,
         "nlink": entry.links,
     }
-
-
-class _OpenFile(ContentFile):
-    """A file of which errors are those of the system, too."""
-
-    def readinto(self, buffer: object) -> int:
-        """Fill ``buffer`` as far as the file reaches, and say how far."""
-        with _translated("file"):
-            return super().readinto(buffer)
-
-
-class _translated:  # noqa: N801 - used as a function
-    """What callers of fsspec expect where nothing is found, or something else."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, failure: BaseException | None, trace: object) -> None:
-        if isinstance(failure, NotFoundError):
-            raise FileNotFoundError(str(failure)) from failure
-        if isinstance(failure, ImagingError) and not isinstance(failure, UsageError):
-            raise OSError(str(failure)) from failure
 
 
 def _when(time_ns: int | None) -> datetime:

@@ -15,7 +15,9 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 from imprint.core.contracts import Traits
 from imprint.core.errors import ImagingError, ReadError, UnsupportedFeatureError, UsageError
 from imprint.core.extent import check_range
-from imprint.endpoints.open import inside_package, open_source, open_stored
+from imprint.core.system import exists
+from imprint.endpoints.open import open_source, open_stored
+from imprint.endpoints.packaged import inside_package
 from imprint.endpoints.places import without_secrets
 from imprint.filters.block_cache import BlockCache
 from imprint.filters.readonly import ReadOnlyStorage
@@ -57,7 +59,7 @@ def open_outer(
         name = str(getattr(fo, "name", None) or getattr(fo, "path", None) or "a file")
         return _image_in(OuterFile(fo, name=without_secrets(name)), access)  # type: ignore[arg-type]
     if isinstance(fo.fs, LocalFileSystem) and fo.compression is None:
-        if not Path(fo.path).exists():
+        if not exists(Path(fo.path)):
             raise FileNotFoundError(fo.path)
         return open_source(fo.path, access)
     name = without_secrets(fo.fs.unstrip_protocol(fo.path))
@@ -77,7 +79,7 @@ def open_outer(
 
 def _image_in(storage: OuterFile, access: Access) -> Source:
     try:
-        inside = inside_package(storage, name=storage.name)
+        inside = inside_package(storage, format_name=access.format, name=storage.name)
     except BaseException:
         storage.close()
         raise

@@ -94,7 +94,7 @@ def mount(request: MountRequest, access: Access, on_ready: Callable[[Mounted], N
         raise UsageError("--cow needs a disk: nothing can be written to the files of a folder")
     over: Callable[[Source], Source] | None = None
     if request.cow is not None:
-        over = _overlaid(location, request.cow)
+        over = _overlaid(location, request.cow, access.snapshot)
     with open_browser(location, access, over=over) as browser:
         shown, mounted = _shown(browser, location, request, access)
         control = json.dumps({"pid": mounted.pid, "address": request.address})
@@ -114,11 +114,14 @@ def mount(request: MountRequest, access: Access, on_ready: Callable[[Mounted], N
         serve(view, request.point, session, lambda: on_ready(mounted))
 
 
-def _overlaid(location: Location, place: str) -> Callable[[Source], Source]:
+def _overlaid(location: Location, place: str, snapshot: str | None) -> Callable[[Source], Source]:
     """Lays an overlay in ``place`` over a disk."""
     from imprint.endpoints.cow import open_overlay  # most only look
 
-    return lambda disk: SharedDisk(open_overlay(disk, location.text, place), like=disk)
+    def over(disk: Source) -> Source:
+        return SharedDisk(open_overlay(disk, location.text, place, snapshot=snapshot), like=disk)
+
+    return over
 
 
 def owner_of(showing: Showing) -> tuple[int, int]:
@@ -134,7 +137,11 @@ def _shown(
     """What is in the folder, and a summary of it."""
     if location.inside is not None:
         tree = shown_tree(
-            browser.volume(), request.showing, path=location.inside, on_event=access.on_event
+            browser.volume(),
+            request.showing,
+            path=location.inside,
+            on_event=access.on_event,
+            replays=browser.replays,
         )
         if tree.top().entry.type is not Type.DIRECTORY:
             raise UsageError("expected a folder, found a file", name=location.text)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imprint import formats
-from imprint.core.errors import ReadError, RefusedError, UnsupportedFeatureError, UsageError
+from imprint.core.errors import RefusedError, UnsupportedFeatureError, UsageError
 from imprint.core.events import Finding, OnEvent, Severity, ignore
 from imprint.core.formats import Gapped, SnapshotKeeping
 from imprint.core.image import Image
+from imprint.core.system import is_file, is_folder
 from imprint.endpoints.gate import FolderGate
 from imprint.endpoints.location import Location, Where, parse
+from imprint.endpoints.packaged import image_format, inside_package, is_package
 from imprint.filters.inside import Inside
 from imprint.filters.used import UsedOnly
 from imprint.filters.window import Window
@@ -21,13 +21,10 @@ from imprint.storage.file import FileStorage
 
 _BUNDLE_FILES = ("DiskDescriptor.xml", "file_000.aff")
 """What stands for a folder that is an image: Parallels' bundles, and AFD."""
-"""Of a Parallels bundle, which is a folder that stands for a disk."""
-
-_TAR_HEAD_BYTES = 512
-"""Of an archive: the name of its first file, which of a package is the descriptor."""
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from imprint.core.cancel import CancelToken
     from imprint.core.contracts import Passphrase, Source, Storage
@@ -42,9 +39,11 @@ class Access:
     """How sources may be opened.
 
     Attributes:
-        format: of the source; ``None``: found by content.
+        format: of the source; ``None``: found by content. That of a package goes for the file,
+            and the disks in it are found by content.
         allowed: folders where parents may live, besides the image's own.
         passphrase: asks for secrets.
+        new_passphrase: asks for that of an image that is made; ``None``: as for others.
         key_file: that unlocks a repository, instead of a passphrase.
         open_place: opens the places of repositories; ``None``: with neither credentials nor cache.
         pins: folder that keeps which repositories were encrypted when they were opened last;
@@ -56,6 +55,7 @@ class Access:
         lenient: open the image even if its parent cannot be, for looking at it.
         incomplete: open the image even if files of it are missing: what was in them is bad.
         partial: open a partition although its disk ends before it: what is lacking is bad.
+        replay_journal: see file systems with what their journals have, as their mount would.
         on_event: told what is noteworthy.
         cancel: stops what takes long already at opening: a pipe has to be read to its end.
     """
@@ -63,6 +63,7 @@ class Access:
     format: str | None = None
     allowed: tuple[Path, ...] = ()
     passphrase: Passphrase | None = None
+    new_passphrase: Passphrase | None = None
     key_file: Path | None = None
     open_place: Callable[[str], ObjectStore] | None = None
     pins: Path | None = None
@@ -72,6 +73,7 @@ class Access:
     lenient: bool = False
     incomplete: bool = False
     partial: bool = False
+    replay_journal: bool = False
     on_event: OnEvent = ignore
     cancel: CancelToken | None = None
 
@@ -84,6 +86,15 @@ class Access:
             lenient=self.lenient,
             size_policy=self.size_policy,
         )
+
+    @property
+    def image_format(self) -> str | None:
+        """Of the image, which may be in a package; ``None``: found by content.
+
+        Raises:
+            UnsupportedFeatureError: if it is in none that can be read.
+        """
+        return image_format(self.format)
 
     def driver(self, name: str) -> Format:
         """The format of that name, as these images shall be read."""
@@ -128,8 +139,8 @@ def open_storage(location: Location, cancel: CancelToken | None = None) -> Stora
             advice="imprint convert makes an image of it",
         )
     path = location.path
-    if path.is_dir():
-        path = next((path / name for name in _BUNDLE_FILES if (path / name).is_file()), path)
+    if is_folder(path):
+        path = next((path / name for name in _BUNDLE_FILES if is_file(path / name)), path)
     return FileStorage.open(path)
 
 
@@ -200,7 +211,7 @@ def open_part(source: Source, location: Location, access: Access) -> Source:
 
 
 def files_of(source: Source) -> Iterator[str]:
-    """Names of all files that a disk is read from: its image, data file, parents."""
+    """Names of all files that a disk is read from: those of its image, and of its parents."""
     current: Source | None = source
     while current is not None:
         if isinstance(current, Window | UsedOnly | Inside):
@@ -209,10 +220,7 @@ def files_of(source: Source) -> Iterator[str]:
         yield current.name
         if not isinstance(current, Image):
             return
-        info = current.info()
-        yield from info.files
-        if info.data_file is not None:
-            yield str(Path(current.name).parent / info.data_file)
+        yield from current.info().files
         current = current.parent
 
 
@@ -246,8 +254,9 @@ def open_editable_storage(address: str, access: Access) -> tuple[str, Storage]:
         raise UsageError("only image files can be changed in place", name=address)
     storage = FileStorage.open(location.path, writable=True)
     try:
-        name = access.format or formats.detect(storage)
-        if name == "raw" and access.format is None:
+        said = access.image_format
+        name = said or formats.detect(storage)
+        if name == "raw" and said is None:
             raise RefusedError(
                 "is of no known format, and is not changed on the guess that it is raw",
                 name=address,
@@ -271,7 +280,7 @@ def detect_format(address: str, access: Access) -> tuple[Format, Storage]:
     """
     storage = open_inside(parse(address), access)
     try:
-        return access.driver(access.format or formats.detect(storage)), storage
+        return access.driver(access.image_format or formats.detect(storage)), storage
     except BaseException:
         storage.close()
         raise
@@ -299,7 +308,7 @@ def open_stored(storage: Storage, access: Access, *, name: str) -> Image:
         ImagingError: of the kind that says what is wrong.
     """
     try:
-        format_ = access.driver(access.format or formats.detect(storage))
+        format_ = access.driver(access.image_format or formats.detect(storage))
         if access.snapshot is None:
             if access.incomplete and isinstance(format_, Gapped):
                 image = format_.open_incomplete(storage, access.gate())
@@ -329,21 +338,13 @@ def open_package(address: str, access: Access) -> Storage | None:
         return None
     storage = open_storage(location, access.cancel)
     try:
-        if _holds_package(storage):
+        if is_package(storage, access.format):
             return storage
     except BaseException:
         storage.close()
         raise
     storage.close()
     return None
-
-
-def _holds_package(storage: Storage) -> bool:
-    """Whether it is a package of several images."""
-    head = bytearray(min(_TAR_HEAD_BYTES, storage.size))
-    with contextlib.suppress(ReadError):
-        storage.readinto(memoryview(head), 0)
-    return head[257:262] == b"ustar" and b".ovf" in head[:100].lower()
 
 
 def open_inside(location: Location, access: Access | None = None) -> Storage:
@@ -362,26 +363,10 @@ def open_inside(location: Location, access: Access | None = None) -> Storage:
         return open_content(location, access)
     storage = open_storage(location, access.cancel)
     try:
-        return inside_package(storage, location.disk, name=location.text)
+        return inside_package(storage, location.disk, format_name=access.format, name=location.text)
     except BaseException:
         storage.close()
         raise
-
-
-def inside_package(storage: Storage, disk: int | None = None, *, name: str) -> Storage:
-    """The image that is meant, where the file is a package of several; else the file itself.
-
-    Raises:
-        FormatError: if the package is not sound.
-        UsageError: if there is no such disk in it.
-    """
-    if _holds_package(storage):
-        from imprint.endpoints.appliance import package  # only for packages
-
-        return package.open_disk(storage, disk or 1)
-    if disk is not None:
-        raise UsageError("is no OVA: it has no disks to choose from", name=name)
-    return storage
 
 
 def _open_disk(location: Location, access: Access) -> Source:

@@ -155,11 +155,13 @@ class Files:
 class Disk(Image):
     """An image that was opened, and a look at the files on it; it owns the image."""
 
-    def __init__(self, image: Image, passphrase: Passphrase, on_event: OnEvent) -> None:
-        """``passphrase`` and ``on_event`` are as :class:`Browser` has them."""
+    def __init__(
+        self, image: Image, passphrase: Passphrase, on_event: OnEvent, *, replays: bool = False
+    ) -> None:
+        """``passphrase``, ``on_event`` and ``replays`` are as :class:`Browser` has them."""
         super().__init__(_Through(image), name=image.name, parent=None)
         self._image = image
-        self._browser = Browser(image, passphrase, on_event)
+        self._browser = Browser(image, passphrase, on_event, replays=replays)
         self._files: dict[str, Files] = {}
 
     @property

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import ImagingError
 from imprint.core.events import Finding, OnEvent, Severity
-from imprint.endpoints.browsing import browsed, look_up
+from imprint.endpoints.browsing import browsed, look_up, opened_tree
 from imprint.endpoints.inside import outer_leaves
 from imprint.endpoints.survey import describe
 from imprint.exports.fuse.contents import Raw
 from imprint.exports.fuse.trees import ShownTree
-from imprint.filesystems.trees import READERS, WITH_MODES, tree
+from imprint.filesystems.trees import READERS, WITH_MODES
 from imprint.filters.shared import SharedDisk
 from imprint.filters.window import Window
 
@@ -85,6 +85,7 @@ class ShownDisk:
         self._source = browser.source
         self._disk = browser.source if isinstance(browser.source, SharedDisk) else None
         self._showing = showing
+        self._replays = browser.replays
         self._on_event = on_event
         self._lock = threading.Lock()
         self._is_old = False
@@ -179,7 +180,7 @@ class ShownDisk:
                 return found
         on_event = None if name in self._numbers else self._on_event  # once
         number = self._numbers.setdefault(name, len(self._numbers) + 1)
-        shown = shown_tree(volume, self._showing, number, on_event=on_event)
+        shown = shown_tree(volume, self._showing, number, on_event=on_event, replays=self._replays)
         return _Known(shown, volume.kind, place)
 
 
@@ -189,6 +190,8 @@ def shown_tree(
     number: int = 1,
     path: str = "/",
     on_event: OnEvent | None = None,
+    *,
+    replays: bool = False,
 ) -> ShownTree:
     """The files of a volume, or a folder of them; opened when somebody looks.
 
@@ -198,14 +201,14 @@ def shown_tree(
         number: of the tree among those that are shown, from 1.
         path: of the folder.
         on_event: told what could not be followed when it was opened.
+        replays: its journal is replayed in memory, each time it is opened.
     """
     opened: list[FileTree] = []
     tops: list[Entry] = []
 
     def top() -> tuple[FileTree, Entry]:  # asked under the lock
         if not opened:
-            assert volume.kind is not None
-            opened.append(tree(volume.kind, volume.source))
+            opened.append(opened_tree(volume, replays=replays)[1])
             for note in opened[0].notes:
                 _tell(on_event, volume, Severity.WARNING, note)
         if not tops:

@@ -22,6 +22,7 @@ from imprint.testing.oracles import run
 from imprint.testing.volumes import age, fill, mounted, shut_down
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 VOLUME_BYTES: Final = 64 * MIB
@@ -71,14 +72,35 @@ def work(folder: Path, rounds: int, seed: int = 5) -> None:
     os.close(fd)
 
 
-def crash(path: Path, *options: str, rounds: int = 40, flush_log: bool = True) -> Path:
-    """Fill a volume, work in it, and copy it as it is when the power fails; gives the copy."""
+def crash(
+    path: Path,
+    *options: str,
+    rounds: int = 40,
+    flush_log: bool = True,
+    before: Callable[[Path], None] | None = None,
+    more: Callable[[Path], None] | None = None,
+) -> Path:
+    """Fill a volume, work in it, and copy it as it is when the power fails; gives the copy.
+
+    Args:
+        path: of the volume.
+        options: of both mounts.
+        rounds: of work.
+        flush_log: see :func:`~imprint.testing.volumes.shut_down`.
+        before: fills it, in place of the usual.
+        more: is done behind the work.
+    """
     frozen = path.with_name("frozen")
     with mounted(path, *options) as folder:
-        fill(folder, size=4 * MIB)
+        if before is None:
+            fill(folder, size=4 * MIB)
+        else:
+            before(folder)
     clean = path.read_bytes()
     with mounted(path, *options) as folder:
         work(folder, rounds)
+        if more is not None:
+            more(folder)
         shut_down(folder, flush_log=flush_log)
         # Unmounting would write what a power cut leaves in memory.
         shutil.copyfile(path, frozen)

@@ -17,6 +17,7 @@ from imprint.endpoints.extracted_folders import TargetFolders
 from imprint.endpoints.extracting import Extractor
 from imprint.endpoints.extraction import Extraction, Wishes
 from imprint.endpoints.location import parse
+from imprint.endpoints.target import check_not_read
 from imprint.filesystems.tree import Type
 from imprint.filesystems.walking import walk
 from imprint.storage.pending import check_replaceable
@@ -113,9 +114,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
             if len(browsers) > 1:
                 raise UsageError("--unallocated makes sense with one file system only")
             check_replaceable(args.unallocated, may_replace=args.force)
+            for browser in browsers.values():
+                check_not_read(args.unallocated, browser.source)
         watch = _Watch(console, _total(args, browsers))
         folders = stack.enter_context(closing(TargetFolders(args.target)))
-        extractor = Extractor(folders, wishes, report, watch)
+        disks = [browser.source for browser in browsers.values()]
+        extractor = Extractor(folders, wishes, report, watch, disks)
         for address in args.address:
             browser = browsers[_base(address)]
             extractor.add(browser, browser.volume(), parse(address).inside or "/")
@@ -184,7 +188,8 @@ def _unallocated(
     from imprint.endpoints.leftovers import store_unallocated  # only where it is asked for
 
     (browser,) = browsers.values()
-    size, bad = store_unallocated(browser.volume(), args.unallocated, watch, force=args.force)
+    volume = browser.told(browser.volume())
+    size, bad = store_unallocated(volume, args.unallocated, watch, force=args.force)
     for offset, length in bad:
         report.bad.add(path=str(args.unallocated), offset=offset, length=length)
     return size

@@ -72,6 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--foreground", action="store_true", help="do not go to the background: Ctrl-C unmounts"
     )
+    options.add_replay(parser)
     options.add_access(parser)
     options.add_place_options(parser)
     options.add_json(parser)

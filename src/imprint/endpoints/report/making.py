@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from imprint.core.cancel import CancelToken
 from imprint.core.errors import FormatError, ReadError, UnsupportedFeatureError, UsageError
 from imprint.core.events import Finding, OnEvent, Severity, ignore
+from imprint.core.system import exists
 from imprint.core.units import format_size
 from imprint.endpoints.journal import journal_path
 from imprint.endpoints.location import Where, parse
@@ -23,6 +24,7 @@ from imprint.endpoints.report.sinks import Sink
 from imprint.endpoints.report.spool import Spool
 from imprint.endpoints.report.timeline import BodyFile, Events
 from imprint.endpoints.survey import describe
+from imprint.endpoints.target import check_not_read
 from imprint.filesystems.tree import NameDating, Type
 from imprint.filesystems.trees import READERS
 
@@ -128,6 +130,7 @@ class _Making:
                 **_identity(self._image),
                 "size": self._browser.source.size,
                 "hashes": list(self._names),
+                "replays": self._browser.replays,
             }
             width = Results(self._names).width
             path = journal_path(request.dfxml)
@@ -136,6 +139,7 @@ class _Making:
     def _sink(self, path: Path | None) -> Sink | None:
         if path is None:
             return None
+        check_not_read(path, self._browser.source)
         sink = Sink.to_file(path, force=self._request.force)
         self._sinks.append(sink)
         return sink
@@ -217,11 +221,12 @@ class _Making:
         for taker in (self._timeline, self._page):
             if taker is not None:
                 taker.begin(volume.name, volume.kind)
-        files = Files(volume, number, self._files + 1, self._browser.source)
+        told = self._browser.told(volume)
+        files = Files(told, number, self._files + 1, self._browser.source)
         results = Results(self._names)
         found = batches(
             tree,
-            volume.source,
+            told.source,
             deleted=self._request.deleted,
             contents=self._dfxml is not None,
         )
@@ -306,5 +311,5 @@ def _identity(image: str) -> dict[str, object]:
     if outermost.where is not Where.FILE:
         return {"image": image}
     path = outermost.path.absolute()
-    changed = path.stat().st_mtime_ns if path.exists() else None
+    changed = path.stat().st_mtime_ns if exists(path) else None
     return {"image": image, "path": str(path), "changed": changed}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from imprint.endpoints.report.gathering import HOLE
 from imprint.filters.pieces import Pieces
+from imprint.filters.replayed import Replayed
 from imprint.filters.window import Window
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def places_of(volume: Source, disk: Source) -> Places | int | None:
         return lambda offset, length: found(offset + start, length)
     if isinstance(volume, Pieces):
         return _through(volume, disk)
+    if isinstance(volume, Replayed):  # what a journal has belongs where it would write it to
+        return places_of(volume.source, disk)
     return None
 
 

@@ -18,7 +18,7 @@ from imprint.filesystems.ext.fastcommit import fast_ranges
 from imprint.filesystems.ext.files import file_runs
 from imprint.filesystems.ext.geometry import Geometry, read_geometry
 from imprint.filesystems.ext.journal import Log, read_log
-from imprint.filesystems.ext.replayed import ReplayedReader
+from imprint.filesystems.ext.replayed import replayed
 from imprint.filesystems.ext.ring import Ring
 from imprint.filesystems.ext.space import read_space
 from imprint.filesystems.ext.states import file_states
@@ -47,7 +47,7 @@ class Ext:
         used = state.fast
         if state.log.copies:
             used |= read_space(reader, geometry, is_strict=False, is_settled=False).used
-            reader = ReplayedReader(volume, state.log.copies, geometry.block_size)
+            reader = VolumeReader(replayed(volume, state.log.copies, geometry.block_size))
             geometry = read_geometry(reader)
         space = read_space(reader, geometry, is_strict=True, is_settled=not state.is_recovering)
         used |= space.used
@@ -60,7 +60,8 @@ class Ext:
         """See :class:`~imprint.filesystems.allocation.Walking`. The journal is replayed."""
         geometry = read_geometry(VolumeReader(volume))
         log = _State(volume, geometry).log
-        reader = ReplayedReader(volume, log.copies, geometry.block_size, budget=volume.size)
+        changed = replayed(volume, log.copies, geometry.block_size)
+        reader = VolumeReader(changed, budget=volume.size)
         yield from reached(reader, read_geometry(reader))
 
     def file_runs(self, volume: Source) -> Iterator[tuple[int, int, int]]:

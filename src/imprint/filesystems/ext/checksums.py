@@ -1,7 +1,8 @@
-"""The two checksums of ext4: CRC-32C without its final inversion, and CRC-16."""
+"""The checksums of ext4 and its journal: CRC-32C and CRC-32 without inversion, and CRC-16."""
 
 from __future__ import annotations
 
+import zlib
 from functools import cache
 from typing import Final
 
@@ -16,6 +17,26 @@ def checksum(data: bytes | bytearray | memoryview, seed: int = ALL) -> int:
     Source: Linux ``ext4_chksum``.
     """
     return crc32c(data, seed ^ ALL) ^ ALL
+
+
+def crc32(data: bytes | bytearray | memoryview, crc: int = ALL) -> int:
+    """CRC-32 by the highest bit first: zlib's of bytes whose bits are in the other order.
+
+    >>> hex(crc32(b"123456789"))
+    '0x376e6e7'
+
+    Source: Linux ``crc32_be``.
+    """
+    found = zlib.crc32(bytes(data).translate(_REVERSED), _reversed(crc) ^ ALL) ^ ALL
+    return _reversed(found)
+
+
+def _reversed(value: int) -> int:
+    """32 bits, the last one first."""
+    return int.from_bytes(value.to_bytes(4, "little").translate(_REVERSED), "big")
+
+
+_REVERSED: Final = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 
 def crc16(data: bytes | bytearray | memoryview, crc: int = 0xFFFF) -> int:

@@ -8,6 +8,7 @@ Source: Linux ``fs/ext4/fast_commit.c`` (``ext4_fc_replay_scan``), ``fs/ext4/fas
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from imprint.filesystems.ext import layout
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from imprint.filesystems.ext.trees import Trees
 
 
+class UnknownFastCommitError(Exception):
+    """They are of a kind that is not known."""
+
+
 def fast_ranges(ring: Ring, trees: Trees, sequence: int) -> list[tuple[int, int]] | None:
     """Runs of blocks that files were given since the log ended before ``sequence``.
 
@@ -29,27 +34,42 @@ def fast_ranges(ring: Ring, trees: Trees, sequence: int) -> list[tuple[int, int]
         CorruptImageError: if they are outside of the file system.
     """
     ranges: list[tuple[int, int]] = []
-    for position in range(ring.end + 1, ring.count):
-        block = ring.read(position, 1)
-        is_first = position == ring.end + 1
-        records = list(_records(block))
-        if is_first:
-            if not records or records[0][0] != layout.FAST_HEAD:
-                break
-            head = FastHead.unpack(records[0][1])
-            if head.sequence != sequence:
-                break
-            if head.features:
-                return None
-        for kind, value in records:
+    try:
+        for kind, value in _all_records(ring, sequence):
             if kind == layout.FAST_ADD_RANGE:
                 item = FastRange.unpack(value)
                 piece = trees.extent(item.extent, f"fast commit of inode {item.inode}")
                 ranges.append((piece.block, piece.length))
+    except UnknownFastCommitError:
+        return None
+    return ranges
+
+
+def fast_changes(ring: Ring, sequence: int) -> dict[int, int]:
+    """How many changes of each kind, ``layout.FAST_…``, were made since the log ended.
+
+    Raises:
+        UnknownFastCommitError: if there are fast commits of an unknown kind.
+    """
+    return Counter(kind for kind, _ in _all_records(ring, sequence))
+
+
+def _all_records(ring: Ring, sequence: int) -> Iterator[tuple[int, memoryview]]:
+    """Those of the fast commits that follow what the log has before ``sequence``."""
+    for position in range(ring.end + 1, ring.count):
+        records = list(_records(ring.read(position, 1)))
+        if position == ring.end + 1:
+            if not records or records[0][0] != layout.FAST_HEAD:
+                return
+            head = FastHead.unpack(records[0][1])
+            if head.sequence != sequence:
+                return
+            if head.features:
+                raise UnknownFastCommitError
+        yield from records
         tails = [FastTail.unpack(value) for kind, value in records if kind == layout.FAST_TAIL]
         if not records or any(tail.sequence != sequence for tail in tails):
-            break
-    return ranges
+            return
 
 
 _LENGTHS = {

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
 from imprint.filesystems.ext import layout
-from imprint.filesystems.ext.checksums import checksum
+from imprint.filesystems.ext.checksums import ALL, checksum, crc32
 from imprint.filesystems.ext.layout import JournalHeader, Tag, TagV3
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ ENTRY_COUNT_MAX: Final = 1 << 19
 """Blocks with a copy, or revoked: ``mke2fs`` makes journals of half as many; 100 MiB."""
 
 _COMMIT_CHECKSUM_AT: Final = 16
+_COMMIT_KIND_AT: Final = 12
+_CRC32_KIND: Final = b"\x01\x04"
+"""Which checksum of version 1 a commit block has, and how long: CRC-32, 4 bytes."""
+
 _TAIL_BYTES: Final = 4
 _REVOKES_AT: Final = 16
 _UUID_BYTES: Final = 16
@@ -102,6 +106,8 @@ class _Reader:
         self._last_of: dict[int, int] = {}
         self._revoked_at: dict[int, int] = {}
         self._damaged = 0
+        self._has_sums = bool(ring.superblock.compat & layout.JOURNAL_COMPAT_CHECKSUM)
+        self._sum = ALL
 
     def read(self) -> Log:
         log, current = self._log, _Transaction()
@@ -122,8 +128,6 @@ class _Reader:
             log.doubts.append(
                 f"{self._damaged} transactions of the journal have blocks with wrong checksums"
             )
-        if log.transactions and self._ring.superblock.compat & layout.JOURNAL_COMPAT_CHECKSUM:
-            log.doubts.append("the journal has checksums of version 1, which are not compared")
         return log
 
     def _next(self) -> tuple[JournalHeader, memoryview] | None:
@@ -140,10 +144,11 @@ class _Reader:
             return None
         is_commit = header.block_type == layout.COMMIT_BLOCK
         checksum_at = _COMMIT_CHECKSUM_AT if is_commit else len(block) - _TAIL_BYTES
-        if not self._is_valid(block, checksum_at):
-            self._log.doubts.append(
-                f"transaction {header.sequence} of the journal has a wrong checksum"
-            )
+        if not self._is_valid(block, checksum_at) or (is_commit and not self._is_whole(block)):
+            # Where commits do not wait for what they commit, that is how a log ends.
+            if not is_commit or not self._incompat & layout.JOURNAL_ASYNC_COMMIT:
+                what = f"transaction {header.sequence} of the journal has a wrong checksum"
+                self._log.doubts.append(what)
             return None
         return header, block
 
@@ -169,12 +174,16 @@ class _Reader:
 
     def _descriptor(self, block: memoryview, sequence: int, current: _Transaction) -> None:
         """Note the copies that follow."""
+        if self._has_sums:
+            self._sum = crc32(block, self._sum)
         tags = list(self._tags(block))
         place = self._step(len(tags))
         number = sequence.to_bytes(4, "big")
         for index, tag in enumerate(tags):
             position = self._ring.wrapped(place + index)
             current.copies[tag.block] = Copy(self._ring.offset(position), tag.is_escaped)
+            if self._has_sums:
+                self._sum = crc32(self._ring.read(position, 1), self._sum)
             if self._incompat & _CHECKSUMS:
                 data = self._ring.read(position, 1)
                 expected = checksum(data, checksum(number, self._seed))
@@ -234,3 +243,14 @@ class _Reader:
         found = int.from_bytes(block[checksum_at : checksum_at + 4], "big")
         head, tail = block[:checksum_at], block[checksum_at + 4 :]
         return found == checksum(bytes(head) + bytes(4) + bytes(tail), self._seed)
+
+    def _is_whole(self, block: memoryview) -> bool:
+        """Whether a transaction has the checksum, of version 1, that its commit block says.
+
+        Source: Linux ``do_one_pass``, ``calc_chksums``.
+        """
+        expected, self._sum = self._sum, ALL
+        kind, found = bytes(block[_COMMIT_KIND_AT:][:2]), block[_COMMIT_CHECKSUM_AT:][:4]
+        if not self._has_sums or (kind == bytes(2) and not any(found)):
+            return True
+        return kind == _CRC32_KIND and int.from_bytes(found, "big") == expected

@@ -145,11 +145,12 @@ TAG_LAST: Final = 8
 
 JOURNAL_COMPAT_CHECKSUM: Final = 0x01
 JOURNAL_64BIT: Final = 0x02
+JOURNAL_ASYNC_COMMIT: Final = 0x04
 JOURNAL_CSUM_V2: Final = 0x08
 JOURNAL_CSUM_V3: Final = 0x10
 JOURNAL_FAST_COMMIT: Final = 0x20
 JOURNAL_INCOMPAT_KNOWN: Final = 0x3F
-"""With revoke blocks (1) and asynchronous commits (4)."""
+"""With revoke blocks (1)."""
 
 FAST_COMMIT_BLOCKS: Final = 256
 """How many a journal has that does not say it."""
@@ -201,6 +202,10 @@ class TagV3(Structure, size=16, endian=">"):
 
 
 FAST_ADD_RANGE: Final = 1
+FAST_CREATE: Final = 3
+FAST_LINK: Final = 4
+FAST_UNLINK: Final = 5
+FAST_INODE: Final = 6
 FAST_TAIL: Final = 8
 FAST_HEAD: Final = 9
 FAST_TAGS: Final = range(1, 10)

@@ -1,12 +1,11 @@
-"""A volume as it is once its journal is replayed. Nothing is written, and no copy is kept."""
+"""A volume with the copies of blocks that its journal has: read where they lie in the journal."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-from imprint.filesystems.allocation import READ_BYTES_MAX, VolumeReader
 from imprint.filesystems.ext.layout import JOURNAL_MAGIC
+from imprint.filters.replayed import Replayed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,41 +14,25 @@ if TYPE_CHECKING:
     from imprint.filesystems.ext.journal import Copy
 
 
-class ReplayedReader(VolumeReader):
-    """Reads a block from the journal where it has a copy of it."""
+def replayed(
+    volume: Source,
+    copies: Mapping[int, Copy],
+    block_size: int,
+    held: Mapping[int, bytes] | None = None,
+) -> Replayed:
+    """The volume as it is once these copies are written back.
 
-    def __init__(
-        self,
-        volume: Source,
-        copies: Mapping[int, Copy],
-        block_size: int,
-        *,
-        budget: int = READ_BYTES_MAX,
-    ) -> None:
-        super().__init__(volume, budget=budget)
-        self._source = volume
-        self._copies = copies
-        self._blocks = sorted(copies)
-        self._block_size = block_size
-
-    def read(self, offset: int, length: int, what: str) -> bytearray:
-        """See :class:`~imprint.filesystems.allocation.VolumeReader`."""
-        buffer = super().read(offset, length, what)
-        size, end = self._block_size, offset + length
-        index = bisect_left(self._blocks, offset // size)
-        while index < len(self._blocks) and self._blocks[index] * size < end:
-            block = self._blocks[index]
-            data = self._copy(self._copies[block])
-            start, stop = max(offset, block * size), min(end, (block + 1) * size)
-            buffer[start - offset : stop - offset] = data[
-                start - block * size : stop - block * size
-            ]
-            index += 1
-        return buffer
-
-    def _copy(self, copy: Copy) -> bytearray:
-        data = bytearray(self._block_size)
-        self._source.readinto(memoryview(data), copy.offset)
-        if copy.is_escaped:
-            data[:4] = JOURNAL_MAGIC.to_bytes(4, "big")
-        return data
+    Args:
+        volume: as it is on the disk.
+        copies: of the log, by the block that they belong to.
+        block_size: of the file system, in bytes.
+        held: blocks that are something else again.
+    """
+    mark = JOURNAL_MAGIC.to_bytes(4, "big")
+    return Replayed(
+        volume,
+        block_size,
+        moved={block: copy.offset for block, copy in copies.items()},
+        begun={block: mark for block, copy in copies.items() if copy.is_escaped},
+        held=held,
+    )

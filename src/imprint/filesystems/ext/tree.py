@@ -1,4 +1,4 @@
-"""The folders of an ext file system, as they are on the disk: its journal is not replayed.
+"""The folders of an ext file system, as they are on the volume, whose journal may be replayed.
 
 The Sleuth Kit reads most of them, and deleted names as well. This is for what it does not know:
 clusters of several blocks, descriptors that are spread over the groups, folders within inodes; and
@@ -31,6 +31,7 @@ from imprint.filesystems.ext.layout import (
 )
 from imprint.filesystems.ext.names import names_in
 from imprint.filesystems.ext.trees import NODE, Piece, Trees, has_blocks
+from imprint.filesystems.journals import ADVICE
 from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
@@ -60,7 +61,9 @@ _PARENT_BYTES: Final = 4
 _INLINE_BYTES: Final = 60
 _TARGET_BYTES_MAX: Final = 4096
 _PIECE_BYTES: Final = 64 << 10
-_UNCLEAN: Final = "the file system was not unmounted: what is only in its journal is not told"
+_UNCLEAN: Final = (
+    f"the file system was not unmounted: what is only in its journal is not told ({ADVICE})"
+)
 
 
 class _Extents(NamedTuple):

@@ -126,4 +126,16 @@ def _doubts_of_journal(place: Volume) -> Iterator[str]:
     yield "its journal has no header"
 
 
+def has_log(volume: Source) -> bool:
+    """Whether there may be something in its journal that is not on the disk.
+
+    Raises:
+        CorruptImageError: if that cannot be told.
+        ReadError: the same.
+    """
+    place = Volume(VolumeReader(unwrapped(volume)[0]))
+    is_journaled = bool(place.header.attributes & layout.ATTRIBUTE_JOURNALED)
+    return is_journaled and any(_doubts_of_journal(place))
+
+
 FILE_SYSTEM: Final = HfsPlus()

@@ -16,7 +16,7 @@ from imprint.filesystems.ntfs.files import Files
 from imprint.filesystems.ntfs.geometry import read_geometry
 from imprint.filesystems.ntfs.shadows import read_shadows
 from imprint.filesystems.ntfs.space import read_space
-from imprint.filesystems.ntfs.state import doubts_of
+from imprint.filesystems.ntfs.state import doubts_of, doubts_of_log
 from imprint.filesystems.ntfs.states import file_states
 from imprint.filesystems.ntfs.walk import reached
 from imprint.filesystems.states import States
@@ -66,6 +66,16 @@ class Ntfs:
 
 def _files(reader: VolumeReader) -> Files:
     return Files(reader, read_geometry(reader))
+
+
+def has_log(volume: Source) -> bool:
+    """Whether there may be something in its log that is not on the disk.
+
+    Raises:
+        CorruptImageError: if that cannot be told.
+        ReadError: the same.
+    """
+    return any(doubts_of_log(_files(VolumeReader(volume))))
 
 
 FILE_SYSTEM: Final = Ntfs()

@@ -46,7 +46,7 @@ def doubts_of(files: Files) -> Iterator[str]:
         UnsupportedFeatureError: if it is of a version that is not known.
     """
     yield from _flags(files)
-    yield from _log(files)
+    yield from doubts_of_log(files)
     yield from _mirror(files)
     yield from _hibernation(files)
 
@@ -65,8 +65,12 @@ def _flags(files: Files) -> Iterator[str]:
             yield f"the volume {meaning}"
 
 
-def _log(files: Files) -> Iterator[str]:
-    """Whether the log has to be replayed: the newer of its two restart pages says so."""
+def doubts_of_log(files: Files) -> Iterator[str]:
+    """Whether the log has to be replayed: the newer of its two restart pages says so.
+
+    Raises:
+        CorruptImageError: if it makes no sense.
+    """
     value = _need(files, layout.RECORD_LOG, layout.DATA)
     size = min(value.size, _LOG_HEADS_BYTES)
     if size < _LOG_BYTES_MIN:

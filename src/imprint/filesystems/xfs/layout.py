@@ -254,6 +254,43 @@ class BufferItem(Structure, size=20, endian="<"):
     map_words: int = uint(4, at=16, doc="of the bitmap, 4 bytes each")
 
 
+class InodeItem(Structure, size=56, endian="<"):
+    """First region of a change of an inode; its core and its changed forks follow.
+
+    On 32-bit machines it has no padding in front of ``number``.
+    """
+
+    kind: int = uint(2, at=0, doc="ITEM_INODE")
+    regions: int = uint(2, at=2, doc="of the item, with this one")
+    fields: int = uint(4, at=4, doc="ILOG_*: what of it was changed")
+    number: int = uint(8, at=16, doc="of the inode")
+    device: int = uint(4, at=24, doc="with ILOG_DEVICE")
+    place: int = sint(8, at=40, doc="of the buffer that it is in, in basic blocks of the volume")
+    length: int = sint(4, at=48, doc="of that, in basic blocks")
+    offset: int = sint(4, at=52, doc="of the inode in that, in bytes")
+
+
+INODE_ITEM_SHORT: Final = 52
+INODE_ITEM_PADDING: Final = slice(12, 12)
+
+ILOG_DATA: Final = 1 << 1
+ILOG_EXTENTS: Final = 1 << 2
+ILOG_TREE: Final = 1 << 3
+ILOG_DEVICE: Final = 1 << 4
+ILOG_ATTR_DATA: Final = 1 << 6
+ILOG_ATTR_EXTENTS: Final = 1 << 7
+ILOG_ATTR_TREE: Final = 1 << 8
+ILOG_OWNERS: Final = 1 << 9 | 1 << 10
+"""Blocks of trees have come from another inode."""
+
+ITEM_INODE: Final = 0x123B
+ITEM_MAP_INTENT: Final = 0x1244
+ITEM_ATTRIBUTE_INTENT: Final = 0x1246
+ITEM_EXCHANGE_INTENT: Final = 0x1248
+"""Each is answered by an item whose kind is one higher, with the same identity."""
+
+INTENT_ID_AT: Final = 8
+
 ITEM_BUFFER: Final = 0x123C
 ITEMS_KNOWN: Final = range(0x1236, 0x124A)
 """Intents and what answers them, inodes, buffers, quotas: none but buffers moves free space.

@@ -1,11 +1,11 @@
-"""The log of an XFS, replayed in memory, as far as free space goes.
+"""The log of an XFS, replayed in memory: its items, and the changes of blocks among them.
 
 A record is a run of operations, each with a region of a transaction. A transaction that was
 committed is a list of items, each a region that says what it is and regions with its content.
-Only changes of blocks (buffers) touch what free space is told by. The others are inodes and
-quotas, and intents: things to be done that recovery will do after replaying. It frees
-what it has to free then, and writes what it allocates, so that nothing that is free after
-replaying can be needed by it.
+Only changes of blocks (buffers) touch what free space is told by, which is what :func:`replay` is
+about. The others are inodes (:mod:`imprint.filesystems.xfs.recovery`) and quotas, and intents:
+things to be done that recovery will do after replaying. It frees what it has to free then, and
+writes what it allocates, so that nothing that is free after replaying can be needed by it.
 
 Items are applied in the order in which their transactions were committed. Those of a buffer
 that a later item cancels are left out, since the buffer is another's by then. The kernel also
@@ -18,6 +18,7 @@ Source: "XFS Algorithms & Data Structures", chapter 14; what Linux ``xfs_log_rec
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -55,23 +56,31 @@ class Replayed:
     transactions: int
 
 
+Wanted = Callable[[int, bytearray], bool]
+"""Whether an item is of use, by its kind and its first region."""
+
+
 @dataclass
-class _Transaction:
+class Transaction:
     """What was seen of a transaction.
 
     Attributes:
+        lsn: of the record in which it begins.
         header: what it begins with.
-        items: regions of each item that is of use here, the first says what it is.
+        items: regions of each item that is of use, the first says what it is.
         missing: how many regions of the last item have yet to come.
         is_kept: whether the last item is of use.
+        cost: bytes of memory that its items take up.
     """
 
+    lsn: int
     header: bytearray = field(default_factory=bytearray)
     items: list[list[bytearray]] = field(default_factory=list)
     missing: int = 0
     is_kept: bool = False
+    cost: int = 0
 
-    def begin_item(self, region: bytearray) -> None:
+    def begin_item(self, region: bytearray, wanted: Wanted) -> None:
         """Take the first region of an item."""
         kind, regions = (int.from_bytes(region[at : at + 2], "little") for at in (0, 2))
         if kind not in layout.ITEMS_KNOWN:
@@ -79,37 +88,117 @@ class _Transaction:
         if regions == 0:
             raise LogError("it has an item without regions")
         self.missing = regions
-        self.is_kept = kind == layout.ITEM_BUFFER
-        if self.is_kept and len(region) >= BufferItem.SIZE:
-            item = BufferItem.unpack(region)
-            self.is_kept = _is_wanted(item) or bool(item.flags & layout.BUFFER_CANCEL)
+        self.is_kept = wanted(kind, region)
         if self.is_kept:
             self.items.append([])
 
 
+class Changes:
+    """Basic blocks of a volume that its log has otherwise than the disk.
+
+    Attributes:
+        blocks: ``BASIC_BLOCK`` bytes each, by their number in the volume.
+    """
+
+    def __init__(self, reader: Reader, geometry: Geometry) -> None:
+        """There are none yet."""
+        self._reader = reader
+        self._end = geometry.superblock.blocks * geometry.block_size // BASIC_BLOCK
+        self.blocks: dict[int, bytes] = {}
+
+    def get(self, place: int, count: int) -> bytearray:
+        """Some basic blocks as they are by now.
+
+        Raises:
+            LogError: if they are outside of the file system.
+            ReadError: if the disk has to be read for them, and cannot be.
+        """
+        if place < 0 or count < 0 or place + count > self._end:
+            raise LogError("it changes blocks outside of the file system")
+        places = range(place, place + count)
+        if not all(number in self.blocks for number in places):
+            size = count * BASIC_BLOCK
+            data = self._reader.read(place * BASIC_BLOCK, size, "block that the log changes")
+            for number, at in zip(places, range(0, size, BASIC_BLOCK), strict=True):
+                self.blocks.setdefault(number, bytes(data[at : at + BASIC_BLOCK]))
+        return bytearray().join(self.blocks[number] for number in places)
+
+    def put(self, place: int, data: bytearray) -> None:
+        """Make whole basic blocks be something else.
+
+        Raises:
+            LogError: if they become too many.
+        """
+        for index, at in enumerate(range(0, len(data), BASIC_BLOCK)):
+            self.blocks[place + index] = bytes(data[at : at + BASIC_BLOCK])
+        if len(self.blocks) * BASIC_BLOCK > KEPT_BYTES_MAX:
+            raise LogError("it changes too many blocks")
+
+
 def replay(reader: Reader, geometry: Geometry, log: Log, last: Record, head: int) -> Replayed:
-    """Replay from the tail that the last record names up to the head.
+    """Replay from the tail that the last record names up to the head, as far as free space goes.
 
     Raises:
         LogError: if anything in there is not known, or too much.
         CorruptImageError: if it changes what is outside of the volume.
         ReadError: if a part cannot be read.
     """
-    committed = list(_transactions(log, _records(log, last, head)))
+    committed = list(transactions(log, last, head, _is_of_space))
     buffers = [
-        (_buffer(regions), regions) for transaction in committed for regions in transaction.items
+        (buffer_item(regions), regions)
+        for transaction in committed
+        for regions in transaction.items
     ]
     cancelled = Counter(
         (item.place, item.length) for item, _ in buffers if item.flags & layout.BUFFER_CANCEL
     )
-    blocks: dict[int, bytes] = {}
+    changes = Changes(reader, geometry)
     for item, regions in buffers:
         key = item.place, item.length
         if cancelled[key]:
             cancelled[key] -= bool(item.flags & layout.BUFFER_CANCEL)
         elif _is_wanted(item):
-            _apply(reader, geometry, blocks, item, regions)
-    return Replayed(blocks, len(committed))
+            apply_buffer(changes, item, regions)
+    return Replayed(changes.blocks, len(committed))
+
+
+def transactions(
+    log: Log, last: Record, head: int, wanted: Wanted, *, are_kept: bool = True
+) -> Iterator[Transaction]:
+    """Those that were committed, in that order, with their items that are ``wanted``.
+
+    Args:
+        log: of the file system.
+        last: its last record, which names the tail.
+        head: where it ends.
+        wanted: which items are of use.
+        are_kept: until the end; otherwise each goes when the next one is asked for.
+
+    Raises:
+        LogError: if anything in there is not known, or too much.
+        ReadError: if a part cannot be read.
+    """
+    running: dict[int, Transaction] = {}
+    room = KEPT_BYTES_MAX
+    for record in _records(log, last, head):
+        for operation, region in _operations(log, record):
+            number = operation.transaction
+            if operation.flags & layout.OP_UNMOUNT:
+                continue
+            if operation.flags & layout.OP_START:
+                running[number] = Transaction(record.header.lsn)
+            elif number not in running:
+                # Its start lies before the tail: all that it changed is on the disk.
+                continue
+            elif operation.flags & layout.OP_COMMIT:
+                found = running.pop(number)
+                yield found
+                room += 0 if are_kept else found.cost
+            elif region and _add(running[number], region, operation.flags, wanted):
+                running[number].cost += len(region) + _REGION_COST
+                room -= len(region) + _REGION_COST
+                if room < 0:
+                    raise LogError("its transactions are too long")
 
 
 def _records(log: Log, last: Record, head: int) -> Iterator[Record]:
@@ -135,41 +224,25 @@ def _records(log: Log, last: Record, head: int) -> Iterator[Record]:
             lsn += 1 << 32
 
 
-def _transactions(log: Log, records: Iterator[Record]) -> Iterator[_Transaction]:
-    """Those that were committed, in that order."""
-    running: dict[int, _Transaction] = {}
-    room = KEPT_BYTES_MAX
-    for record in records:
-        data, is_right = log.payload(record)
-        if not is_right and (record.header.crc or log.is_v5):
-            raise LogError(f"the checksum of the record at block {record.place} does not match")
-        at = 0
-        for _ in range(record.header.operations):
-            if at + Operation.SIZE > len(data):
-                raise LogError(f"the record at block {record.place} ends too early")
-            operation = Operation.unpack(data[at : at + Operation.SIZE])
-            at += Operation.SIZE
-            region = data[at : at + operation.length]
-            at += operation.length
-            if len(region) < operation.length:
-                raise LogError(f"the record at block {record.place} ends too early")
-            number = operation.transaction
-            if operation.flags & layout.OP_UNMOUNT:
-                continue
-            if operation.flags & layout.OP_START:
-                running[number] = _Transaction()
-            elif number not in running:
-                # Its start lies before the tail: all that it changed is on the disk.
-                continue
-            elif operation.flags & layout.OP_COMMIT:
-                yield running.pop(number)
-            elif region and _add(running[number], region, operation.flags):
-                room -= len(region) + _REGION_COST
-                if room < 0:
-                    raise LogError("its transactions are too long")
+def _operations(log: Log, record: Record) -> Iterator[tuple[Operation, bytearray]]:
+    """Those of a record, with their regions."""
+    data, is_right = log.payload(record)
+    if not is_right and (record.header.crc or log.is_v5):
+        raise LogError(f"the checksum of the record at block {record.place} does not match")
+    at = 0
+    for _ in range(record.header.operations):
+        if at + Operation.SIZE > len(data):
+            raise LogError(f"the record at block {record.place} ends too early")
+        operation = Operation.unpack(data[at : at + Operation.SIZE])
+        at += Operation.SIZE
+        region = data[at : at + operation.length]
+        at += operation.length
+        if len(region) < operation.length:
+            raise LogError(f"the record at block {record.place} ends too early")
+        yield operation, region
 
 
-def _add(transaction: _Transaction, region: bytearray, flags: int) -> bool:
+def _add(transaction: Transaction, region: bytearray, flags: int, wanted: Wanted) -> bool:
     """Take another region of a transaction; whether it is kept."""
     if not transaction.header:
         if not region.startswith(_TRANSACTION_MAGIC):
@@ -181,15 +254,19 @@ def _add(transaction: _Transaction, region: bytearray, flags: int) -> bool:
             transaction.items[-1][-1] += region
         return transaction.is_kept
     if transaction.missing == 0:
-        transaction.begin_item(region)
+        transaction.begin_item(region, wanted)
     transaction.missing -= 1
     if transaction.is_kept:
         transaction.items[-1].append(region)
     return transaction.is_kept
 
 
-def _buffer(regions: list[bytearray]) -> BufferItem:
-    """What an item says of the blocks that it changes."""
+def buffer_item(regions: list[bytearray]) -> BufferItem:
+    """What an item says of the blocks that it changes.
+
+    Raises:
+        LogError: if it is not whole.
+    """
     first = regions[0]
     if len(first) < BufferItem.SIZE:
         raise LogError("it has an item that is not whole")
@@ -199,29 +276,27 @@ def _buffer(regions: list[bytearray]) -> BufferItem:
     return item
 
 
+def _is_of_space(kind: int, region: bytearray) -> bool:
+    if kind != layout.ITEM_BUFFER or len(region) < BufferItem.SIZE:
+        return kind == layout.ITEM_BUFFER
+    item = BufferItem.unpack(region)
+    return _is_wanted(item) or bool(item.flags & layout.BUFFER_CANCEL)
+
+
 def _is_wanted(item: BufferItem) -> bool:
     kind = item.flags >> layout.BUFFER_TYPE_SHIFT
     return kind in layout.BUFFER_TYPES and not item.flags & layout.BUFFER_NOT_PLAIN
 
 
-def _apply(
-    reader: Reader,
-    geometry: Geometry,
-    blocks: dict[int, bytes],
-    item: BufferItem,
-    regions: list[bytearray],
-) -> None:
-    """Lay the chunks of an item over the blocks that it is about."""
-    size = item.length * BASIC_BLOCK
-    end = geometry.superblock.blocks * geometry.block_size
-    if item.place < 0 or item.place * BASIC_BLOCK + size > end:
-        raise LogError("it changes blocks outside of the file system")
-    places = range(item.place, item.place + item.length)
-    if not all(place in blocks for place in places):
-        data = reader.read(item.place * BASIC_BLOCK, size, "block that the log changes")
-        for place, at in zip(places, range(0, size, BASIC_BLOCK), strict=True):
-            blocks.setdefault(place, bytes(data[at : at + BASIC_BLOCK]))
-    buffer = bytearray().join(blocks[place] for place in places)
+def apply_buffer(changes: Changes, item: BufferItem, regions: list[bytearray]) -> None:
+    """Lay the chunks of an item over the blocks that it is about.
+
+    Raises:
+        LogError: if it contradicts itself, or they are outside of the file system, or too many.
+        ReadError: if the disk has to be read for them, and cannot be.
+    """
+    buffer = changes.get(item.place, item.length)
+    size = len(buffer)
     bits = int.from_bytes(regions[0][BufferItem.SIZE :][: 4 * item.map_words], "little")
     position = 0
     for region in regions[1:]:
@@ -241,7 +316,4 @@ def _apply(
         position += chunks
     if bits:
         raise LogError("it has an item whose regions do not fit its map")
-    for place, at in zip(places, range(0, size, BASIC_BLOCK), strict=True):
-        blocks[place] = bytes(buffer[at : at + BASIC_BLOCK])
-    if len(blocks) * BASIC_BLOCK > KEPT_BYTES_MAX:
-        raise LogError("it changes too many blocks")
+    changes.put(item.place, buffer)

@@ -1,4 +1,4 @@
-"""The folders of an XFS, as they are on the disk: its log is not replayed."""
+"""The folders of an XFS, as they are on the disk, or as they are once its log is replayed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from imprint.core.errors import CorruptImageError, ReadError
 from imprint.filesystems.allocation import UNBOUNDED
 from imprint.filesystems.contents import Run, extents_of, held, mapped
+from imprint.filesystems.journals import ADVICE
 from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
@@ -24,6 +25,7 @@ from imprint.filesystems.xfs.inodes import IN_INODE, InodeTable
 from imprint.filesystems.xfs.layout import BASIC_BLOCK
 from imprint.filesystems.xfs.log import Log, LogError
 from imprint.filesystems.xfs.names import DATA_END, names_in_block, names_in_inode
+from imprint.filters.replayed import Replayed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +42,7 @@ _TYPES_FEATURES2: Final = 0x200
 _TARGET_BYTES_MAX: Final = 1024
 _LINK_MARK: Final = b"XSLM"
 _LINK_HEAD: Final = 56
-_DIRTY: Final = "the file system was not unmounted: what is only in its log is not told"
+_DIRTY: Final = f"the file system was not unmounted: what is only in its log is not told ({ADVICE})"
 
 
 class XfsTree(OwnTree):
@@ -66,7 +68,7 @@ class XfsTree(OwnTree):
         log = self._reader.read(0, BASIC_BLOCK, "superblock")[_FOLDER_BLOCK_LOG_AT]
         self._folder_block = min(superblock.block_size << min(log, 8), _FOLDER_BLOCK_MAX)
         self._begin_at(self._entry("/", superblock.root_inode))
-        if not _is_clean(self._reader, self._geometry):
+        if not isinstance(volume, Replayed) and not _is_clean(self._reader, self._geometry):
             self._remark(_DIRTY)
 
     def children(self, folder: Entry, *, deleted: bool = False) -> Iterator[Entry]:
