@@ -77,7 +77,7 @@ def test_examples_are_parsed_by_their_verb() -> None:
                 words = shlex.split(part) if part.count("'") % 2 == 0 else []
                 name = ["imprint", *verb.split()]
                 if words[: len(name)] == name:
-                    verb_parser(verb).parse_args(words[len(name) :])
+                    verb_parser(verb).parse(words[len(name) :])
 
 
 def test_every_exit_code_is_documented() -> None:

@@ -260,6 +260,26 @@ def test_slack_is_what_lies_behind_the_end(program: Program, tmp_path: Path) -> 
     assert cluster[:5] == b"short"
 
 
+@pytest.mark.oracle("mkfs.ext4", "qemu-img")
+def test_nothing_that_is_read_is_written_over(program: Program, tmp_path: Path) -> None:
+    """Fails if --force lets a report, or a file of an image, take the place of the image."""
+    files, image, overlay = tmp_path / "files", tmp_path / "disk.img", tmp_path / "top.qcow2"
+    files.mkdir()
+    for name in (image.name, overlay.name):
+        (files / name).write_bytes(b"named as what it came in")
+    ext4(files, image)
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "raw", overlay)
+    (tmp_path / "other name").hardlink_to(image)
+    before = {path: path.read_bytes() for path in (image, overlay)}
+    for target in (image, overlay, tmp_path / "other name"):
+        for option in ("-o", "--timeline", "--html"):
+            program.refuses(5, "report", overlay, option, target, "--force")
+        program.refuses(5, "cp", f"{overlay}:/disk.img", "out", "--unallocated", target, "--force")
+    for name in (image.name, overlay.name):
+        program.refuses(5, "cp", f"{overlay}:/{name}", tmp_path, "--force")
+    assert {path: path.read_bytes() for path in before} == before
+
+
 @pytest.mark.root
 @pytest.mark.oracle("mkfs.ntfs", "ntfs-3g")
 def test_alternate_data_streams_are_read_by_name(program: Program, tmp_path: Path) -> None:

@@ -82,6 +82,25 @@ def test_a_disk_of_a_package_is_converted(program: Program, package: Path, tmp_p
 
 
 @pytest.mark.oracle("qemu-img")
+def test_what_is_said_to_be_an_image_is_no_package(program: Program, package: Path) -> None:
+    """Fails if a guest can turn its raw disk into a package, or the name of packages is unknown."""
+    content = package.read_bytes()
+    whole = hashlib.sha256(content).hexdigest()
+    found = program.ok("hash", "-f", "raw", package.name, "--hash", "sha256", "--json").json
+    assert (found["size"], found["hashes"]) == (len(content), {"sha256": whole})
+    second = hashlib.sha256(b"\x02" * (8 * MIB)).hexdigest()
+    for format_name in ("ova", "qcow2"):
+        arguments = ("hash", "-f", format_name, f"{package.name}#d2", "--hash", "sha256", "--json")
+        assert program.ok(*arguments).json["hashes"] == {"sha256": second}
+    assert len(program.ok("info", "-f", "ova", package.name, "--json").json["disks"]) == 2
+    program.refuses(3, "info", "-f", "qcow2", package.name)
+    program.refuses(3, "info", "-f", "ova", "one.qcow2")
+    program.refuses(4, "info", "-f", "gce", package.name)
+    program.refuses(5, "resize", "-f", "ova", package.name, "1G")
+    assert package.read_bytes() == content
+
+
+@pytest.mark.oracle("qemu-img")
 @pytest.mark.parametrize(
     ("descriptor", "error"),
     [

@@ -268,6 +268,15 @@ def test_a_pipe_and_a_snapshot_can_be_captured(program: Program, disk: Path, pla
     program.ok("compare", "repo:other::copy", f"{place}::copy", "--strict")
 
 
+@pytest.mark.parametrize("verb", ["restore", "sparsify"])
+def test_verbs_that_add_to_no_repository_say_so(
+    program: Program, disk: Path, place: str, verb: str
+) -> None:
+    """Fails if a verb that copies disks, too, does not say which ones make snapshots."""
+    said = program.refuses(2, verb, disk, f"{place}::disk")
+    assert "capture and convert" in said[-1]
+
+
 def test_a_dry_run_stores_nothing(program: Program, disk: Path, place: str) -> None:
     """Fails if asking what would be done does it."""
     before = sorted((program.folder / "r").rglob("*"))
@@ -298,7 +307,7 @@ def test_what_could_not_be_read_is_noted_in_the_snapshot(program: Program, place
     noted = [(run["offset"], run["length"]) for run in runs if run["kind"] == "bad"]
     assert noted == [(5 * MIB, 3 * MIB)]
     assert f"{3 * MIB} bytes could not be read" in program.ok("info", f"{place}::disk").text
-    program.ok("restore", f"{place}::disk", "back.raw")
+    assert program("restore", f"{place}::disk", "back.raw").exit_code == 6
     back = (program.folder / "back.raw").read_bytes()
     assert back == content[: 5 * MIB] + bytes(3 * MIB)
     assert len(program.ok("repo", "list", "r", "--json").json_lines) == 1
@@ -310,11 +319,35 @@ def test_a_partial_copy_lacks_in_the_snapshot_what_its_map_says(
     """Fails if what a rescue could not read is taken for what is on the disk."""
     lines = ("0x0 +", "0x0 0x300000 +", "0x300000 0x100000 -", "0x400000 0x400000 +")
     (program.folder / "disk.map").write_text("\n".join(lines) + "\n")
-    result = program("convert", disk, f"{place}::disk", "--map", "disk.map")
-    assert result.exit_code in (0, 6), result.err
+    assert program("convert", disk, f"{place}::disk", "--map", "disk.map").exit_code == 6
     runs = program.ok("map", f"{place}::disk", "--json").json_lines
     noted = [(run["offset"], run["length"]) for run in runs if run["kind"] == "bad"]
     assert noted == [(3 * MIB, MIB)]
+
+
+def test_what_a_snapshot_lacks_is_told_whenever_it_is_copied(
+    program: Program, disk: Path, place: str
+) -> None:
+    """Fails if areas that were never read pass for zeros one copy later."""
+    (program.folder / "disk.map").write_text("0x0 +\n0x0 0x300000 +\n0x300000 0x500000 -\n")
+    source = f"{place}::disk"
+    assert program("convert", disk, source, "--map", "disk.map").exit_code == 6
+    lacking = [{"offset": 3 * MIB, "length": 5 * MIB}]
+    targets = [
+        (f"{place}::again",),
+        (f"{place}::again",),  # of which all is there already
+        ("also.raw", "--also", f"{place}::also"),
+        (f"{place}::also", "--also", "too.qcow2"),
+    ]
+    for words in targets:
+        copied = program("capture", source, *words, "--json")
+        assert (copied.exit_code, copied.json["bad"]) == (6, lacking), words
+    for words in [(), ("--delta", "--force")]:
+        restored = program("restore", source, "back.raw", *words)
+        assert restored.exit_code == 6, words
+        assert f"{5 * MIB} bytes" in "".join(restored.messages), words
+    content = disk.read_bytes()
+    assert (program.folder / "back.raw").read_bytes() == content[: 3 * MIB] + bytes(5 * MIB)
 
 
 def test_tags_and_level_are_taken_over(program: Program, disk: Path, place: str) -> None:

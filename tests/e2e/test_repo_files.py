@@ -101,11 +101,8 @@ def test_a_disk_without_files_is_told_as_such(program: Program, disk: Path) -> N
     assert (line["change"], line["where"], line["path"]) == ("changed", "disk", None)
 
 
-@pytest.mark.oracle("mke2fs")
-def test_a_check_names_the_files_that_a_damaged_pack_holds(program: Program, volume: Path) -> None:
-    """Fails if a damaged file is not named, or one that is whole."""
-    captured(program, volume)
-    content = volume.read_bytes()
+def damage_in(program: Program) -> list[tuple[int, int]]:
+    """Damage the largest pack: where the ranges of the disk that are lost begin and end."""
     packs = (program.folder / "r" / "packs").glob("*/*")
     pack = max(packs, key=lambda item: item.stat().st_size)
     pack.chmod(0o600)
@@ -113,10 +110,59 @@ def test_a_check_names_the_files_that_a_damaged_pack_holds(program: Program, vol
         for tenth in (3, 5, 7):
             file.seek(pack.stat().st_size * tenth // 10)
             file.write(b"damage" * 1000)
+    (damage,) = program("repo", "check", "r", "--read-data", "--json").json["damage"]
+    return [(item["offset"], item["offset"] + item["length"]) for item in damage["ranges"]]
+
+
+@pytest.mark.oracle("mke2fs")
+def test_a_damaged_pack_costs_a_copy_only_what_it_held(program: Program, volume: Path) -> None:
+    """Fails if what is whole cannot be had any more, or zeros pass for what is lost."""
+    captured(program, volume)
+    ranges = damage_in(program)
+    result = program("capture", "repo:r::disk", "rescued.raw", "--json")
+    assert result.exit_code == 6
+    bad = [(item["offset"], item["offset"] + item["length"]) for item in result.json["bad"]]
+    assert bad == ranges
+    expected = bytearray(volume.read_bytes())
+    for start, end in ranges:
+        expected[start:end] = bytes(end - start)
+    assert (program.folder / "rescued.raw").read_bytes() == expected
+    program.refuses(7, "restore", "repo:r::disk", "back.raw", "--progress", "none")
+
+
+@pytest.mark.oracle("mke2fs", "sgdisk")
+def test_partitions_can_be_read_although_the_end_of_their_disk_is_lost(
+    program: Program, volume: Path
+) -> None:
+    """Fails if the backup of a partition table, which is damaged, keeps files from being read."""
+    disk = program.folder / "gpt.raw"
+    noise = random.Random(3).randbytes(8 * MIB)  # fills packs, so that the backup is behind it
+    disk.write_bytes(bytes(MIB) + volume.read_bytes() + noise + bytes(MIB))
+    run("sgdisk", "-n", "1:2048:+16M", "-n", "2:0:+8M", disk)
+    program.ok("capture", disk, "repo:r::disk")
+    packs = (program.folder / "r" / "packs").glob("*/*")
+    pack = max(packs, key=lambda item: item.stat().st_size)
+    pack.chmod(0o600)
+    with pack.open("r+b") as file:
+        file.truncate(file.seek(0, os.SEEK_END) - 6 * MIB)
+    found = program.ok("info", "repo:r::disk", "--json").json
+    assert [item["index"] for item in found["partitions"]] == [1, 2]
+    assert any("backup GPT" in item["where"] for item in found["findings"])
+    for name, content in FILES.items():
+        assert program.ok("cat", f"repo:r::disk#p1:/{name}").out == content
+
+
+@pytest.mark.oracle("mke2fs")
+def test_a_check_names_the_files_that_a_damaged_pack_holds(program: Program, volume: Path) -> None:
+    """Fails if a damaged file is not named, or one that is whole."""
+    captured(program, volume)
+    content = volume.read_bytes()
+    expected_ranges = damage_in(program)
     result = program("repo", "check", "r", "--read-data", "--json")
     assert result.exit_code == 1
     (damage,) = result.json["damage"]
     ranges = [(item["offset"], item["offset"] + item["length"]) for item in damage["ranges"]]
+    assert ranges == expected_ranges
     expected = set()
     for name, data in FILES.items():
         at = content.index(data)

@@ -73,4 +73,14 @@ def test_disks_go_over_ssh_and_come_back(
         program.ok("compare", f"{place}::disk", disk, "--strict")
         found = program.ok("repo", "list", place, "--json").json_lines
         assert [item["image"] for item in found] == ["disk"]
+        packs = (home / "images" / "packs").glob("*/*")
+        pack = max(packs, key=lambda item: item.stat().st_size)
+        content = pack.read_bytes()
+        pack.chmod(0o600)
+        pack.write_bytes(content[: MIB // 2] + b"damage" + content[MIB // 2 + 6 :])
+        # A cache still has it as it was.
+        program.ok("compare", f"{place}::disk", disk, "--strict")
+        assert program("verify", f"{place}::disk").exit_code == 1
+        pack.write_bytes(content)
+        program.ok("verify", f"{place}::disk")
     program.ok("compare", f"repo:{home}/images::disk", disk, "--strict")

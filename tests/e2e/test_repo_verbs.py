@@ -390,6 +390,7 @@ REFUSALS = (
     (2, ("capture", "disk.raw", "repo:r::x", "-o", "level=40"), "option level"),
     (2, ("capture", "disk.raw", "repo:r::x", "-o", "cluster_size=4K"), "no option"),
     (2, ("capture", "disk.raw", "repo:r::x", "--resume"), "--resume makes no sense"),
+    (2, ("capture", "disk.raw", "repo:r::x", "--uuid", "1"), "--uuid makes no sense"),
     (2, ("capture", "disk.raw", "repo:r::x", "--tag", "a,b"), "expected a tag"),
     (2, ("capture", "disk.raw", "out.raw", "--tag", "a"), "--tag is for snapshots"),
     (2, ("restore", "disk.raw", "repo:r::x"), "found a repository"),
@@ -399,11 +400,23 @@ REFUSALS = (
     (5, ("repo", "init", "."), "is not empty"),
     (5, ("repo", "init", "disk.raw"), "is a file"),
     (5, ("repo", "init", "r"), "holds a repository already"),
-    (2, ("repo", "init", "x", "--level", "99"), "from 1 to 22"),
+    (2, ("repo", "init", "x", "--level", "20"), "from 1 to 19"),
+    (2, ("repo", "init", "x", "--parity", "101"), "from 0 to 100"),
     (2, ("repo", "check", "r", "--read-data-subset", "9/3"), "expected a part"),
     (3, ("repo", "list", "disk.raw"), "tar"),
 )
 """Exit code, arguments, and words of the message."""
+
+
+@pytest.mark.parametrize(("level", "parity"), [(1, 0), (19, 100)])
+def test_every_repository_that_can_be_made_can_be_used(
+    program: Program, disk: Path, level: int, parity: int
+) -> None:
+    """Fails if values that `repo init` takes make a repository that nobody can open."""
+    program.ok("repo", "init", "x", "--level", str(level), "--parity", str(parity))
+    program.ok("capture", disk, "repo:x::disk")
+    program.ok("compare", disk, "repo:x::disk")
+    program.ok("repo", "check", "x", "--read-data")
 
 
 def test_what_makes_no_sense_is_refused_in_one_line(

@@ -91,6 +91,25 @@ def test_floppies_and_discs_are_told_from_hard_disks(program: Program) -> None:
     program.refuses(5, "run", "disc.iso", "--snapshot-to", "changes.qcow2")
 
 
+@pytest.mark.oracle("genisoimage", "sfdisk")
+def test_a_disc_made_for_sticks_as_well_is_a_disc(program: Program) -> None:
+    """Fails if an installer with a partition table is a hard disk, or a stick with it a disc."""
+    folder = program.folder / "files"
+    folder.mkdir()
+    (folder / "boot.bin").write_bytes(boot_sector().ljust(2048, b"\0"))
+    disc = program.folder / "hybrid.iso"
+    words = ["-b", "boot.bin", "-no-emul-boot", "-boot-load-size", "4", "-pad"]
+    subprocess.run(["genisoimage", "-quiet", "-o", disc, *words, folder], check=True)
+    table = "label: dos\nstart=64, size=128, type=17, bootable\n"
+    subprocess.run(["sfdisk", "-q", disc], input=table, text=True, check=True)
+    assert program.ok("info", "hybrid.iso", "--json").json["table"] == "mbr"
+    started(program, "hybrid.iso")
+    assert program.ok("run", "hybrid.iso", "--dry-run", "--json").json["medium"] == "optical"
+    with disc.open("r+b") as stick:
+        stick.truncate(256 * MIB)
+    assert program.ok("run", "hybrid.iso", "--dry-run", "--json").json["medium"] == "disk"
+
+
 @pytest.mark.oracle("sfdisk")
 def test_uefi_is_started_where_there_is_something_for_it(program: Program) -> None:
     """Fails if a disk of a current machine meets a BIOS."""
@@ -119,6 +138,8 @@ def test_what_is_wrong_is_one_line(program: Program, disk: Path) -> None:
         "has failed" in program.refuses(5, "run", "disk.raw", "--headless", "--qemu=-nonsense")[0]
     )
     program.refuses(3, "run", "missing.raw")
+    assert "expected 1M" in program.refuses(2, "run", "disk.raw", "--memory", "1000")[0]
+    assert "expected words" in program.refuses(2, "run", "disk.raw", "--qemu='-S")[0]
     process = program.start("run", "disk.raw", "--headless", "--qemu=-S")
     with pytest.raises(subprocess.TimeoutExpired):
         process.communicate(timeout=3)

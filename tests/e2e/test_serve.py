@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -123,6 +124,47 @@ def test_an_overlay_belongs_to_one_disk(program: Program, disk: Path) -> None:
     assert disk.read_bytes() == before
 
 
+@pytest.mark.oracle("qemu-img", "qemu-io")
+def test_an_overlay_belongs_to_one_state_of_a_disk(program: Program, disk: Path) -> None:
+    """Fails if what was written over a snapshot is laid over what the disk became, or found so."""
+    folder = program.folder
+    image, cow = folder / "image.qcow2", folder / "cow.qcow2"
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", disk, image], check=True)
+    subprocess.run(["qemu-img", "snapshot", "-c", "one", image], check=True)
+    options = ["--port", "0", "--cow", "cow.qcow2"]
+    for _ in range(2):
+        with serve(program, "image.qcow2", *options, "--snapshot", "one") as served:
+            served.end()
+    assert "snapshot one" in program.refuses(5, "serve", "image.qcow2", *options)[0]
+    check = ["qemu-io", "-f", "qcow2", "-c", "read 0 512", cow]
+    assert (
+        "No such file" in subprocess.run(check, capture_output=True, text=True, check=False).stderr
+    )
+    cow.unlink()
+    program.ok("repo", "init", "r")
+    program.ok("capture", "image.qcow2", "repo:r::disk")
+    for _ in range(2):
+        with serve(program, "repo:r::disk", *options) as served:
+            served.end()
+    with image.open("r+b") as file:
+        file.truncate(image.stat().st_size + 512)
+    program.ok("capture", image, "repo:r::disk", "-f", "raw")
+    assert "expected an overlay of" in program.refuses(5, "serve", "repo:r::disk", *options)[0]
+
+
+@pytest.mark.oracle("qemu-img")
+def test_an_overlay_that_qemu_has_made_is_used(program: Program, disk: Path) -> None:
+    """Fails if only overlays of our own are known again, or one of the disk as another format."""
+    (program.folder / "own").mkdir()
+    for kind in ("raw", "qcow2"):
+        words = ["-f", "qcow2", "-F", kind, "-b", "../disk.raw", "-u", f"{kind}.qcow2", "8M"]
+        subprocess.run(["qemu-img", "create", "-q", *words], cwd=program.folder / "own", check=True)
+    with serve(program, disk, "--port", "0", "--cow", "own/raw.qcow2") as served:
+        served.end()
+    said = program.refuses(5, "serve", disk, "--port", "0", "--cow", "own/qcow2.qcow2")
+    assert "found one of ../disk.raw (qcow2)" in said[0]
+
+
 def test_wishes_that_make_no_sense_are_refused(program: Program, disk: Path) -> None:
     """Fails if a server starts that is not the one that was asked for."""
     assert disk.exists()
@@ -154,6 +196,11 @@ def test_tls_with_a_folder_of_certificates(program: Program, disk: Path) -> None
         assert content_of(trusted) == disk.read_bytes()
         assert "verify failed" in program.refuses(8, "info", address)[0]
         assert "needs TLS" in program.refuses(8, "info", address.replace("nbds", "nbd"))[0]
+        nobody = program.folder / "nobody"
+        nobody.mkdir()
+        shutil.copy(program.folder / "pki" / "ca-cert.pem", nobody)
+        unknown = f"{address}?tls-certificates={nobody}"
+        assert "certificate required" in program.refuses(8, "info", unknown)[0]
         served.end()
 
 

@@ -16,8 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imprint.core.errors import ReadError
+from imprint.endpoints.cow import MEMORY
+from imprint.endpoints.open import Access
+from imprint.endpoints.serving import Wish, open_exports
 from imprint.exports.nbd.export import Export
 from imprint.exports.nbd.server import Policy
+from imprint.filters.cutoff import filled_up
 from imprint.protocols.nbd.constants import Command
 from imprint.protocols.nbd.transmission import Request
 from imprint.storage.memory import MemoryStorage
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIZE: Final = 1 << 20
+WRITABLE: Final = 64 << 20
 CONTENT: Final = random.Random(3).randbytes(SIZE)
 GREETING: Final = b"NBDMAGICIHAVEOPT\x00\x03"
 # EXPORT_NAME with an empty name, and no zeros after the reply: the shortest way in.
@@ -231,6 +236,41 @@ def test_what_may_not_be_asked_for_is_refused_with_its_number(
         assert receive(client, 16) == struct.pack(">IIQ", 0x67446698, error, 1)
         client.sendall(Request(0, Command.READ, 2, 0, 16).pack())
         assert receive(client, 32)[16:] == CONTENT[:16]
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        (Request(0, Command.WRITE_ZEROES, 1, WRITABLE - 512, 1024), 28),
+        (Request(0, Command.TRIM, 1, WRITABLE - 512, 1024), 22),
+        (Request(0, Command.CACHE, 1, WRITABLE - 512, 1024), 22),
+        (Request(0, Command.READ, 1, 0, (32 << 20) + 1), 22),  # EOVERFLOW is for DF only
+        (Request(0, Command.READ, 1, 0, 32 << 20), 0),
+        (Request(16, Command.WRITE_ZEROES, 1, 0, 512), 22),  # FAST_ZERO is not offered
+    ],
+)
+def test_what_a_disk_that_is_written_refuses_has_its_number(
+    tmp_path: Path, request_: Request, error: int
+) -> None:
+    """Fails if the error is another one than the protocol has: clients act upon it."""
+    disk = tmp_path / "disk.raw"
+    with disk.open("wb") as file:
+        file.truncate(WRITABLE)
+    (export,) = open_exports([str(disk)], Access(), Wish(cow=MEMORY))
+    with closing(export.disk), serving(export) as path, enter(path) as client:
+        client.sendall(request_.pack())
+        assert receive(client, 16) == struct.pack(">IIQ", 0x67446698, error, 1)
+
+
+def test_what_a_disk_lacks_is_an_error_and_no_zeros() -> None:
+    """Fails if a copy that was cut short is served as if zeros stood behind its end."""
+    cut = filled_up(MemoryStorage(CONTENT, writable=False), 2 * SIZE, name="cut")
+    with serving(Export("", cut)) as path, closing(NbdStorage.open(uri(path))) as disk:
+        view = memoryview(bytearray(SIZE))
+        disk.readinto(view, 0)
+        assert view == CONTENT
+        with pytest.raises(ReadError, match="cut off"):
+            disk.readinto(view, SIZE)
 
 
 def test_bad_areas_are_errors_of_their_requests_only() -> None:

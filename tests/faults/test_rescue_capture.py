@@ -13,6 +13,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,26 @@ def test_another_disk_is_not_mixed_in(
     outcome, _ = _run(monkeypatch, source, target, Faults(bad=BAD), resume=False)
     assert _content(target) == _expected(BAD)
     assert outcome.report.bad
+
+
+def test_a_medium_that_hangs_where_it_was_good_is_gone_on_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: Path
+) -> None:
+    """Fails if looking whether it is the same disk waits for a read longer than it may take."""
+    target = tmp_path / "disk.raw"
+    _run(monkeypatch, source, target, Faults(bad=BAD))
+    faults = Faults(bad=BAD[1:], hanging=((BAD[0][0] - 512, 512),))
+    wish = {"retries": 1, "timeout_s": 0.2}
+    give_up = threading.Timer(20, faults.released.set)
+    give_up.start()
+    try:
+        outcome, _ = _run(monkeypatch, source, target, faults, resume=True, rescue=wish)
+        assert not faults.released.is_set()
+    finally:
+        give_up.cancel()
+        faults.released.set()
+    assert target.read_bytes() == _expected(BAD[1:])
+    assert [(extent.offset, extent.length) for extent in outcome.report.bad] == list(BAD[1:])
 
 
 @pytest.mark.parametrize("suffix", ["raw", "E01"])

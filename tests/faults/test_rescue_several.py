@@ -198,13 +198,13 @@ def test_a_failing_medium_suffers_no_more_than_for_one_raw_file(
     good = [read for read in medium.log if read.is_good]
     aside = Runs.of([(0, MIB), (SIZE - MIB, MIB)])
     seen = Runs.of(())
+    again = 0
     for read in good:
         this = Runs.of([(read.offset, read.length)])
-        if REPO not in targets:
-            assert not len(this & seen), "a good area is read twice"
-        else:
-            assert not len((this & seen) - aside), "a good area is read twice"
+        again += ((this & seen) - (aside if REPO in targets else Runs.of(()))).total
         seen |= this
+    # One sector tells in the end whether the medium, whose last reads failed, is still there.
+    assert again <= 512, "a good area is read twice"
     assert seen.total == SIZE - sum(length for _, length in BAD)
 
 

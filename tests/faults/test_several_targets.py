@@ -163,6 +163,7 @@ def test_if_it_is_strict_one_failing_target_stops_all(source: Path) -> None:
     assert code == 5
     assert [item["ok"] for item in found["targets"]] == [False, False]
     assert list(source.parent.iterdir()) == [source]
+    assert found["targets"][0]["error"] == "stopped, since another target has failed"
 
 
 def test_what_cannot_be_read_is_the_same_in_all_targets_and_listed(

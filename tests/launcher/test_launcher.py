@@ -142,6 +142,10 @@ def test_first_start_survives_a_kill_and_a_rival_and_a_disturbing_caller(checkou
     query = "import blake3, cryptography, google_crc32c, isal; print(blake3.__file__)"
     found = run(checkout / ".venv" / "bin" / "python", "-I", "-c", query).stdout
     assert Path(found).is_relative_to(checkout / ".venv")
+    # As other programs look for it: who opens imprint:// by fsspec finds it here.
+    query = "from importlib import metadata; print(metadata.distribution('imprint').entry_points)"
+    points = run(checkout / ".venv" / "bin" / "python", "-I", "-c", query).stdout
+    assert "name='imprint', value='imprint.endpoints.fsspec_files:Imprint" in points
 
 
 @pytest.mark.timeout(2 * TIMEOUT_S)

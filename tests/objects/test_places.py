@@ -37,19 +37,27 @@ def test_a_relative_path_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("way", ["environment", "service", "query"])
-def test_a_bucket_is_found_by_its_endpoint(moto: str, tmp_path: Path, way: str) -> None:
-    """Fails if an endpoint is not used wherever it is given, or the layers lack one."""
+def test_a_bucket_is_found_by_its_endpoint(
+    moto: str, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails if an endpoint is not used wherever it is given, or the layers lack one.
+
+    The library looks into the environment of the process, too, and is not to prefer that.
+    """
     make_bucket(moto, f"places-{way}")
     environment = {**KEYS, "AWS_REGION": "eu-west-1"}
     address = f"s3://places-{way}/some/prefix"
     if way == "query":
         address += f"?endpoint={moto}"
         environment["AWS_ENDPOINT_URL"] = "http://127.0.0.1:1"
+        environment["AWS_ENDPOINT_URL_S3"] = "http://127.0.0.1:1"
     elif way == "service":
         environment["AWS_ENDPOINT_URL_S3"] = moto
         environment["AWS_ENDPOINT_URL"] = "http://127.0.0.1:1"
     else:
         environment["AWS_ENDPOINT_URL"] = moto + "/"
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     store = open_place(
         address,
         environment=environment,

@@ -59,6 +59,11 @@ def populate(folder: Path, seed: int) -> None:
         file.seek(3_000_001)
         file.write(text(seed, 70_000))
     run("fallocate", "-l", "1M", folder / "reserved")
+    with (folder / "grown").open("wb") as file:
+        file.write(text(seed, 5_000))  # of its last sector, the rest is not packed
+        file.flush()
+        os.posix_fallocate(file.fileno(), 0, 900_000)
+    os.sync()
     (folder / "link").symlink_to("x/" * 900)
     os.link(folder / "tiny", folder / "hard")
     os.mkfifo(folder / "fifo")
@@ -68,7 +73,6 @@ def populate(folder: Path, seed: int) -> None:
         (folder / f"many {number}").write_bytes(b"%d" % number * 9)
     with open(os.fsencode(folder) + b"/no \xff\xfe text", "wb") as file:  # noqa: PTH123 - bytes
         file.write(b"named by bytes")
-    os.sync()
     # Within what is stored already: parts of extents, and extents that two files have.
     with (folder / "text").open("r+b") as file:
         for place in (150_000, 131_072, 700_007):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import subprocess
+import zipfile
 from functools import cache
 from pathlib import Path
 
@@ -157,6 +159,33 @@ def test_the_sleuth_kit_reads_what_is_written(tmp_path: Path) -> None:
     ).stdout
     assert found == raw.read_bytes()
     assert "lost+found" in run("fls", tmp_path / "disk.E01")
+
+
+@pytest.mark.root
+@pytest.mark.oracle("losetup", "ewfinfo", "img_stat")
+def test_a_drive_of_large_sectors_keeps_their_size(tmp_path: Path) -> None:
+    """Fails if whoever opens the image looks for its partition table in the wrong place."""
+    raw = tmp_path / "disk.raw"
+    raw.write_bytes(disk()[: 400 * 4096])
+    words = ("--read-only", "--sector-size", "4096", "--direct-io=on", "--find", "--show")
+    device = run("losetup", *words, raw).strip()
+    try:
+        for name in ("disk.E01", "disk.aff4"):
+            target = TargetRequest(str(tmp_path / name))
+            copying.run(copying.CopyRequest(device, target, salvage=True))
+    finally:
+        run("losetup", "--detach", device)
+    with zipfile.ZipFile(tmp_path / "disk.aff4") as archive:
+        said = archive.read("information.turtle").decode()
+    assert 'aff4:blockSize "4096"^^xsd:int' in said
+    assert 'aff4:sectorCount "400"^^xsd:long' in said
+    again = TargetRequest(str(tmp_path / "again.E01"))
+    copying.run(copying.CopyRequest(str(tmp_path / "disk.E01"), again))
+    for name in ("disk.E01", "again.E01"):
+        said = run("ewfinfo", tmp_path / name)
+        assert re.search(r"Bytes per sector:\s+4096\n", said)
+        assert re.search(r"Number of sectors:\s+400\n", said)
+        assert re.search(r"Sector size:\s+4096\n", run("img_stat", tmp_path / name))
 
 
 @pytest.mark.parametrize("name", ["ext2.E01", "ext2.split.E01"])

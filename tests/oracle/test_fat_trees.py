@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imprint.core.errors import ImagingError, ReadError
+from imprint.core.errors import ImagingError, NotFoundError, ReadError
 from imprint.core.extent import Kind
 from imprint.filesystems import identify
 from imprint.filesystems.fat.editor import FatEditor
 from imprint.filesystems.fat.tree import FatTree
 from imprint.filesystems.tree import Type
-from imprint.filesystems.walking import walk
+from imprint.filesystems.walking import find_path, walk
 from imprint.storage.file import FileStorage
 from imprint.storage.memory import MemoryStorage
 from imprint.testing.bad_medium import BadMedium, Faults
@@ -149,6 +149,21 @@ def test_a_chain_that_leads_back_into_itself_ends_there(
         assert read(source, there) == (tmp_path / "file").read_bytes()[:there]
         with pytest.raises(ReadError):
             read(source, there + 1)
+
+
+@pytest.mark.oracle("mkfs.vfat", "mcopy", "mtype")
+def test_names_are_found_in_any_case(tmp_path: Path) -> None:
+    """Fails if a file is not found by a name by which DOS, and mtype, finds it."""
+    (tmp_path / "Config.sys").write_bytes(b"FILES=40")
+    (tmp_path / "Größe der Datei.txt").write_bytes(b"long")
+    image = floppy(tmp_path / "floppy", tmp_path / "Config.sys", tmp_path / "Größe der Datei.txt")
+    with opened(image) as files:
+        for name in ("CONFIG.SYS", "config.sys", "Config.sys"):
+            assert run("mtype", "-i", image, f"::/{name}").stdout == "FILES=40"
+            assert read(files.content(find_path(files, f"/{name}"))) == b"FILES=40"
+        assert find_path(files, "/GRÖSSE DER DATEI.TXT").name == "Größe der Datei.txt"
+        with pytest.raises(NotFoundError):
+            find_path(files, "/config")
 
 
 @pytest.mark.oracle("mkfs.vfat", "mcopy")

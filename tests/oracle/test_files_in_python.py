@@ -158,10 +158,18 @@ def test_a_file_of_an_image_is_read_by_its_url(image: Path) -> None:
     assert system.cat(["/data/bytes"])["/data/bytes"] == BYTES
     assert system.cat_ranges(["/data/bytes"] * 2, [0, 250], [1, 252]) == [b"\0", b"\0\1"]
     assert system.modified("/data/bytes").year >= 2020
+    assert system.read_block("/data/table.csv", 0, 1, delimiter=b"\n") == b"name,count\r\n"
+    with system.open("/data/bytes") as file:
+        assert (file.size, file.path, file.mode, file.fs) == (300_000, "/data/bytes", "rb", system)
     with pytest.raises(FileNotFoundError):
         system.open("/nope")
     with pytest.raises(io.UnsupportedOperation):
         system.open("/new", "wb")
+    for folder in ("/data", "/"):
+        with pytest.raises(IsADirectoryError):
+            system.open(folder)
+    with pytest.raises(io.UnsupportedOperation):
+        system.copy("/link", "/other")
     for change in (system.rm, system.mkdir, system.makedirs, system.rmdir, system.touch):
         with pytest.raises(io.UnsupportedOperation):
             change("/link")

@@ -98,10 +98,11 @@ def test_the_map_of_a_raw_disk_is_that_of_its_file(raw: Path, undo: ExitStack) -
         assert status(uri(path)) == expected
 
 
-@pytest.mark.oracle("nbdinfo", "qemu-nbd", "qemu-img")
+@pytest.mark.oracle("nbdinfo", "qemu-nbd", "qemu-img", "qemu-io")
 def test_the_map_of_a_qcow2_is_what_qemu_tells_of_it(raw: Path, undo: ExitStack) -> None:
-    """Fails if block status is of another disk than the image's."""
+    """Fails if block status is of another disk than the image's, or zeros are said to have room."""
     image = convert(raw, "qcow2")
+    run("qemu-io", "-f", "qcow2", "-c", "write -z -u 9M 1M", "-c", "write -z -u 17M 1M", image)
     with serving(export(image, undo)) as ours, qemu_nbd(image, "qcow2", "-r") as theirs:
         assert status(uri(ours)) == status(uri(theirs))
 

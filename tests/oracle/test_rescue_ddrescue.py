@@ -227,3 +227,28 @@ def test_a_partial_copy_of_ddrescue_is_converted_with_its_map(
     lines = [json.loads(line) for line in program.ok("map", "disk.E01", "--json").out.splitlines()]
     found = [(line["offset"], line["length"]) for line in lines if line["kind"] == "bad"]
     assert found == bad
+
+
+@pytest.mark.oracle("ddrescue")
+def test_a_copy_that_ends_before_its_medium_becomes_an_image_of_all_of_it(
+    program: Program, tmp_path: Path
+) -> None:
+    """AM-06, AM-09: fails if a bad end, or one that nobody has tried, shortens the image.
+
+    ddrescue writes nothing behind the last sector that it has read.
+    """
+    tried = 3 * MIB
+    bad = [(MIB, 512), (tried - 512, 512)]
+    (tmp_path / "medium").write_bytes(CONTENT)
+    (tmp_path / "faults").write_text(bad_map(SIZE, bad))
+    _ddrescue(
+        *("-H", tmp_path / "faults", f"--size={tried}"),
+        *(tmp_path / "medium", tmp_path / "copy.img", tmp_path / "copy.map"),
+    )
+    assert (tmp_path / "copy.img").stat().st_size == tried - 512
+    assert program("convert", "copy.img", "disk.E01", "--map", "copy.map").exit_code == 6
+    program("convert", "disk.E01", "disk.raw")
+    assert (tmp_path / "disk.raw").read_bytes() == _expected([*bad, (tried, SIZE - tried)])
+    lines = [json.loads(line) for line in program.ok("map", "disk.E01", "--json").out.splitlines()]
+    lacking = Runs.of((line["offset"], line["length"]) for line in lines if line["kind"] == "bad")
+    assert lacking == Runs.of([*bad, (tried, SIZE - tried)])

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from imprint.core.errors import RefusedError, RepositoryError, TargetError
+from imprint.core.errors import RepositoryBusyError, RepositoryError, TargetError
 from imprint.objects.memory import MemoryStore
 from imprint.repository import repacking, writing
 from imprint.repository.forgetting import forget
@@ -469,7 +469,7 @@ class Machine(RuleBasedStateMachine):
             report = prune(repository, options)
         except (Death, TargetError):
             pass
-        except RefusedError:
+        except RepositoryBusyError:
             assert any(item.removes for item in others)
         except RepositoryError as failure:
             if not plan.between or "taken for dead" not in str(failure):

@@ -15,7 +15,7 @@ from imprint.core.cancel import CancelToken
 from imprint.core.errors import (
     Cancelled,
     PassphraseError,
-    RefusedError,
+    RepositoryBusyError,
     RepositoryError,
     TargetError,
 )
@@ -472,9 +472,10 @@ def test_one_prune_at_a_time() -> None:
     put_disk(repository, disk_content(9))
     with (
         sessions.remover(repository.store, repository.protection, "prune"),
-        pytest.raises(RefusedError, match="`prune` on"),
+        pytest.raises(RepositoryBusyError, match="`prune` on") as caught,
     ):
         prune(reopened(repository))
+    assert caught.value.exit_code == 7  # of the command line's contract: locked or damaged
     assert count(repository, "sessions/") == 0
     prune(reopened(repository))
 

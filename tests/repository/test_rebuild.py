@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imprint.core.errors import RefusedError
+from imprint.core.errors import RepositoryBusyError
 from imprint.repository.check import check
 from imprint.repository.check_report import CheckOptions
 from imprint.repository.pack import pack_object
@@ -78,5 +78,5 @@ def test_a_rebuild_beside_a_capture_is_refused() -> None:
     """It might name packs that a prune removes at the same moment."""
     repository = small_repository()
     put_disk(repository, disk_content(8))
-    with repository.session("capture"), pytest.raises(RefusedError):
+    with repository.session("capture"), pytest.raises(RepositoryBusyError):
         rebuild_index(repository)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imprint.core.errors import ReadError, RefusedError, RepositoryError
+from imprint.core.errors import ReadError, RepositoryBusyError, RepositoryError
 from imprint.core.extent import Kind
 from imprint.core.runs import Runs
 from imprint.objects.memory import MemoryStore
@@ -165,7 +165,7 @@ def test_a_repair_beside_somebody_else_is_refused() -> None:
     content = disk_content(8)
     put_disk(repository, content)
     damage(repository, content, 0)
-    with repository.session("capture"), pytest.raises(RefusedError):
+    with repository.session("capture"), pytest.raises(RepositoryBusyError):
         repaired(repository)
 
 

@@ -174,7 +174,9 @@ def test_all_of_a_kind_can_be_kept() -> None:
     assert kept_times(times, Policy(last=ALL)) == times
 
 
-@pytest.mark.parametrize("policy", [Policy(), Policy(last=-2), Policy(within=timedelta(-1))])
+@pytest.mark.parametrize(
+    "policy", [Policy(), Policy(last=-2), Policy(within=timedelta(-1)), Policy(within=timedelta(0))]
+)
 def test_a_policy_that_keeps_nothing_is_refused(policy: Policy) -> None:
     """Fails if `forget` without a rule forgets everything."""
     with pytest.raises(UsageError):

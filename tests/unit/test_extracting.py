@@ -447,6 +447,25 @@ def test_streams_become_files_or_attributes(tmp_path: Path) -> None:
     assert "/f:big" in named
 
 
+def test_streams_of_folders_are_taken_along(tmp_path: Path) -> None:
+    """Fails if what a folder has as a stream is lost, or is not counted."""
+    tree = Tree()
+    tree.add("/dir", Type.DIRECTORY, streams=("note",))
+    tree.add("/dir/sub", Type.DIRECTORY, streams=("broken",))
+    tree.add("/dir/sub/f")
+    tree.broken = frozenset({"/dir/sub:broken"})
+    assert extract(tree, tmp_path / "none").streams_left == 2
+    report = extract(tree, tmp_path / "files", Wishes(recursive=True, streams="files"))
+    assert [item["path"] for item in report.failed] == ["/dir/sub"]
+    assert listed(tmp_path / "files") == {"dir", "dir:note", "dir/sub", "dir/sub/f"}
+    assert (tmp_path / "files" / "dir:note").read_bytes() == b"/dir:note"
+    wishes = Wishes(recursive=True, streams="files", resume=True)
+    assert extract(tree, tmp_path / "files", wishes, ["/dir"]).kept == 2
+    report = extract(tree, tmp_path / "xattrs", Wishes(recursive=True, streams="xattrs"))
+    if "/dir:note" not in {item["path"] for item in report.failed}:
+        assert os.getxattr(tmp_path / "xattrs" / "dir", "user.note") == b"/dir:note"
+
+
 def test_single_files_and_folders(tmp_path: Path) -> None:
     """Fails if a folder is copied without being asked, or a file lands elsewhere."""
     tree = Tree()

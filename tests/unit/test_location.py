@@ -99,8 +99,12 @@ def test_a_place_may_have_the_mark_in_front() -> None:
 @pytest.mark.parametrize(
     "text", ["a#lvm", "a#lvm/vg", "a#lvm/vg/lv/x", "a#luks2", "a#md", "a#md/", "a#lvm//x"]
 )
-def test_what_is_no_volume_is_refused(text: str) -> None:
+def test_what_is_no_volume_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     """Fails if a typing error opens something."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").touch()
     with pytest.raises(UsageError):
         parse(text)
 
@@ -108,10 +112,24 @@ def test_what_is_no_volume_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "a#", "a#p", "a#p0", "a#p01", "a#q1", "a#p1x", "a#p-1", *HOSTILE]
 )
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_what_is_no_address_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     """Fails if a typing error opens something."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").touch()
     with pytest.raises(UsageError):
         parse(text)
+
+
+@pytest.mark.parametrize("name", ["disk #3.qcow2", "#1.raw", "a#b#c.img", "x#p2.vdi"])
+def test_a_file_that_is_not_there_yet_may_have_the_mark_in_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Fails if a file that could be read could not be made."""
+    monkeypatch.chdir(tmp_path)
+    found = parse(name)
+    assert (found.where, found.base, found.is_part) == (Where.FILE, name, False)
 
 
 @pytest.mark.parametrize(
@@ -200,8 +218,12 @@ def test_names_with_the_mark_of_a_path_win_if_they_are_there(
     assert parse("odd:/x.img#p1:/y").base == "odd:/x.img#p1"
 
 
-def test_a_wrong_volume_before_a_path_is_refused() -> None:
+def test_a_wrong_volume_before_a_path_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fails if a typing error before the colon becomes a path."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "disk").touch()
     for text in ("disk#q1:/x", "disk#p0:/x", "repo:x::y#d1:/z"):
         with pytest.raises(UsageError):
             parse(text)

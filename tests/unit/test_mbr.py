@@ -31,9 +31,10 @@ def link(lba: int) -> bytes:
     [
         {100: link(150), 150: link(1100)},
         {100: link(150), 150: link(150)},
+        {100: link(100)},
         {100: link(150), 150: link(190), 190: link(150)},
     ],
-    ids=["out", "self", "cycle"],
+    ids=["out", "self", "first", "cycle"],
 )
 def test_a_chain_of_logical_partitions_ends_whatever_it_says(records: dict[int, bytes]) -> None:
     """Fails if a chain that loops, or leads astray, is followed for ever or in silence."""

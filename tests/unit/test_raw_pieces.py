@@ -10,6 +10,7 @@ import pytest
 from imprint.core.errors import CorruptImageError
 from imprint.core.units import KIB
 from imprint.endpoints.open import open_image
+from imprint.testing.oracles import run
 from imprint.testing.program import Program
 
 if TYPE_CHECKING:
@@ -34,14 +35,37 @@ def test_pieces_are_one_disk(tmp_path: Path) -> None:
         assert "as one disk" in image.info().warnings[0]
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_what_is_counted_from_0_is_read_file_by_file(tmp_path: Path, number: int) -> None:
+@pytest.mark.oracle("split")
+@pytest.mark.parametrize(
+    ("suffixes", "first"),
+    [
+        (("--numeric-suffixes=1", "-a", "2"), "disk.01"),
+        (("-a", "2"), "disk.aa"),
+        (("-a", "3"), "disk.aaa"),
+    ],
+)
+def test_pieces_are_found_however_imagers_count_them(
+    tmp_path: Path, suffixes: tuple[str, ...], first: str
+) -> None:
+    """Fails if only the first piece of what dcfldd, dc3dd or split have cut is read.
+
+    There are more pieces than letters.
+    """
+    run("split", *suffixes, "--bytes=16K", "-", tmp_path / "disk.", stdin=DISK)
+    assert len(list(tmp_path.iterdir())) == 32
+    with open_image(str(tmp_path / first)) as image:
+        assert image.read_at(0, image.size) == DISK
+
+
+@pytest.mark.parametrize(("number", "other"), [(0, "disk.001"), (1, "disk.000")])
+def test_what_is_counted_from_0_is_read_file_by_file(
+    tmp_path: Path, number: int, other: str
+) -> None:
     """Fails if a file of another meaning is joined with others, or nobody is told of them."""
-    first = pieces(tmp_path, first=0)
+    pieces(tmp_path, first=0)
     with open_image(str(tmp_path / f"disk.00{number}")) as image:
         assert image.read_at(0, image.size) == DISK[128 * KIB * number :][: 128 * KIB]
-    with open_image(str(first)) as image:
-        assert "disk.001" in image.info().warnings[0]
+        assert other in image.info().warnings[0]
 
 
 def test_a_single_file_of_that_name_is_a_disk(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 from imprint.core.cancel import CancelToken
 from imprint.core.events import Event, Finding, Progress, Severity
 from imprint.core.system import collecting_rarely
-from imprint.core.units import format_size
+from imprint.core.units import counted, format_size
 
 if TYPE_CHECKING:
     import argparse
@@ -82,12 +82,13 @@ class Console:
     @contextlib.contextmanager
     def stopping(self) -> Iterator[CancelToken]:
         """For the time inside, a disk is moved: Ctrl-C only sets :attr:`cancel`."""
-        from imprint.transfer.heap import keep_freed_memory  # only where much is moved
+        from imprint.cli.logged import telling_logged  # only where much is moved
+        from imprint.transfer.heap import keep_freed_memory
 
         keep_freed_memory()
         self._listeners += 1
         try:
-            with collecting_rarely():
+            with collecting_rarely(), telling_logged(self.note):
                 yield self.cancel
         finally:
             self._listeners -= 1
@@ -266,7 +267,7 @@ class _Meter:
             if speed > 0 and event.done < event.total:
                 facts.append(f"{format_duration((event.total - event.done) / speed)} left")
         if event.bad:
-            areas = "" if event.bad_areas is None else f" in {event.bad_areas} areas"
+            areas = "" if event.bad_areas is None else f" in {counted(event.bad_areas, 'area')}"
             facts.append(f"{format_size(event.bad)} bad{areas}")
         if event.since_good_s is not None and event.since_good_s >= 1:
             facts.append(f"last good read {format_duration(event.since_good_s)} ago")

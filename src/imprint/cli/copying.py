@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from imprint.cli import options, pieces, rescuing
-from imprint.cli.console import printable
+from imprint.cli.console import exact, printable
 from imprint.core.errors import UsageError
 from imprint.core.units import format_size
 from imprint.endpoints.copying import CopyRequest, Outcome, Plan, plan, run
@@ -172,6 +172,8 @@ def _work(
             if getattr(args, name.replace("-", "_"), None):
                 raise UsageError(f"--{name} is for snapshots: the target is no repository")
         return run, intend
+    if "tag" not in args:  # not declared: the verb adds to no repository, which is refused there
+        return run, intend
     for name, is_given in (("reread", args.reread), ("bitmap", args.bitmap), ("hash", hashes)):
         if args.trust_times and is_given:
             raise UsageError(f"--trust-times makes no sense with --{name}")
@@ -239,6 +241,15 @@ def facts(outcome: Outcome) -> dict[str, object]:
         **left_out,
         **made,
     }
+
+
+def exit_code(console: Console, args: argparse.Namespace, outcome: Outcome) -> int:
+    """Of a copy that came to its end, which may lack what a medium has lost before."""
+    if not outcome.report.bad:
+        return 0
+    lost = sum(extent.length for extent in outcome.report.bad)
+    console.note(f"{args.target}: {exact(lost)} of it could not be read from the medium")
+    return UNREADABLE_EXIT
 
 
 def merkle(outcome: Outcome) -> dict[str, str]:

@@ -109,7 +109,7 @@ def _run(arguments: list[str], console: Console) -> int:
         word = _known(rest[0], GROUPS[name], f"imprint {name} --help lists the verbs")
         name, rest = f"{name} {word}", rest[1:]
     try:
-        args = verb_parser(name).parse_args(rest)
+        args = verb_parser(name).parse(rest)
     except SystemExit:  # after --help; errors come as UsageError
         return 0
     console.configure(args)

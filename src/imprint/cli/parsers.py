@@ -45,6 +45,19 @@ class Parser(argparse.ArgumentParser):
         self.declared.append(action)
         return action
 
+    def parse(self, arguments: list[str]) -> argparse.Namespace:
+        """What was given, with options before, between and behind the other arguments.
+
+        ``parse_args`` gives an argument that may be missing, or be there several times, only
+        what stands before the next option.
+
+        Raises:
+            UsageError: if it is not what was declared.
+        """
+        if "--" in arguments:  # which the other one forgets
+            return self.parse_args(arguments)
+        return self.parse_intermixed_args(arguments)
+
     def error(self, message: str) -> NoReturn:
         """Refuse what was given.
 

@@ -37,6 +37,12 @@ def passphrase(
     """
 
     def ask(name: str) -> bytes:
+        secret = given(name)
+        if is_new and not secret:  # an empty file, or a variable that was never filled
+            raise PassphraseError("expected a passphrase, found an empty one", name=name)
+        return secret
+
+    def given(name: str) -> bytes:
         if file is not None:
             try:
                 return file.read_bytes().removesuffix(b"\n")

@@ -85,3 +85,23 @@ def decompress(data: bytes | bytearray | memoryview, size: int) -> bytes:
     if len(found) != size:
         raise CorruptImageError(f"expected a deflate stream of {size} bytes, found {len(found)}")
     return found
+
+
+def decompress_within(data: bytes | bytearray | memoryview, limit: int) -> bytes:
+    """All that the raw deflate stream at the start of ``data`` holds: ``limit`` bytes at most.
+
+    What lies behind the end of the stream is ignored. Thread-safe.
+
+    Raises:
+        CorruptImageError: if the stream is damaged, does not end, or holds more.
+    """
+    decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE, hist_bits=WINDOW_BITS_MAX)
+    try:
+        found = decoder.decompress(data, limit)
+        more = b"" if decoder.eof else decoder.decompress(b"", 1)
+    # The stub declares the class as an instance of Exception.
+    except igzip_lib.IsalError as failure:  # type: ignore[misc]
+        raise CorruptImageError(f"expected a deflate stream: {failure}") from failure
+    if more or not decoder.eof:
+        raise CorruptImageError(f"expected a deflate stream of at most {limit} bytes that ends")
+    return found

@@ -80,15 +80,10 @@ class Channel:
         if self._end > self._start:
             raise ConnectionError("data in the clear before the handshake of TLS")
         tls = _Tls(context, server_name=server_name, is_server=is_server)
-        until = time.monotonic() + self._timeout_s
-        while not tls.shake():
-            self._send_raw(tls.outgoing())
-            self._wait(self._timeout_s)
-            if not tls.take(self._socket.recv(_BUFFER_BYTES)):
-                raise ConnectionResetError("the connection was closed in the handshake of TLS")
-            if time.monotonic() > until:
-                raise TimeoutError("the handshake of TLS takes too long")
-        self._send_raw(tls.outgoing())
+        try:
+            self._shake(tls)
+        finally:
+            self._send_raw(tls.outgoing())  # or why it has failed, which the other side may tell
         self._tls = tls
 
     def receive(self, length: int, *, is_idle: bool = False) -> bytes:
@@ -198,6 +193,16 @@ class Channel:
                 self._send_raw(tls.goodbye())
         self.break_off()
         self._socket.close()
+
+    def _shake(self, tls: _Tls) -> None:
+        until = time.monotonic() + self._timeout_s
+        while not tls.shake():
+            self._send_raw(tls.outgoing())
+            self._wait(self._timeout_s)
+            if not tls.take(self._socket.recv(_BUFFER_BYTES)):
+                raise ConnectionResetError("the connection was closed in the handshake of TLS")
+            if time.monotonic() > until:
+                raise TimeoutError("the handshake of TLS takes too long")
 
     def _fill(self, length: int, *, is_idle: bool) -> None:
         view, held = self._buffer, self._end - self._start

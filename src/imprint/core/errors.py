@@ -17,6 +17,8 @@
     │   └── TargetBusyError           5
     ├── RefusedError                  5   would damage something; nothing was done
     ├── RepositoryError               7   the repository is damaged, or not what it claims to be
+    │   ├── RepositoryBusyError       7   somebody else is at work in it
+    │   └── LostDataError             7   what a disk in it holds there; a ReadError as well
     ├── NetworkError                  8
     └── Cancelled                     130 the user stopped it
 
@@ -125,6 +127,14 @@ class RepositoryError(ImagingError):
     """The repository is damaged, locked, or not what it claims to be."""
 
     exit_code = 7
+
+
+class RepositoryBusyError(RepositoryError):
+    """Somebody is at work in the repository who must not be disturbed; nothing was done."""
+
+
+class LostDataError(RepositoryError, ReadError):
+    """Part of a disk in a repository is damaged or missing; all else of it can be read."""
 
 
 class NetworkError(ImagingError):

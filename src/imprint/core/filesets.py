@@ -9,7 +9,9 @@ from imprint.core.contracts import FileMaking, Reference
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from imprint.core.contracts import Opener, Storage
+    from imprint.core.contracts import Opener, Storage, Traits
+    from imprint.core.extent import Extent
+    from imprint.core.image import WritableImage
 
 
 @runtime_checkable
@@ -106,3 +108,50 @@ class FileSet:
         """Remove them, the last one first: what a kill leaves is found by counting."""
         for file in reversed(self.files):
             file.abort()
+
+
+class FilesTarget:
+    """A new image of several files. It cannot be resumed, so it does not offer checkpoints."""
+
+    def __init__(self, image: WritableImage) -> None:
+        """``image`` commits the files before the one that names them."""
+        self._image = image
+
+    @property
+    def name(self) -> str:
+        """Path of the file that names the others."""
+        return self._image.name
+
+    @property
+    def size(self) -> int:
+        """Of the disk."""
+        return self._image.size
+
+    @property
+    def traits(self) -> Traits:
+        """Those of the image."""
+        return self._image.traits
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Store ``data``."""
+        self._image.write(data, offset)
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make the range read as zeros."""
+        self._image.zero(offset, length)
+
+    def can_offload(self, extent: Extent) -> bool:
+        """Whether the system can move the extent."""
+        return self._image.can_offload(extent)
+
+    def copy_from(self, extent: Extent) -> None:
+        """Let the system move it."""
+        self._image.copy_from(extent)
+
+    def commit(self) -> None:
+        """Make all files durable and visible, the one that names them last."""
+        self._image.commit()
+
+    def abort(self) -> None:
+        """Remove them all."""
+        self._image.abort()

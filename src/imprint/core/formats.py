@@ -77,7 +77,10 @@ class Option:
 
     def _convert(self, text: str) -> OptionValue:
         if self.kind is OptionKind.SIZE:
-            return parse_size(text)
+            try:
+                return parse_size(text)
+            except UsageError as error:
+                raise UsageError(f"option {self.name}: {error.args[0]}") from None
         if self.kind is OptionKind.NUMBER:
             try:
                 return int(text)
@@ -139,6 +142,7 @@ class CreateSpec:
         parent_source: that parent, opened; given exactly if ``parent`` is.
         time_s: when the image shall say that it was made, in seconds since 1970; ``None``:
             now. With it and a given UUID, the same disk gives the same file.
+        sector: of the disk that it will hold, in bytes: its tables count in these.
     """
 
     size: int
@@ -147,6 +151,7 @@ class CreateSpec:
     parent: Reference | None = None
     parent_source: Source | None = None
     time_s: int | None = None
+    sector: int = 512
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,25 @@ def reason_of(failure: OSError) -> str:
     return (failure.strerror or str(failure)).lower()
 
 
+def exists(path: Path) -> bool:
+    """Whether there is something at ``path``, behind links.
+
+    What cannot be looked at, as in a folder of others, counts as absent: opening it says why.
+    Python's own ``Path.exists`` raises there up to version 3.13.
+    """
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file is at ``path``; otherwise as :func:`exists`."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is at ``path``; otherwise as :func:`exists`."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def fsync_folder(folder: Path) -> None:
     """Make the names in a folder durable, as far as its file system offers that."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

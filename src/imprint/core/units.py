@@ -18,6 +18,11 @@ _SIZE = re.compile(r"(\d{1,30})(?:\.(\d{1,30}))?\s*([KMGTPE]?)(?:I?B)?", re.IGNO
 _UNITS: Final = "KMGTPE"
 
 
+def counted(number: int, thing: str) -> str:
+    """``1 area``, ``2 areas``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def parse_size(text: str) -> int:
     """Bytes in ``512``, ``64K``, ``1.5G`` or ``2TiB``.
 

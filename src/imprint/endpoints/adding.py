@@ -39,6 +39,8 @@ def check_addition(request: CopyRequest) -> tuple[Location, int | None]:
     check_image_name(location.image)
     if request.target.format is not None:
         raise UsageError("-O makes no sense: a repository keeps disks, not images", name=address)
+    if request.target.uuid is not None:
+        raise UsageError("--uuid makes no sense: a snapshot is named by what it is", name=address)
     is_begun = request.salvage and is_left(request)
     if request.resume and not is_begun:
         raise UsageError(

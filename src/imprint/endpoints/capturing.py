@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from imprint import __version__
 from imprint.core.errors import Cancelled, ImagingError, RepositoryError, UsageError
 from imprint.core.events import Event, Finding, Severity
+from imprint.core.units import counted
 from imprint.endpoints.adding import check_addition
 from imprint.endpoints.copying import Outcome, Plan, left_out_of, tell_left_behind
 from imprint.endpoints.hashing import hash_disk
@@ -280,7 +281,7 @@ class Addition:
         notes = list(self._notes)
         if report.bad:
             lost = sum(extent.length for extent in report.bad)
-            said = f"{lost} bytes could not be read, in {len(report.bad)} areas"
+            said = f"{lost} bytes could not be read, in {counted(len(report.bad), 'area')}"
             if fill := self._request.rescue.fill:
                 said += f", which hold 0x{fill[:_SHOWN_BYTES].hex()}, repeated"
             notes.append(said)

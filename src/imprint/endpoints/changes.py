@@ -93,7 +93,7 @@ def written_to(storage: Storage, access: Access, bitmap: str) -> Runs:
         UnsupportedFeatureError: if images of this format have no bitmaps, or it is not reliable.
         UsageError: if there is no bitmap of that name.
     """
-    format_ = access.driver(access.format or formats.detect(storage))
+    format_ = access.driver(access.image_format or formats.detect(storage))
     if not isinstance(format_, ChangeKeeping):
         raise UnsupportedFeatureError(
             f"{format_.name} images have no bitmaps of what was written", name=storage.name

@@ -99,7 +99,8 @@ class Outcome:
 
     Attributes:
         report: of the copy.
-        bytes_stored: what the target takes up; for streams and devices, the disk's size.
+        bytes_stored: what the target takes up; of a stream, what went into it; of a device, the
+            disk's size.
         format: of the target.
         left_out: bytes of the disk that no file system uses; ``None``: all of it was copied.
         proved: whether it was proved that nothing in use was left out.
@@ -153,7 +154,7 @@ def plan(request: CopyRequest) -> Plan:
         check_not_source(request.target, tuple(files_of(source)))
         if request.reshape is not None:
             source = request.reshape(source)
-        request.target.spec(source.size, request.access)
+        request.target.spec(source.size, request.access, sector=source.traits.logical_sector)
         data = sum(
             extent.length for extent in source.extents(0, source.size) if extent.kind in HAS_BYTES
         )
@@ -203,13 +204,13 @@ def run(request: CopyRequest) -> Outcome:
             rescue = Rescue(request, source)
             source = rescue.source
         if where is Where.STREAM:
-            report = _to_stream(request, source)
-            stored = source.size
+            report, stored = _to_stream(request, source)
         elif request.target.location.is_overwritten:
             report = _to_device(request, source, rescue)
             stored = source.size
         else:
-            spec = request.target.spec(source.size, request.access, sources=sources)
+            sector = source.traits.logical_sector
+            spec = request.target.spec(source.size, request.access, sector=sector, sources=sources)
             report = _to_file(request, source, job, spec, rescue)
             stored = stored_size(request.target.location.path, spec)
         if rescue is not None:
@@ -364,22 +365,26 @@ def _job(request: CopyRequest, source: Source) -> Job:
     return Job(name, source.size, mtime_ns, format_.name, options)
 
 
-def _to_stream(request: CopyRequest, source: Source) -> Report:
+def _to_stream(request: CopyRequest, source: Source) -> tuple[Report, int]:
+    """The report, and how many bytes went out."""
     from imprint.storage.stream import StreamStorage  # only for streams
 
     format_ = request.target.chosen_format()
-    spec = request.target.spec(source.size, request.access)
+    spec = request.target.spec(source.size, request.access, sector=source.traits.logical_sector)
     storage = StreamStorage.output()
     if isinstance(format_, Streaming):
         survey = format_.survey(spec)
         copy_to(request, source, survey, phase="survey")
-        return copy_to(request, source, format_.stream(storage, spec, survey))
-    if not format_.support.stream:
+        target = format_.stream(storage, spec, survey)
+    elif format_.support.stream:
+        target = format_.create(storage, spec)
+    else:
         raise UnsupportedFeatureError(
             f"{format_.name} images cannot be written to a stream",
             advice="write a file, or choose raw or qcow2",
         )
-    return copy_to(request, source, format_.create(storage, spec))
+    tell_padding(request, source, target)
+    return copy_to(request, source, target), storage.stored_size
 
 
 def _to_device(request: CopyRequest, source: Source, rescue: Rescue | None) -> Report:

@@ -16,6 +16,7 @@ from imprint.core.contracts import Reference
 from imprint.core.errors import RefusedError, TargetError, UnsupportedFeatureError
 from imprint.core.formats import CreateSpec
 from imprint.core.image import Image, WritableImage
+from imprint.core.system import exists
 from imprint.endpoints.gate import FolderGate
 from imprint.endpoints.location import Where, parse
 from imprint.storage.file import FileStorage
@@ -42,12 +43,22 @@ class _Given(FolderGate):
         Raises:
             RefusedError: if the overlay was made for another one.
         """
-        if reference.name != self._reference.name:
-            raise RefusedError(
-                f"expected an overlay of {self._reference.name}, found one of {reference.name}",
-                name=beside.name,
-            )
-        return self._source
+        expected, found = self._reference, reference
+        # QEMU's users name a disk from the folder of the overlay.
+        folder = Path(beside.name).absolute().parent
+        names = (found.name, os.path.normpath(folder / (found.name or "")))
+        if expected.name in names and _is_same_format(expected.format, found.format):
+            return self._source
+        raise RefusedError(
+            f"expected an overlay of {expected.name} ({expected.format}), "
+            f"found one of {found.name} ({found.format})",
+            name=beside.name,
+        )
+
+
+def _is_same_format(one: str | None, other: str | None) -> bool:
+    """Whether two names are of one format, as far as an image says which it is."""
+    return None in (one, other) or formats.get(one or "").name == formats.get(other or "").name
 
 
 class _Memory(FileStorage):
@@ -67,19 +78,22 @@ class _Memory(FileStorage):
         super().write(data, offset)
 
 
-def open_overlay(source: Source, address: str, place: str) -> WritableImage:
+def open_overlay(
+    source: Source, address: str, place: str, *, snapshot: str | None = None
+) -> WritableImage:
     """An overlay of a disk, which it owns from then on; see :func:`WritableImage`.
 
     Args:
         source: the disk.
         address: by which the overlay shall name it.
         place: a file, made if it is not there, or :data:`MEMORY`.
+        snapshot: of the image which internal snapshot the disk is; ``None``: its present state.
 
     Raises:
         RefusedError: if the file is something else, or the overlay of another disk.
         TargetError: if it cannot be written.
     """
-    reference = _reference(source, address)
+    reference = _reference(source, address, snapshot)
     gate = _Given(source, reference)
     qcow2 = formats.get("qcow2")
     if place == MEMORY:
@@ -94,7 +108,7 @@ def open_overlay(source: Source, address: str, place: str) -> WritableImage:
         assert isinstance(image, WritableImage)
         return image
     path = Path(place)
-    if not path.exists():
+    if not exists(path):
         _make(path, CreateSpec(source.size, gate, {}, reference, source))
     return _open(path, source, gate)
 
@@ -126,10 +140,17 @@ def _open(path: Path, source: Source, gate: FolderGate) -> WritableImage:
     return image
 
 
-def _reference(source: Source, address: str) -> Reference:
-    """How the overlay names the disk: so that other programs find it, where they can."""
+def _reference(source: Source, address: str, snapshot: str | None) -> Reference:
+    """How the overlay names the disk: so that other programs find it, where they can.
+
+    What they cannot open by a name alone has one by which they find nothing.
+    """
     location = parse(address)
-    if location.where in (Where.FILE, Where.DEVICE) and not location.is_part:
-        kind = source.info().format if isinstance(source, Image) else "raw"
-        return Reference(str(location.path.absolute()), kind)
-    return Reference(address, "raw")
+    if location.where is Where.REPOSITORY:
+        return Reference(source.name, "raw")  # which says which snapshot it is, also of the newest
+    name, kind = address, "raw"
+    if location.where in (Where.FILE, Where.DEVICE):
+        name = f"{location.path.absolute()}{location.text[len(location.base) :]}"
+        if not location.is_part and isinstance(source, Image):
+            kind = source.info().format
+    return Reference(name if snapshot is None else f"{name}, snapshot {snapshot}", kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imprint.core.errors import ImagingError, PassphraseError
@@ -15,6 +16,8 @@ from imprint.endpoints.open import Access, open_image, open_package, open_with_s
 from imprint.endpoints.survey import Survey, describe, open_partition
 
 if TYPE_CHECKING:
+    import os
+
     from imprint.core.contracts import Source
     from imprint.core.info import ImageInfo
     from imprint.endpoints.appliance.package import PackagedDisk
@@ -69,8 +72,8 @@ class Description:
         size: of the disk, or of the partition that the address names, in bytes.
         survey: what is on the disk; ``None`` if it needs a passphrase that is not there.
         volumes: in containers on the disk: logical volumes, arrays, encrypted ones.
-        file_size: how long the image's file is, in bytes.
-        stored_size: what it takes up, in bytes; a sparse file takes up less than it is long. Of
+        file_size: how long the image's files are together, in bytes.
+        stored_size: what they take up, in bytes; a sparse file takes up less than it is long. Of
             a snapshot, what it has added to its repository.
         chain: the image, its parent, and so on.
         disks: all those of the package, if the address is one: the image is the first of them.
@@ -105,14 +108,24 @@ def describe_image(address: str, access: Access) -> Description:
     whole = replace(location, partition=None, inner=())
     image, storage = open_with_storage(whole, replace(access, lenient=True))
     with closing(image):
+        info = image.info()
+        others = [facts for name in info.files if (facts := _facts_of(name)) is not None]
         return Description(
-            image.info(),
+            info,
             *_content(image, location, access),
-            file_size=storage.size,
-            stored_size=storage.stored_size,
+            file_size=storage.size + sum(facts.st_size for facts in others),
+            stored_size=storage.stored_size + sum(facts.st_blocks * 512 for facts in others),
             chain=chain_of(image),
             disks=disks_of(address, access),
         )
+
+
+def _facts_of(name: str) -> os.stat_result | None:
+    """What the system knows of another file of the image; ``None``: it is nowhere here."""
+    try:
+        return Path(name).stat()
+    except (OSError, ValueError):
+        return None
 
 
 def _describe_snapshot(location: Location, access: Access) -> Description:

@@ -28,6 +28,7 @@ from imprint.core.errors import (
     UsageError,
 )
 from imprint.core.events import Event, Finding, Severity
+from imprint.core.system import exists
 from imprint.core.units import utc_text
 from imprint.core.version import VERSION
 from imprint.endpoints import asking_medium
@@ -284,7 +285,7 @@ def _earlier(request: EvidenceRequest) -> list[Any]:
         return [found, *(rest if isinstance(rest, list) else [])]
     for suffix in SUFFIXES:
         path = _beside(request.base, suffix)
-        if path.exists() and not request.force:
+        if exists(path) and not request.force:
             raise RefusedError(
                 "exists, and is no log of an earlier capture",
                 name=str(path),
@@ -300,7 +301,7 @@ def _device(address: str) -> Path | None:
 
 def _is_there(address: str) -> bool:
     location = parse(address)
-    return location.where not in (Where.FILE, Where.DEVICE) or location.path.exists()
+    return location.where not in (Where.FILE, Where.DEVICE) or exists(location.path)
 
 
 def environment() -> dict[str, Any]:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from imprint.core.errors import ReadError, RefusedError, UsageError
-from imprint.core.system import reason_of
+from imprint.core.system import exists, reason_of
 from imprint.core.units import utc_text
 from imprint.endpoints.location import Where, parse
 from imprint.storage.medium import describe_medium
@@ -27,7 +27,7 @@ def source_facts(address: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"where": location.where.value}
     if location.where is Where.DEVICE:
         facts["medium"] = describe_medium(location.path).to_json()
-    elif location.where is Where.FILE and location.path.exists():
+    elif location.where is Where.FILE and exists(location.path):
         found = location.path.stat()
         facts["file"] = {
             "path": str(location.path.absolute()),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from imprint.core.units import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -73,7 +75,7 @@ def _bad(facts: Mapping[str, Any]) -> Iterator[str]:
         f"{area['length']} bytes at {area['offset']}"
         for area in areas
     ]
-    lines += [f"{sum(area['length'] for area in areas)} bytes in {len(areas)} areas"]
+    lines += [f"{sum(area['length'] for area in areas)} bytes in {counted(len(areas), 'area')}"]
     yield from _section("could not be read", lines)
 
 

@@ -8,6 +8,7 @@ import os
 import stat
 import unicodedata
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import FormatError, ReadError, RefusedError, TargetError
@@ -20,6 +21,8 @@ from imprint.endpoints.leftovers import slack
 from imprint.filesystems.trees import WITH_MODES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from imprint.core.contracts import Source
     from imprint.endpoints.browsing import BrowsedVolume
     from imprint.endpoints.extracted_content import Watcher
@@ -80,7 +83,15 @@ class Maker:
         self.tree: FileTree | None = None
         self._watch = watch
         self._first: dict[tuple[int, int], tuple[Way, str]] = {}
+        self._spared: set[tuple[int, int]] = set()
         self._is_folding = self._find_folding()
+
+    def spare(self, files: Iterable[str]) -> None:
+        """Never replace these: they are being read."""
+        for name in files:
+            with contextlib.suppress(OSError, ValueError):
+                facts = Path(name).stat()
+                self._spared.add((facts.st_dev, facts.st_ino))
 
     def begin(self, volume: BrowsedVolume, tree: FileTree) -> None:
         """Files of another volume follow: their numbers are others."""
@@ -88,15 +99,32 @@ class Maker:
         self.tree = tree
         self._first.clear()
 
-    def make_folder(self, folder: Folder, entry: Entry) -> None:
-        """A folder, which waits to be filled."""
+    def make_folder(self, tree: FileTree, folder: Folder, entry: Entry) -> None:
+        """A folder, which waits to be filled, and its streams. The root is there already."""
         if entry.path in folder.waiting:
             return  # two folders of one name become one
+        if not entry.name:
+            self.make_streams(tree, folder, entry)
+            return
         name = self._name(folder, entry)
         way = (*folder.way, name)
         is_new = self.folders.make(folder.way, name, is_private=self._has_mode(entry))
         self.report.folders += is_new
         folder.waiting[entry.path] = Folder(way, entry.path, entry, is_new)
+        if self.wishes.streams == "xattrs" and (is_new or self.wishes.force or self.wishes.resume):
+            self._attributes(tree, entry, self.folders.descriptor(way))
+        self.make_streams(tree, folder, entry)
+
+    def make_streams(self, tree: FileTree, folder: Folder, entry: Entry) -> None:
+        """Files beside what it is, if these are wanted; else they are counted."""
+        if self.wishes.streams is None:
+            self.report.streams_left += len(entry.streams)
+        if self.wishes.streams != "files":
+            return
+        for stream in entry.streams:
+            further = entry._replace(path=f"{entry.path}:{stream}", mode=plain_mode(tree, entry))
+            with contextlib.closing(tree.content(entry, stream)) as source:
+                self._write(folder, self._name(folder, further), further, source)
 
     def make_link(self, folder: Folder, entry: Entry) -> None:
         """A symbolic link, as it stands; nothing is ever written through it."""
@@ -127,15 +155,7 @@ class Maker:
             self._write(folder, name, entry, content, tree)
         if entry.links > 1 and not entry.is_deleted and len(self._first) < _FIRST_NAMES_MAX:
             self._first.setdefault(key, (folder.way, name))
-        if self.wishes.streams == "files":
-            for stream in entry.streams:
-                further = entry._replace(
-                    path=f"{entry.path}:{stream}", mode=plain_mode(tree, entry)
-                )
-                with contextlib.closing(tree.content(entry, stream)) as source:
-                    self._write(folder, self._name(folder, further), further, source)
-        elif self.wishes.streams is None:
-            self.report.streams_left += len(entry.streams)
+        self.make_streams(tree, folder, entry)
         if self.wishes.slack and self.volume is not None:
             left = slack(self.volume, entry)
             if left.size:
@@ -298,6 +318,8 @@ class Maker:
         path = self.folders.shown((*folder.way, name))
         if stat.S_ISDIR(there.st_mode):
             raise RefusedError("expected a file to replace, found a folder", name=path)
+        if (there.st_dev, there.st_ino) in self._spared:
+            raise RefusedError("is the source as well", name=path)
         if not self.wishes.force:
             raise RefusedError(
                 "exists already",

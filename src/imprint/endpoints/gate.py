@@ -16,6 +16,7 @@ from imprint import formats
 from imprint.core.errors import ImagingError, PassphraseError, ReferenceRefusedError, UsageError
 from imprint.core.events import Finding, OnEvent, Severity, ignore
 from imprint.core.limits import CHAIN_DEPTH_MAX
+from imprint.core.system import exists, is_file
 from imprint.storage.file import FileStorage
 from imprint.storage.pending import PendingFile, discard
 
@@ -156,9 +157,11 @@ class FolderGate:
 
         if not isinstance(beside, FileStorage):
             raise refused("an image that is not a file cannot refer to files")
-        if not name or "\0" in name or _NOT_A_PATH.match(name):
-            raise refused("expected the path of a file")
         own_folder = beside.path.resolve().parent
+        # A time of day in a file's name looks like the beginning of a URL, too.
+        is_path = _NOT_A_PATH.match(name) is None or exists(own_folder / name)
+        if not name or "\0" in name or not is_path:
+            raise refused("expected the path of a file")
         try:
             path = self._find(own_folder, name).resolve()
         except (OSError, ValueError, RuntimeError) as failure:  # too long, no text, or a loop
@@ -182,9 +185,9 @@ class FolderGate:
     def _find(self, own_folder: Path, name: str) -> Path:
         """Relative names are relative to the image; else to an allowed folder that has the file."""
         path = own_folder / name
-        if not path.exists():
+        if not exists(path):
             for folder in self._allowed:
-                if (folder / Path(name).name).is_file():
+                if is_file(folder / Path(name).name):
                     return folder / Path(name).name
         return path
 

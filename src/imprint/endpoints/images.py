@@ -21,7 +21,10 @@ from imprint.core.events import Finding, Severity
 from imprint.core.extent import Extent, Kind
 from imprint.core.formats import Checkable, CreateSpec, SnapshotKeeping, parse_options
 from imprint.core.limits import DISK_SIZE_MAX
+from imprint.core.system import exists
 from imprint.core.units import format_size
+from imprint.endpoints.appliance import kinds
+from imprint.endpoints.location import Where, parse
 from imprint.endpoints.open import (
     Access,
     detect_format,
@@ -131,9 +134,16 @@ def create(
 
 
 def find_parent(name: str, image: Path) -> Path:
-    """The file that the user means by ``name``: here, or beside ``image``."""
-    path = Path(name)
-    return path if path.exists() else image.parent / name
+    """The file that the user means by ``name``: here, or beside ``image``.
+
+    Raises:
+        UsageError: if it can be no file.
+    """
+    if exists(path := Path(name)):
+        return path
+    if parse(name).where not in (Where.FILE, Where.INSIDE):  # the latter: a colon in its name
+        raise UsageError("expected a file as parent", name=name)
+    return image.parent / name
 
 
 def reference_to(path: Path, name: str, image: Path, format_name: str | None) -> Reference:
@@ -154,7 +164,10 @@ def reference_to(path: Path, name: str, image: Path, format_name: str | None) ->
         return Reference(name, format_name)
     # Only the folders are resolved: a parent that is a link stays the name of a link.
     whole = path.parent.resolve() / path.name
-    return Reference(os.path.relpath(whole, image.parent.resolve()), format_name)
+    relative = os.path.relpath(whole, image.parent.resolve())
+    # With a colon in its first part it would be taken for a URL, by QEMU too.
+    prefix = "./" if ":" in relative.partition("/")[0] else ""
+    return Reference(prefix + relative, format_name)
 
 
 def tell_if_elsewhere(parent: Path, image: Path, access: Access) -> None:
@@ -234,6 +247,8 @@ def measure(
         UnsupportedFeatureError: if the format cannot be written.
         UsageError: if the options make no sense.
     """
+    if kinds.by_name(format_name) is not None:
+        raise UnsupportedFeatureError(f"{format_name}: the size of packages is not predicted")
     format_ = formats.get(format_name)
     if not format_.support.write:
         raise UnsupportedFeatureError(f"{format_.name} images cannot be written")

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import TargetError
-from imprint.core.system import fsync_folder
+from imprint.core.system import exists, fsync_folder
 from imprint.storage.pending import partial_path
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class JournalFile:
     @property
     def exists(self) -> bool:
         """Whether some job has left a journal here."""
-        return self._path.exists()
+        return exists(self._path)
 
 
 def journal_path(target: Path) -> Path:

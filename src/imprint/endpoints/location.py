@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from imprint.core.errors import UnsupportedFeatureError, UsageError
+from imprint.core.system import exists
 
 _NAME = r"[A-Za-z0-9+_.-]{1,127}"
 # Of more digits than any number has, int() may refuse to make one.
@@ -116,7 +117,7 @@ def parse(text: str) -> Location:
         raise UsageError("expected an address, found nothing")
     if text == "-":
         return Location(text, Where.STREAM, text)
-    if _exists(Path(text)):  # a name with '#' in it that is really there
+    if exists(Path(text)):  # a name with '#' in it that is really there
         return Location(text, _kind_of(Path(text)), text)
     start = _start_of_path(text)
     if start is not None:
@@ -124,8 +125,10 @@ def parse(text: str) -> Location:
         return Location(text, Where.INSIDE, text[:start], inside=text[start + 1 :])
     if text.startswith(REPOSITORY_MARK):
         return _parse_repository(text)
+    scheme = _SCHEME.match(text)
+    if scheme is None and _is_new_name(text):
+        return Location(text, _kind_of(Path(text)), text)
     base, disk, partition, inner = _split_fragment(text)
-    scheme = _SCHEME.match(base)
     if scheme is not None:
         name = scheme.group(1).lower()
         if name in _HTTP:
@@ -145,7 +148,7 @@ def place_of(text: str) -> str:
     place = text.removeprefix(REPOSITORY_MARK)
     if not place:
         raise UsageError("expected the place of a repository, found nothing")
-    if _IN_REPOSITORY in place and not _exists(Path(place)):
+    if _IN_REPOSITORY in place and not exists(Path(place)):
         raise UsageError("expected the place of a repository, found an image in one", name=text)
     return place
 
@@ -200,9 +203,9 @@ def _start_of_path(text: str) -> int | None:
     if scheme is None:
         marks = [mark.start() for mark in _INSIDE.finditer(text)][:_MARKS_MAX]
         for mark in marks:
-            if _exists(Path(text[:mark])) or _exists(Path(_without_fragment(text[:mark]))):
+            if exists(Path(text[:mark])) or exists(Path(_without_fragment(text[:mark]))):
                 return mark
-        if marks and text[-1] != "/" and _exists(Path(text).parent):  # a file that shall be made
+        if marks and text[-1] != "/" and exists(Path(text).parent):  # a file that shall be made
             return None
     else:
         host_end = text.find("/", scheme.end())
@@ -212,16 +215,17 @@ def _start_of_path(text: str) -> int | None:
     return marks[0] if marks else None
 
 
+def _is_new_name(text: str) -> bool:
+    """Whether ``#`` in it names no part of anything: a file that shall be made, or is missing."""
+    before, mark, _ = text.partition("#")
+    if not mark or _FRAGMENT.search(text) is not None:
+        return False
+    return not before or not exists(Path(before))
+
+
 def _without_fragment(text: str) -> str:
     found = _FRAGMENT.search(text)
     return text if found is None else text[: found.start()]
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # too long for a name, or with a zero byte in it
-        return False
 
 
 def _kind_of(path: Path) -> Where:

@@ -85,11 +85,19 @@ def is_map(path: Path) -> bool:
 def mapped(source: Source, path: Path) -> Mapped:
     """A copy with its map, which owns the copy.
 
+    The copy may end before the medium: ddrescue writes what it has read, and nothing behind it.
+
     Raises:
         ImagingError: of the kind that says what is wrong with the map.
     """
-    areas, _ = read_map(path, source.size)
-    return Mapped(source, areas.runs(*_LACKING), untried=areas.runs(State.UNTRIED))
+    size = source.size
+    areas, _ = read_map(path)
+    if areas.size > size and areas.runs(State.GOOD).end <= size:
+        size = areas.size
+    else:
+        areas, _ = read_map(path, size)
+    untried = areas.runs(State.UNTRIED)
+    return Mapped(source, areas.runs(*_LACKING), untried=untried, size=size)
 
 
 def open_with_map(address: str, access: Access, path: Path | None) -> Source:

@@ -11,6 +11,7 @@ from imprint.core.events import Finding, OnEvent, Severity
 from imprint.core.extent import Extent, Kind
 from imprint.core.image import Image
 from imprint.core.info import ImageInfo
+from imprint.core.system import is_file
 from imprint.endpoints.location import FORMAT
 from imprint.endpoints.pins import Pin
 from imprint.objects.contract import MissingObjectError
@@ -43,7 +44,7 @@ def open_store(place: str, access: Access) -> ObjectStore:
         UsageError: if it is none that can be opened.
         UnsupportedFeatureError: if what opens it is not installed.
     """
-    if Path(place).is_file():
+    if is_file(Path(place)):
         from imprint.endpoints.bundles import open_bundle  # most are folders
 
         return open_bundle(Path(place))
@@ -104,7 +105,7 @@ def make_repository(
 
 def _check_empty(folder: Path) -> None:
     """Refuse a folder that is used for something else already."""
-    if folder.is_file():
+    if is_file(folder):
         raise RefusedError("is a file", name=str(folder))
     present: set[str] = set()
     with contextlib.suppress(OSError):  # which the store says better

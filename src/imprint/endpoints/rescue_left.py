@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from imprint.core.errors import RefusedError, TargetError
 from imprint.core.formats import Resuming
-from imprint.core.system import reason_of
+from imprint.core.system import exists, is_file, reason_of
 from imprint.endpoints.location import Where, parse
 from imprint.endpoints.maps import MAP_SUFFIX, WORK_SUFFIX, image_place, map_path
 from imprint.storage.pending import check_replaceable, discard, partial_path
@@ -82,7 +82,7 @@ def prepare_left(request: CopyRequest, path: Path) -> bool:
     target = place_of(request)
     work = work_path(target)
     may_resume = request.resume is not False
-    if may_resume and path.exists() and (work.exists() or _is_begun(request, where, target)):
+    if may_resume and exists(path) and (exists(work) or _is_begun(request, where, target)):
         return True
     discard_work(work, may_discard=not may_resume)
     if request.rescue.map_path is None:
@@ -96,7 +96,7 @@ def discard_work(work: Path, *, may_discard: bool) -> None:
     Raises:
         RefusedError: if there is one, which has no map any more, and it is to be kept.
     """
-    if not may_discard and work.exists():
+    if not may_discard and exists(work):
         raise RefusedError(
             "a rescue was left without its map",
             name=str(work),
@@ -111,9 +111,9 @@ def _is_begun(request: CopyRequest, where: Where, target: Path) -> bool:
     if where is not Where.FILE:
         return False
     format_ = request.target.chosen_format()
-    if isinstance(format_, Resuming) and partial_path(target).exists():
+    if isinstance(format_, Resuming) and exists(partial_path(target)):
         return True
-    if not (request.resume and format_.name == "raw" and target.is_file()):
+    if not (request.resume and format_.name == "raw" and is_file(target)):
         return False
     # Under its own name again when it is finished: what is in it stays in any case.
     try:
@@ -129,11 +129,11 @@ def is_left(request: CopyRequest) -> bool:
     path = request.rescue.map_path or map_path(target)
     if path is None or request.resume is False or target.is_overwritten:
         return False
-    has_work = work_path(place_of(request)).exists()
+    has_work = exists(work_path(place_of(request)))
     if target.where is not Where.FILE:
-        return path.exists() and has_work
-    has_partial = partial_path(target.path).exists() or bool(request.resume)
-    return path.exists() and (has_work or has_partial)
+        return exists(path) and has_work
+    has_partial = exists(partial_path(target.path)) or bool(request.resume)
+    return exists(path) and (has_work or has_partial)
 
 
 def check_map_free(request: CopyRequest) -> None:

@@ -21,7 +21,7 @@ from imprint.core.extent import Extent, Kind
 from imprint.core.formats import Resuming
 from imprint.core.limits import SPAN_BYTES
 from imprint.core.runs import Runs
-from imprint.core.system import reason_of
+from imprint.core.system import exists, reason_of
 from imprint.endpoints.location import parse
 from imprint.endpoints.maps import MapKeeper, read_map, write_map
 from imprint.endpoints.open import open_source
@@ -120,7 +120,7 @@ class Rescue:
         if is_left:
             said = f"a rescue goes on: {resumed_at} of {self._size} bytes were read before"
             self._tell(Severity.INFO, said)
-        if is_left and self._work_path is not None and not self._work_path.exists():
+        if is_left and self._work_path is not None and not exists(self._work_path):
             target = resume_target(self._request.target, spec)
             disk = random_access(target)
             assert disk is not None
@@ -291,7 +291,7 @@ class Rescue:
             size = min(length, _SAMPLE_BYTES)
             there, here = (memoryview(mmap.mmap(-1, size)) for _ in range(2))
             try:
-                self.source.source.readinto(here, start + length - size)
+                self.source.readinto(here, start + length - size)
             except ReadError:
                 continue  # it gets worse: the copy is all there is of it
             disk.readinto(there, start + length - size)

@@ -21,6 +21,7 @@ from imprint.core.errors import (
     UsageError,
 )
 from imprint.core.events import Progress, Severity
+from imprint.core.system import is_file
 from imprint.endpoints.copying import CopyRequest, Outcome, Plan, plan, run
 from imprint.endpoints.delta import restore_delta
 from imprint.endpoints.fitting import Fit, Fitting, Grown, Room, plan_fitting
@@ -129,7 +130,7 @@ class _Shaping:
             return Room(facts.size, sector_size, is_device=True)
         size = self._fit.size
         may_keep = self._fit.grow or self._fit.shrink
-        if size is None and may_keep and path.is_file() and target.chosen_format().name == "raw":
+        if size is None and may_keep and is_file(path) and target.chosen_format().name == "raw":
             size = path.stat().st_size
         return Room(source.size if size is None else size, self._fit.sector_size)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import ReadError, TargetBusyError, TargetError, UsageError
 from imprint.core.image import Image
-from imprint.core.system import reason_of
+from imprint.core.system import exists, reason_of
 from imprint.endpoints.cow import MEMORY, open_overlay
 from imprint.endpoints.location import Location, Where, parse
 from imprint.endpoints.open import Access, open_editable, open_source
@@ -80,7 +80,7 @@ def open_exports(images: Sequence[str], access: Access, wish: Wish) -> list[Expo
 def _named(text: str) -> tuple[str, str]:
     """The name of an export, and the address of its disk."""
     match = _NAMED.fullmatch(text)
-    if match is not None and not Path(text).exists():
+    if match is not None and not exists(Path(text)):
         return match[1], match[2]
     return _own_name(parse(text)), text
 
@@ -100,7 +100,7 @@ def _open_export(name: str, address: str, access: Access, wish: Wish) -> Export:
         description = _describe(source)
         if wish.cow is None:
             return Export(name, source, description=description)
-        overlay = open_overlay(source, address, wish.cow)
+        overlay = open_overlay(source, address, wish.cow, snapshot=access.snapshot)
     except BaseException:
         source.close()
         raise

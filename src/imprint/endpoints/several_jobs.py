@@ -172,7 +172,8 @@ def home_writing(
 
     sources = tuple(files_of(disk.medium))
     check_not_source(wanted, sources)
-    spec = wanted.spec(disk.size, request.access, sources=sources)
+    sector = disk.traits.logical_sector
+    spec = wanted.spec(disk.size, request.access, sector=sector, sources=sources)
     target = resume_target(wanted, spec) if is_left else create_target(wanted, spec)
     assert isinstance(target, WritableImage), "what raw files are"
     discard(journal_path(wanted.location.path))
@@ -194,7 +195,8 @@ def image_writing(request: CopyRequest, wanted: TargetRequest, source: Source) -
         return ImageWriting(
             wanted, open_device_target(wanted, source.size, untouched=untouched), None
         )
-    spec = wanted.spec(source.size, request.access, sources=sources)
+    sector = source.traits.logical_sector
+    spec = wanted.spec(source.size, request.access, sector=sector, sources=sources)
     target = create_target(wanted, spec)
     # What an earlier copy has noted is about a file that is gone now.
     discard(journal_path(wanted.location.path))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import RefusedError, TargetError, UsageError
-from imprint.core.system import reason_of
+from imprint.core.system import exists, is_file, reason_of
 from imprint.endpoints.location import Where, parse
 from imprint.endpoints.maps import MAP_SUFFIX, map_path
 from imprint.endpoints.rescue_left import (
@@ -117,15 +117,15 @@ def shared_rescue(request: CopyRequest, wanted: Sequence[TargetRequest]) -> Shar
     home = next(filter(_is_home, wanted), None)
     noted = _noted(note_path(work))
     is_finished = home is not None and _is_finished(request, home.location.path, noted)
-    is_begun = is_finished or (home is not None and partial_path(home.location.path).is_file())
-    is_left = request.resume is not False and path.exists() and (work.exists() or is_begun)
+    is_begun = is_finished or (home is not None and is_file(partial_path(home.location.path)))
+    is_left = request.resume is not False and exists(path) and (exists(work) or is_begun)
     if request.resume and not is_left:
         raise UsageError("--resume: expected a rescue that was not finished", name=str(path))
     if not is_left:
         check_replaceable(path, may_replace=request.target.force or request.resume is False)
     check_not_source(TargetRequest(str(work)), (request.source,))
     check_not_source(TargetRequest(str(path)), (request.source,))
-    if is_left and work.exists():
+    if is_left and exists(work):
         home = None
     return SharedRescue(place, home, is_left, noted, is_finished)
 
@@ -157,7 +157,7 @@ def _is_finished(request: CopyRequest, path: Path, noted: Mapping[str, tuple[_Fi
     """Whether a target that was rescued into has its name already, and is to be gone on with."""
     if _is_noted(noted, path):
         return True
-    return bool(request.resume) and path.is_file() and not partial_path(path).exists()
+    return bool(request.resume) and is_file(path) and not exists(partial_path(path))
 
 
 def _take_up(path: Path) -> None:

@@ -69,6 +69,8 @@ class Taken:
             Cancelled: if they do not come.
         """
         self._there.wait()
+        if isinstance(self._error, Cancelled):
+            raise Cancelled(str(self._error.args[0])) from self._error
         if self._error is not None:
             raise Cancelled("stopped, since the source could not be hashed") from self._error
         return self._digests

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from imprint import formats
 from imprint.core.errors import RefusedError, UnsupportedFeatureError, UsageError
 from imprint.core.formats import CreateSpec, Resuming, parse_options
+from imprint.core.system import is_file
 from imprint.endpoints.appliance import kinds
 from imprint.endpoints.location import Location, Where, parse
-from imprint.endpoints.open import Access, open_image
+from imprint.endpoints.open import Access, files_of, open_image
 from imprint.storage.file import FileStorage
 from imprint.storage.pending import PendingFile, check_replaceable, discard
 from imprint.storage.sets import begin_set, commit_set
@@ -86,7 +87,7 @@ class TargetRequest:
             raise UsageError(
                 "expected a suffix that names a format",
                 name=self.address,
-                advice=f"-O names it: one of {', '.join(formats.names())}",
+                advice=f"-O names it: one of {', '.join(_writable_names())}",
             )
         return formats.get(name)
 
@@ -96,9 +97,13 @@ class TargetRequest:
         access: Access,
         parent: Reference | None = None,
         *,
+        sector: int = 512,
         sources: tuple[str, ...] = (),
     ) -> CreateSpec:
-        """The options parsed, for a disk of ``size`` bytes; files of ``sources`` are spared."""
+        """The options parsed, for a disk of ``size`` bytes in sectors of ``sector``.
+
+        Files of ``sources`` are neither replaced nor removed.
+        """
         format_ = self.chosen_format()
         parent_source: Source | None = None
         if parent is not None and parent.name is not None:
@@ -119,6 +124,7 @@ class TargetRequest:
             parent,
             parent_source,
             self.time_s,
+            sector,
         )
 
 
@@ -142,6 +148,7 @@ class TargetGate:
             sources: what is being read: neither replaced nor removed, whatever its name.
         """
         self._gate = access.gate()
+        self._new_passphrase = access.new_passphrase
         self._location = location
         self._may_replace = may_replace
         self._sources = sources
@@ -150,7 +157,7 @@ class TargetGate:
     @property
     def made(self) -> list[Path]:
         """The files that the image has besides its own, when it is finished."""
-        return [path for path in dict.fromkeys(self._made) if path.is_file()]
+        return [path for path in dict.fromkeys(self._made) if is_file(path)]
 
     def parent(self, reference: Reference, beside: Storage) -> Source:
         """As for reading."""
@@ -161,8 +168,9 @@ class TargetGate:
         return self._gate.siblings(beside, suffix)
 
     def passphrase(self, name: str) -> bytes:
-        """As for reading."""
-        return self._gate.passphrase(name)
+        """As for reading, unless new ones are asked for in another way."""
+        ask = self._new_passphrase
+        return self._gate.passphrase(name) if ask is None else ask(str(self._location.path))
 
     def data_file(self, reference: Reference, beside: Storage) -> Storage:
         """Create it: beside the image, and only if it does not exist.
@@ -172,7 +180,12 @@ class TargetGate:
             UsageError: if it would lie in another folder.
         """
         del beside
-        return self._make(reference.name or "", may_replace=False)
+        try:
+            return self._make(reference.name or "", may_replace=False)
+        except RefusedError as error:
+            if self._may_replace and error.advice:  # which goes for the image alone
+                error.advice = "remove it, or choose another name"
+            raise
 
     def make_file(self, name: str, beside: Storage, *, is_extra: bool) -> Storage:
         """Make a further file of the image, in the place of an old one if the user permits."""
@@ -212,7 +225,7 @@ class TargetGate:
         """The old image, if it may be replaced."""
         del beside
         path = self._location.path
-        return FileStorage.open(path) if self._may_replace and path.is_file() else None
+        return FileStorage.open(path) if self._may_replace and is_file(path) else None
 
     def _make(self, name: str, *, may_replace: bool) -> Storage:
         path = self._beside(name)
@@ -227,7 +240,7 @@ class TargetGate:
 
     def _beside(self, name: str) -> Path:
         path = Path(name)
-        if path.name != name:
+        if not name or path.name != name:
             raise UsageError(
                 f"the data file lies beside the image: expected a name, found {name!r}"
             )
@@ -283,6 +296,23 @@ def check_not_source(request: TargetRequest, sources: tuple[str, ...]) -> None:
         both_devices = source.where is location.where is Where.DEVICE
         if _is_same(location.path, source.path) or (both_devices and _overlap(location, source)):
             raise RefusedError("is the source as well", name=request.address)
+
+
+def _writable_names() -> list[str]:
+    """Of all formats that a target may be in."""
+    images = (format_ for format_ in map(formats.get, formats.names()) if format_.support.write)
+    packages = (kind for kind in kinds.KINDS if kind.support.write)
+    return [*(format_.name for format_ in images), *(kind.name for kind in packages)]
+
+
+def check_not_read(path: Path, source: Source) -> None:
+    """Refuse to write a file that a disk is read from.
+
+    Raises:
+        RefusedError: if it is one of those, under whatever name.
+    """
+    if any(_is_same(path, Path(name)) for name in files_of(source)):
+        raise RefusedError("is the source as well", name=str(path))
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -73,6 +73,8 @@ class _File(NamedTuple):
 class MfsTree(OwnTree):
     """See :class:`~imprint.filesystems.tree.FileTree`. All is read at once: it is small."""
 
+    folds_case = True
+
     def __init__(self, volume: Source) -> None:
         """The file system that is all of ``volume``.
 

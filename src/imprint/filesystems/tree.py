@@ -230,6 +230,17 @@ class Expecting(Protocol):
 
 
 @runtime_checkable
+class Folding(Protocol):
+    """A tree that may be of a file system to which upper and lower case are the same.
+
+    Attributes:
+        folds_case: whether it is.
+    """
+
+    folds_case: bool
+
+
+@runtime_checkable
 class NameDating(Protocol):
     """A tree that can tell times of names as well: NTFS's ``$FILE_NAME``."""
 

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from imprint.core.errors import NotFoundError, ReadError
-from imprint.filesystems.tree import Entry, Expecting, Type, note_of, shown
+from imprint.filesystems.tree import Entry, Expecting, Folding, Type, note_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -198,7 +198,10 @@ def paired(old: FileTree | None, new: FileTree | None) -> Iterator[_Pair]:
 
 
 def find_path(tree: FileTree, path: str, *, follow: bool = False, deleted: bool = False) -> Entry:
-    """The entry at a path, in the spelling of the file system; ``.`` and ``..`` are understood.
+    """The entry at a path; ``.`` and ``..`` are understood.
+
+    Names are in the spelling of the file system; where that takes upper and lower case for the
+    same, the other will do if there is none of the very spelling.
 
     Args:
         tree: of the volume.
@@ -243,11 +246,16 @@ def _child(tree: FileTree, folder: Entry, name: str, path: str, *, deleted: bool
     _need_folder(folder, path)
     told = len(tree.notes)
     left_over: Entry | None = None
+    folded: Entry | None = None
+    wanted = name.casefold() if isinstance(tree, Folding) and tree.folds_case else None
     for entry in tree.children(folder, deleted=deleted):
         if entry.name == name:
             if not entry.is_deleted:
                 return entry
             left_over = left_over or entry
+        elif wanted is not None and entry.name.casefold() == wanted and not entry.is_deleted:
+            folded = folded or entry
+    left_over = folded or left_over
     if left_over is None:
         if len(tree.notes) > told:  # nobody can say that it is not there
             what = f"expected {shown(name)} in a folder that cannot be read whole"

@@ -22,7 +22,13 @@ class Mapped(OverSource):
     """
 
     def __init__(
-        self, source: Source, missing: Runs, *, untried: Runs | None = None, is_filled: bool = False
+        self,
+        source: Source,
+        missing: Runs,
+        *,
+        untried: Runs | None = None,
+        is_filled: bool = False,
+        size: int | None = None,
     ) -> None:
         """Args as follows.
 
@@ -31,11 +37,18 @@ class Mapped(OverSource):
             missing: what it lacks, in its bytes.
             untried: of it, what nobody has tried to read: a hole, and not bad.
             is_filled: what lies in its place is wanted, and not zeros.
+            size: of the medium, if the copy ends before it: the rest is ``missing`` as well.
         """
         super().__init__(source)
         self._missing = missing
         self._untried = untried
         self._is_filled = is_filled
+        self._size = source.size if size is None else size
+
+    @property
+    def size(self) -> int:
+        """Of the medium."""
+        return self._size
 
     def readinto(self, buffer: memoryview, offset: int) -> None:
         """Fill ``buffer``; see :class:`~imprint.core.contracts.Source`."""

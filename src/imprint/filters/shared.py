@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from imprint.core.buffers import ZEROS
+from imprint.core.extent import Kind
 from imprint.filters.over import OverSource
 from imprint.filters.window import Editable
 
@@ -28,8 +29,8 @@ class Zeroing(Editable, Protocol):
 class SharedDisk(OverSource):
     """An image that is written while it is read: reads go together, a write goes alone.
 
-    Owns the image. Its extents say what a range is, and not for how long: what they call data
-    has to be read through :meth:`readinto`.
+    Owns the image. Its extents say what a range is, and not for how long: data is to be read from
+    here, not from where it lies.
 
     Attributes:
         on_change: told of each range, offset and length, that was written or zeroed, when it
@@ -64,7 +65,7 @@ class SharedDisk(OverSource):
         while position < end:
             with self._turns.shared():
                 found = next(iter(self._image.extents(position, end - position)))
-            yield found
+            yield found._replace(kind=Kind.ENCODED) if found.kind is Kind.DATA else found
             position = found.end
 
     def write(self, data: memoryview, offset: int) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import ReadError, TargetError
-from imprint.core.system import fsync_folder, reason_of
+from imprint.core.system import fsync_folder, is_folder, reason_of
 from imprint.core.units import MIB, format_size
 from imprint.objects.contract import MissingObjectError, ObjectExistsError, ObjectInfo
 from imprint.objects.names import check_name, check_prefix, is_name
@@ -299,7 +299,7 @@ def _give_new(temporary: Path, path: Path) -> None:
 
 def _make_folder(folder: Path) -> None:
     """Make a folder and those that it is in; their names are durable afterwards."""
-    if folder.is_dir():
+    if is_folder(folder):
         return
     _make_folder(folder.parent)
     with contextlib.suppress(FileExistsError):

@@ -306,6 +306,7 @@ def _client(bucket: str, options: S3Options, read_s: float | None, total_s: floa
     }
     if options.endpoint is not None:
         config["endpoint"] = options.endpoint
+        config["aws_endpoint_url_s3"] = options.endpoint  # else the environment's would count
     if options.is_anonymous:
         config["skip_signature"] = True
     if options.access_key is not None and options.secret_key is not None:

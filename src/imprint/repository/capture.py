@@ -24,9 +24,18 @@ from imprint.core.contracts import Salvage
 from imprint.core.errors import ReadError, RepositoryError
 from imprint.core.events import Finding, OnEvent, Severity, ignore
 from imprint.core.extent import Extent, Kind
+from imprint.core.runs import Runs
 from imprint.objects.contract import MissingObjectError
-from imprint.repository.leaves import UNREAD, make_leaf, unchanged_entries, without_entries
-from imprint.repository.nodes import NAME_BYTES, Leaf, Piece, TreeBuilder
+from imprint.repository.leaves import (
+    UNREAD,
+    chunks_of,
+    count_read,
+    joined,
+    make_leaf,
+    unchanged_entries,
+    without_entries,
+)
+from imprint.repository.nodes import Leaf, Piece, TreeBuilder
 from imprint.repository.pack import GROUP_BYTES, Group, encode_group
 from imprint.repository.regions import COUNTS, Region, fresh_regions, known_regions, with_edges
 from imprint.transfer.pace import Pace
@@ -39,7 +48,6 @@ if TYPE_CHECKING:
 
     from imprint.core.cancel import CancelToken
     from imprint.core.contracts import Source
-    from imprint.core.runs import Runs
     from imprint.repository.leaves import Entries
     from imprint.repository.nodes import Tree
     from imprint.repository.protection import Protection
@@ -123,7 +131,7 @@ def store_disk(
     report = run.report
     report.duration_s = time.monotonic() - began
     report.hashes = {} if options.hashes is None else options.hashes.digests()
-    report.bad = run.bad_extents()
+    report.bad = run.all_bad()
     return root, report
 
 
@@ -147,6 +155,7 @@ class _Run:
         self._tree = TreeBuilder(writer.add_node)
         self._pace = Pace(source.size, "capture", options.on_event)
         self._end = 0
+        self._bad: list[tuple[int, int]] = []
         self._lost: list[Exception] = []
         self.report = Report(source.size)
 
@@ -191,6 +200,11 @@ class _Run:
         """What the source could not read so far."""
         return [] if self._salvage is None else self._salvage.bad_extents()
 
+    def all_bad(self) -> list[Extent]:
+        """The same, and what the source knew without reading."""
+        tried = ((extent.offset, extent.length) for extent in self.bad_extents())
+        return [Extent(*run, Kind.BAD) for run in Runs.of([*self._bad, *tried])]
+
     def _regions(self) -> Iterator[Region]:
         if self._options.older is None:
             extents = with_edges(self._source.extents(0, self._source.size))
@@ -217,7 +231,7 @@ class _Run:
         except _UNREADABLE as failure:
             self._lost.append(failure)
             return None
-        return leaf if self._writer.has_all([region.leaf, *_chunks_of(leaf)]) else None
+        return leaf if self._writer.has_all([region.leaf, *chunks_of(leaf)]) else None
 
     def _keep(self, read: _Read) -> None:
         region = read.region
@@ -227,6 +241,7 @@ class _Run:
         self._end = region.end
         self._tree.add(region.start, region.end, name)
         self.report.bytes_read += read.moved
+        self._bad += [(e.offset, e.length) for e in region.extents if e.kind is Kind.BAD]
         if self._options.hashes is not None:
             position = region.start
             for offset, data in read.runs:
@@ -248,7 +263,7 @@ class _Run:
         known: Entries = {}
         if older is not None:
             known = self._unchanged(older, runs)
-            is_same = len(trusted) + len(known) == _count_read(older)
+            is_same = len(trusted) + len(known) == count_read(older)
             if is_same and self._is_same_outside(older, region.extents):
                 return _Read(region, None, moved=moved, runs=kept)
         leaf, new = self._leaf(region, runs, known, trusted)
@@ -318,11 +333,11 @@ class _Run:
 
     def _is_same_outside(self, older: Leaf, extents: Sequence[Extent]) -> bool:
         """Whether what was not read is of the kinds that it was."""
-        then = _joined(
+        then = joined(
             (offset, length, kind if kind > Piece.ZERO else Piece.DATA)
             for offset, length, kind in zip(older.borders, older.lengths, older.kinds, strict=False)
         )
-        now = _joined(
+        now = joined(
             (extent.offset, extent.length, UNREAD.get(extent.kind, Piece.DATA))
             for extent in extents
         )
@@ -368,24 +383,6 @@ class _Run:
             (name, bytes(piece)) for (name, piece), fits in zip(fresh, is_new, strict=True) if fits
         ]
         return make_leaf(region, entries), new
-
-
-def _chunks_of(leaf: Leaf) -> list[bytes]:
-    names = leaf.names
-    return [names[at : at + NAME_BYTES] for at in range(0, len(names), NAME_BYTES)]
-
-
-def _count_read(leaf: Leaf) -> int:
-    return leaf.kinds.count(Piece.DATA) + leaf.kinds.count(Piece.ZERO)
-
-
-def _joined(runs: Iterator[tuple[int, int, int]]) -> list[tuple[int, int]]:
-    """Where the kind changes: offset and kind."""
-    found: list[tuple[int, int]] = []
-    for offset, _, kind in runs:
-        if not found or found[-1][1] != kind:
-            found.append((offset, kind))
-    return found
 
 
 def _stretches(offset: int, data: memoryview, known: Entries) -> Iterator[tuple[int, memoryview]]:

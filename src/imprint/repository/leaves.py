@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.extent import Kind
 from imprint.core.runs import Runs
-from imprint.repository.nodes import Leaf, Piece
+from imprint.repository.nodes import NAME_BYTES, Leaf, Piece
 from imprint.repository.regions import COUNTS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from imprint.core.extent import Extent
     from imprint.repository.regions import Region
 
@@ -24,6 +26,26 @@ UNREAD: Final = {
     Kind.BAD: Piece.BAD,
 }
 """What becomes of extents that are skipped."""
+
+
+def chunks_of(leaf: Leaf) -> list[bytes]:
+    """The names of all chunks of a leaf."""
+    names = leaf.names
+    return [names[at : at + NAME_BYTES] for at in range(0, len(names), NAME_BYTES)]
+
+
+def count_read(leaf: Leaf) -> int:
+    """How many entries of a leaf were read, and not skipped."""
+    return leaf.kinds.count(Piece.DATA) + leaf.kinds.count(Piece.ZERO)
+
+
+def joined(runs: Iterable[tuple[int, int, int]]) -> list[tuple[int, int]]:
+    """Where the kind changes: offset and kind."""
+    found: list[tuple[int, int]] = []
+    for offset, _, kind in runs:
+        if not found or found[-1][1] != kind:
+            found.append((offset, kind))
+    return found
 
 
 def unchanged_entries(leaf: Leaf, region: Region) -> Entries:

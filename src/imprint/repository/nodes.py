@@ -253,6 +253,14 @@ class Tree:
         self._size = size
         self._load = lru_cache(maxsize=_NODES_KEPT)(lambda name: parse(load(name), name))
 
+    def check_root(self) -> None:
+        """Make sure that anything of the tree can be read at all.
+
+        Raises:
+            RepositoryError: if nothing can.
+        """
+        self._node(self._root, 0, self._size)
+
     def leaf_at(self, offset: int) -> Leaf:
         """The leaf that holds a byte of the disk.
 

@@ -111,7 +111,7 @@ def prune(repository: Repository, options: Options | None = None) -> Report:
 
     Raises:
         PassphraseError: if the key that opened the repository may only add.
-        RefusedError: if somebody else prunes.
+        RepositoryBusyError: if somebody else prunes.
         RepositoryError: if something that a snapshot needs is missing or damaged: then nothing is
             removed.
         TargetError: if the store does not permit it.

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.errors import ImagingError, NetworkError, RefusedError
+from imprint.core.errors import ImagingError, NetworkError, RepositoryBusyError
 from imprint.core.events import Finding, OnEvent, Severity, ignore
 from imprint.objects.contract import MissingObjectError
 from imprint.repository.envelope import What, unwrap
@@ -73,7 +73,7 @@ def rebuild_index(
         cancel: stops it; the old index stays then.
 
     Raises:
-        RefusedError: if somebody else adds or prunes: the new index might name packs that a
+        RepositoryBusyError: if somebody else adds or prunes: the new index might name packs that a
             prune removes at the same moment.
         TargetError: if there is no room.
         Cancelled: if that was asked for.
@@ -102,11 +102,11 @@ def refuse_beside_others(repository: Repository, own: str = "") -> None:
     """Make sure that nobody has a session, but for the one of the name ``own``.
 
     Raises:
-        RefusedError: if somebody has.
+        RepositoryBusyError: if somebody has.
     """
     for other in list_sessions(repository.store, repository.protection):
         if other.name != own and not is_process_gone(other):
-            raise RefusedError(
+            raise RepositoryBusyError(
                 f"{other.verb or 'somebody'} is at work on {other.host or 'another host'}",
                 name=repository.name,
                 advice="wait until it has come to its end; a dead session expires after a day, "

@@ -102,7 +102,7 @@ def repair(repository: Repository, found: CheckReport, options: RepairOptions) -
         options: how.
 
     Raises:
-        RefusedError: if somebody else is at work in the repository.
+        RepositoryBusyError: if somebody else is at work in the repository.
         TargetError: if there is no room.
         Cancelled: if that was asked for.
     """

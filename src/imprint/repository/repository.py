@@ -13,13 +13,19 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Self
 
-from imprint.codecs.zstd import LEVEL_DEFAULT
-from imprint.core.errors import ImagingError, PassphraseError, RefusedError, RepositoryError
+from imprint.codecs.zstd import LEVEL_DEFAULT, LEVEL_MAX
+from imprint.core.errors import (
+    ImagingError,
+    PassphraseError,
+    RefusedError,
+    RepositoryError,
+    UsageError,
+)
 from imprint.objects.contract import MissingObjectError, ObjectExistsError
 from imprint.repository.chunks import ChunkReader
 from imprint.repository.envelope import What, unwrap, wrap
 from imprint.repository.format import NAME as FORMAT_NAME
-from imprint.repository.format import RepositoryFormat, read_format
+from imprint.repository.format import PARITY_MAX, RepositoryFormat, read_format
 from imprint.repository.index import ChunkIndex
 from imprint.repository.key_objects import Origin, Rights
 from imprint.repository.keyring import read_keys
@@ -109,12 +115,18 @@ class Repository:
             store: the place; the repository owns it from now on.
             secret: a passphrase or the content of a key file; ``None``: it is not encrypted.
             origin: what ``secret`` is.
-            level: of Zstandard.
-            parity: percentage of redundancy that packs get.
+            level: of Zstandard, 1 to ``LEVEL_MAX``.
+            parity: percentage of redundancy that packs get, 0 to ``PARITY_MAX``.
 
         Raises:
             RefusedError: if there is a repository, or something else.
+            UsageError: for values that a repository cannot have.
         """
+        if not (1 <= level <= LEVEL_MAX and 0 <= parity <= PARITY_MAX):
+            raise UsageError(
+                f"expected a level of 1 to {LEVEL_MAX} and a parity of 0 to {PARITY_MAX}, "
+                f"found {level} and {parity}"
+            )
         if store.stat(FORMAT_NAME) is not None:
             raise RefusedError("holds a repository already", name=store.name)
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

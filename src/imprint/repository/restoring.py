@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from imprint.core.contracts import Target
 from imprint.core.errors import TargetTooSmallError
 from imprint.core.events import OnEvent, ignore
+from imprint.core.extent import Extent, Kind
 from imprint.repository.nodes import Leaf, Piece
 from imprint.transfer.pace import Pace
 from imprint.transfer.report import Report
@@ -43,11 +44,13 @@ class _Difference:
         end: of the leaf, in bytes of the disk.
         data: offset, what the target holds there, and what it shall hold.
         zeros: offset and length of what has to read as zeros.
+        bad: what could not be read when the snapshot was made.
     """
 
     end: int
     data: list[tuple[int, bytearray, memoryview]] = field(default_factory=list)
     zeros: list[tuple[int, int]] = field(default_factory=list)
+    bad: list[Extent] = field(default_factory=list)
 
 
 def restore_differences(
@@ -98,6 +101,7 @@ def restore_differences(
                     report.bytes_read += len(data)
                 for offset, length in difference.zeros:
                     target.zero(offset, length)
+                report.bad += difference.bad
                 pace.tell(difference.end, report.bytes_read)
         if target.size > source.size:
             target.zero(source.size, target.size - source.size)
@@ -113,6 +117,11 @@ def restore_differences(
 def _compare(source: SnapshotSource, target: ReadableTarget, leaf: Leaf) -> _Difference:
     """What of a leaf the target lacks; runs in a worker."""
     difference = _Difference(leaf.end)
+    difference.bad = [
+        Extent(offset, length, Kind.BAD)
+        for offset, length, kind in zip(leaf.borders, leaf.lengths, leaf.kinds, strict=False)
+        if kind == Piece.BAD
+    ]
     for offset, length, has_bytes in _runs(leaf):
         if not has_bytes:
             difference.zeros.append((offset, length))

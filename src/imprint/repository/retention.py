@@ -62,7 +62,7 @@ class Policy:
             raise UsageError(f"expected a number of snapshots to keep, found {min(counts)}")
         if self.within is not None and self.within < timedelta(0):
             raise UsageError("expected a time that is not negative to keep snapshots for")
-        if not any(counts) and self.within is None and not self.tags:
+        if not any(counts) and not self.within and not self.tags:
             raise UsageError(
                 "expected a rule that keeps something, found none",
                 advice="such as --keep-last 3 or --keep-daily 7",

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from imprint.core.errors import ImagingError, RefusedError, RepositoryError
+from imprint.core.errors import ImagingError, RepositoryBusyError, RepositoryError
 from imprint.objects.contract import MissingObjectError
 from imprint.repository.condemning import condemned_packs
 from imprint.repository.envelope import What, unwrap, wrap
@@ -243,7 +243,7 @@ def remover(
     :class:`Session`.
 
     Raises:
-        RefusedError: if somebody else removes. Of two who begin at once, perhaps both.
+        RepositoryBusyError: if somebody else removes. Of two who begin at once, perhaps both.
     """
     with Session(store, protection, verb, removes=True, is_blind=is_blind) as session:
         own = store.stat(session.name)
@@ -254,7 +254,7 @@ def remover(
             if age > expiry_s or is_process_gone(other):
                 store.delete(other.name)
             elif other.removes:
-                raise RefusedError(f"is in use by {other}, which removes", name=store.name)
+                raise RepositoryBusyError(f"is in use by {other}, which removes", name=store.name)
         yield session
 
 

@@ -43,7 +43,7 @@ def check_image_name(name: str) -> str:
     if not _IMAGE.match(name):
         raise UsageError(
             f"expected the name of an image, found {name!r:.80}",
-            advice="letters, digits and most signs, but none of : @ # and no slash in front",
+            advice="1 to 255 letters, digits and most signs, none of : @ # and no slash in front",
         )
     return name
 

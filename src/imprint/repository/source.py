@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from imprint.core.buffers import fill_zero
 from imprint.core.contracts import Traits
+from imprint.core.errors import LostDataError, RepositoryError
 from imprint.core.extent import Extent, Kind, coalesce
 from imprint.repository.nodes import Piece, Tree
 
@@ -73,8 +74,22 @@ class SnapshotSource:
         """Fill ``buffer``; see :class:`~imprint.core.contracts.Source`.
 
         Raises:
-            RepositoryError: if some of it is damaged or missing.
+            LostDataError: if some of it is damaged or missing.
+            RepositoryError: if all of the disk is lost.
         """
+        try:
+            self._read(buffer, offset)
+        except RepositoryError as failure:
+            self.tree.check_root()
+            raise LostDataError(
+                str(failure.args[0]),
+                name=failure.name,
+                offset=offset,
+                length=len(buffer),
+                advice=failure.advice,
+            ) from failure
+
+    def _read(self, buffer: memoryview, offset: int) -> None:
         parts: list[tuple[bytes, int, memoryview]] = []
         end = offset + len(buffer)
         position = offset

@@ -96,6 +96,9 @@ class DeviceStorage(DescriptorStorage):
             _check_kind(os.fstat(fd).st_mode, name, error)
             if writable and linux.is_read_only(fd):
                 raise TargetError("is read-only", name=name)
+            if not writable:
+                # A mounted file system writes its journal past the cache, which may be old then.
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             device = cls(path, fd, is_writable=writable)
         except OSError as failure:
             os.close(fd)

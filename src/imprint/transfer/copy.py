@@ -24,6 +24,7 @@ from imprint.core.errors import ReadError, TargetTooSmallError
 from imprint.core.events import OnEvent, ignore
 from imprint.core.extent import Extent, Kind, cut
 from imprint.core.limits import SPAN_BYTES
+from imprint.core.runs import Runs
 from imprint.transfer.checkpoints import Checkpoints
 from imprint.transfer.documenting import document, hashes_for
 from imprint.transfer.pace import Pace
@@ -142,7 +143,7 @@ def copy(
             hashes.close()
     checkpoints.finish()
     run.report.duration_s = time.monotonic() - began
-    run.report.bad = run.bad_extents()
+    run.report.bad = run.all_bad()
     pace.tell(source.size, run.report.bytes_read, bad=run.bad_bytes(), force=True)
     return run.report
 
@@ -227,6 +228,8 @@ class _Run:
     def windows(self, workers: int) -> Generator[Loaded, None, None]:
         """All of the disk that has to be looked at, in order."""
         first = self.position
+        if first and self._recovered is None:  # what was copied before an interruption
+            self._bad += [e for e in self._source.extents(0, first) if e.kind is Kind.BAD]
         extents = self._noting_bad(self._source.extents(first, self._source.size - first))
         if self._hashes is not None:
             # A hole has to be hashed too: whole, it could be neither stopped nor watched.
@@ -262,7 +265,9 @@ class _Run:
 
     def all_bad(self) -> list[Extent]:
         """The same, and what the source knew without reading."""
-        return [*self._bad, *self.bad_extents()]
+        found = [*self._bad, *self.bad_extents()]
+        runs = Runs.of((extent.offset, extent.length) for extent in found)
+        return [Extent(*run, Kind.BAD) for run in runs]
 
     def bad_bytes(self) -> int:
         """How much that is."""

@@ -329,6 +329,6 @@ def _data_entries(record: BootRecord, sector_count_max: int) -> list[Entry]:
 def _next_record(record: BootRecord, container: Partition, sector_size: int) -> int | None:
     """Where the chain goes on; links count from the start of the extended partition."""
     for entry in _entries(record):
-        if entry.type in EXTENDED_TYPES and entry.sector_count and entry.start_lba:
+        if entry.type in EXTENDED_TYPES and entry.sector_count:
             return container.start + entry.start_lba * sector_size
     return None

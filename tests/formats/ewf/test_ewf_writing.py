@@ -172,6 +172,7 @@ def test_bad_sectors_that_the_format_cannot_name_are_refused() -> None:
     [
         (1000, {}),
         (4 * MIB, {"sector_size": "4096", "flavour": "encase7", "chunk_sectors": "32"}),
+        (4 * MIB, {"sector_size": "4096", "chunk_sectors": "32768"}),
         (4 * MIB, {"segment_size": "100K"}),
         (4 * MIB, {"segment_size": "3G", "flavour": "ftk"}),
         (4 * MIB, {"compression": "none", "level": "3"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from imprint.core.errors import (
     UsageError,
 )
 from imprint.core.extent import Kind
-from imprint.core.formats import Checkable, CreateSpec, Rebasable
+from imprint.core.formats import Checkable, CreateSpec, Rebasable, parse_options
 from imprint.core.image import WritableImage
 from imprint.endpoints.gate import FolderGate
 from imprint.storage.file import FileStorage
@@ -276,6 +277,37 @@ def test_a_parent_that_is_no_vhdx_is_refused() -> None:
     reference = Reference("base.img", format="raw")
     spec = CreateSpec(MIB, DictOpener(), parent=reference, parent_source=parent)
     with pytest.raises(UsageError, match="vhdx"):
+        VHDX.create(MemoryStorage(), spec)
+
+
+@pytest.mark.parametrize("name", ["back\\slash.vhdx", os.fsdecode(b"\xff.vhdx")])
+def test_a_parent_whose_name_utf_16_or_windows_has_no_words_for_is_refused(
+    maker: Make, name: str
+) -> None:
+    """Fails if such a name ends in an exception of Python's own, or in another file's name."""
+    parent = VHDX.open(MemoryStorage(base(maker)), DictOpener())
+    spec = CreateSpec(
+        4 * MIB, DictOpener(), parent=Reference(name, format="vhdx"), parent_source=parent
+    )
+    with pytest.raises(UsageError, match="expected a"):
+        VHDX.create(MemoryStorage(), spec)
+
+
+@pytest.mark.parametrize(("above", "below"), [("512", "4096"), ("4096", "512")])
+def test_the_sectors_of_a_child_are_those_of_its_parent(above: str, below: str) -> None:
+    """Fails if a guest's disk changes its sectors with a snapshot, or cannot be made at all."""
+    storage = MemoryStorage(name="base.vhdx")
+    given = parse_options("vhdx", VHDX.options, {"logical_sector_size": below})
+    VHDX.create(storage, CreateSpec(4 * MIB, DictOpener(), given)).commit()
+    parent = VHDX.open(MemoryStorage(storage.content, name="base.vhdx"), DictOpener())
+    reference = Reference("base.vhdx", format="vhdx")
+    for wanted in ({}, {"logical_sector_size": below}):
+        options = parse_options("vhdx", VHDX.options, wanted)
+        spec = CreateSpec(4 * MIB, DictOpener(), options, reference, parent)
+        assert VHDX.create(MemoryStorage(), spec).traits.logical_sector == int(below)
+    options = parse_options("vhdx", VHDX.options, {"logical_sector_size": above})
+    spec = CreateSpec(4 * MIB, DictOpener(), options, reference, parent)
+    with pytest.raises(UsageError, match="logical_sector_size"):
         VHDX.create(MemoryStorage(), spec)
 
 

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from imprint.cli import copying, options, rescuing
-from imprint.cli.console import exact
 from imprint.core.errors import UsageError
 from imprint.endpoints.appliance import kinds
 from imprint.endpoints.target import TargetRequest
@@ -66,8 +65,5 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if outcome is not None:
         copying.describe(console, args, outcome)
         console.result(**copying.facts(outcome))
-        if outcome.report.bad:
-            lost = sum(extent.length for extent in outcome.report.bad)
-            console.note(f"{args.target}: {exact(lost)} of it could not be read from the medium")
-            return copying.UNREADABLE_EXIT
+        return copying.exit_code(console, args, outcome)
     return 0

@@ -110,7 +110,8 @@ def snapshot_time(item: SnapshotInfo) -> str | None:
 
 def _print(address: str, found: Description, console: Console) -> None:
     info = found.info
-    file = f", file of {exact(found.file_size)}" if found.snapshot is None else ""
+    files = f"{1 + len(info.files)} files" if info.files else "file"
+    file = f", {files} of {exact(found.file_size)}" if found.snapshot is None else ""
     parent = info.parent or ""
     if info.parent_format:
         parent += f" ({info.parent_format})"

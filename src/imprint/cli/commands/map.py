@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.cli import options, rescuing
 from imprint.core.errors import ReadError, RefusedError
+from imprint.core.system import is_file
 from imprint.endpoints.mapping import Run, runs
 from imprint.endpoints.maps import open_with_map
 
@@ -168,7 +169,7 @@ def _write_svg(source: Source, name: str, path: Path, *, may_replace: bool) -> N
 
 def _is_picture(path: Path) -> bool:
     """Whether it is an SVG file, or no file at all, which is not for here to judge."""
-    if not path.is_file():
+    if not is_file(path):
         return True
     try:
         with path.open("rb") as file:

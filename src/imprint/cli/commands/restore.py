@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from imprint.cli import copying, options
+from imprint.core.system import exists
 from imprint.core.units import format_size
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         bytes_skipped=skipped,
         **copying.grown_facts(outcome.grown),
     )
-    return 0
+    return copying.exit_code(console, args, outcome)
 
 
 def _format_of(target: str) -> str:
@@ -102,4 +103,4 @@ def _is_there(target: str) -> bool:
     from imprint.endpoints.location import parse
 
     location = parse(target)
-    return target != "-" and (location.is_overwritten or location.path.exists())
+    return target != "-" and (location.is_overwritten or exists(location.path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import sys
@@ -13,8 +14,6 @@ from imprint.core.units import MIB
 from imprint.endpoints.emulator.machine import Bus, Display, Firmware, Medium, Wish
 
 if TYPE_CHECKING:
-    import argparse
-
     from imprint.cli.console import Console
 
 EXAMPLES = """\
@@ -54,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=Bus.SATA.value,
         help="of a hard disk (default: sata)",
     )
-    parser.add_argument("--memory", type=options.size, default=2048 * MIB, help="(default: 2G)")
+    parser.add_argument("--memory", type=_memory, default=2048 * MIB, help="(default: 2G)")
     parser.add_argument(
         "--cpus", metavar="N", type=options.number(1, _CPUS_MAX), default=2, help="(default: 2)"
     )
@@ -71,7 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--qemu",
         metavar="WORDS",
-        type=shlex.split,
+        type=_words,
         default=[],
         help="more options, for QEMU itself",
     )
@@ -124,3 +123,18 @@ def _display(args: argparse.Namespace) -> Display:
         return Display.NONE
     has_screen = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     return Display.WINDOW if has_screen and not args.serial else Display.SERIAL
+
+
+def _memory(text: str) -> int:
+    size = options.size(text)
+    if size < MIB:  # of which QEMU would take what it likes
+        raise argparse.ArgumentTypeError(f"expected 1M or more, found {text!r}")
+    return size
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        what = f"expected words as a shell takes them, found {text!r}: {str(error).lower()}"
+        raise argparse.ArgumentTypeError(what) from None

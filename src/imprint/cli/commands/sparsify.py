@@ -37,6 +37,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         if outcome is not None:
             copying.describe(console, args, outcome)
             console.result(**copying.facts(outcome))
+            return copying.exit_code(console, args, outcome)
         return 0
     _refuse_copy_options(args)
     from imprint.endpoints.sparsify import sparsify  # not for copies

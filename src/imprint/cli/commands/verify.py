@@ -58,6 +58,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     for name, digest in args.expect:
         if expected.setdefault(name, digest) != digest:
             raise UsageError(f"expected one value for {name}, found two")
+    if args.cache_size is None:
+        args.cache_size = 0  # what a cache still holds says nothing of the place
     access = replace(options.access(args, console), incomplete=True)
     location = parse(args.image)
     if location.where is Where.REPOSITORY:

@@ -163,7 +163,8 @@ def run(request: CopyRequest, addresses: tuple[str, ...]) -> Outcome:
         if request.target.location.where is Where.STREAM:
             from imprint.storage.stream import StreamStorage  # only for streams
 
-            return Outcome(write(StreamStorage.output()), size, GCE.name)
+            output = StreamStorage.output()
+            return Outcome(write(output), output.stored_size, GCE.name)
         return to_file(request, write, GCE)
 
 

@@ -38,7 +38,14 @@ from imprint.endpoints.appliance.common import (
 )
 from imprint.endpoints.appliance.hardware import DiskFile
 from imprint.endpoints.appliance.kinds import OVA
-from imprint.endpoints.copying import CopyRequest, Outcome, Plan, copy_to, tell_left_behind
+from imprint.endpoints.copying import (
+    CopyRequest,
+    Outcome,
+    Plan,
+    copy_to,
+    tell_left_behind,
+    tell_padding,
+)
 from imprint.endpoints.location import Where
 from imprint.filters.ascending import AscendingStorage
 from imprint.transfer.report import Report
@@ -166,7 +173,7 @@ def _to_stream(job: Job) -> Outcome:
     surveyed = _write_disks(job, None, 0, ())
     report = _write(job, storage, surveyed)
     storage.commit()
-    return Outcome(report, report.size, OVA.name)
+    return Outcome(report, storage.stored_size, OVA.name)
 
 
 def _write(job: Job, storage: Storage, surveyed: Sequence[Written]) -> Report:
@@ -239,6 +246,8 @@ def _write_disk(
         storage.write(memoryview(tar.header(name, expected.file.size, job.time_s)), start)
     member = _MemberStorage(storage, start + tar.BLOCK, name, _hash(job))
     target = _Counted(_vmdk(job, index, source.size, member))
+    if expected is None:  # once, if it is written twice
+        tell_padding(job.request, source, target)
     report = copy_to(job.request, source, target, phase="survey" if storage is None else "copy")
     written = Written(
         DiskFile(name, member.size, target.size, min(target.populated, target.size)),

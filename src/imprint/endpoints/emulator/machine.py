@@ -32,6 +32,7 @@ _BOOT_CODE_BYTES: Final = 440
 _EFI_TYPES: Final = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "0xef")
 _OPTICAL: Final = ("iso9660", "udf")
 _OPTICAL_SECTOR: Final = 2048
+_BEHIND_DISC_MAX: Final = 64 * MIB  # an EFI system partition, padding, the end of a GPT
 _BOOT_RECORD: Final = 17
 _EL_TORITO: Final = b"\0CD001\1EL TORITO SPECIFICATION"
 _EFI_PLATFORM: Final = 0xEF
@@ -135,8 +136,12 @@ def machine_for(source: Source, survey: Survey, wish: Wish) -> Machine:
 def _medium(source: Source, survey: Survey) -> Medium:
     if source.size in FLOPPIES or source.size in _OTHER_FLOPPIES:
         return Medium.FLOPPY
-    is_optical = survey.filesystem is not None and survey.filesystem.kind in _OPTICAL
-    return Medium.OPTICAL if is_optical and survey.table is None else Medium.DISK
+    whole = survey.filesystem
+    if whole is None or whole.kind not in _OPTICAL:
+        return Medium.DISK
+    # What has a table too is a disc made for sticks as well, or such a stick.
+    is_disc = survey.table is None or source.size - (whole.size or 0) <= _BEHIND_DISC_MAX
+    return Medium.OPTICAL if is_disc else Medium.DISK
 
 
 def _firmware(source: Source, survey: Survey, medium: Medium) -> Firmware:

@@ -122,7 +122,8 @@ def run(
         if not dry:
             disk: Source | SharedDisk = source
             if machine.medium is not Medium.OPTICAL:
-                disk = SharedDisk(open_overlay(source, address, str(keep or MEMORY)))
+                place = str(keep or MEMORY)
+                disk = SharedDisk(open_overlay(source, address, place, snapshot=access.snapshot))
                 owner.pop_all()
                 owner.callback(disk.close)  # which owns the source
             with _served(disk, folder / "disk.sock"):

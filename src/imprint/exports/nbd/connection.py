@@ -56,7 +56,8 @@ _FLAGS: Final = {
     Command.WRITE_ZEROES: CommandFlag.FUA | CommandFlag.NO_HOLE,
     Command.BLOCK_STATUS: CommandFlag.FUA | CommandFlag.REQ_ONE,
 }
-_WRITING: Final = (Command.WRITE, Command.TRIM, Command.WRITE_ZEROES)
+_FILLING: Final = (Command.WRITE, Command.WRITE_ZEROES)
+_WRITING: Final = (*_FILLING, Command.TRIM)
 
 _log = logging.getLogger(__name__)
 
@@ -139,21 +140,20 @@ class Transmission:
         allowed = _FLAGS.get(request.command)  # type: ignore[call-overload]
         if allowed is None:
             raise _Refusal(Errno.EINVAL, "this command is not known here")
-        writes = request.command in _WRITING
-        if writes and self._export.writer is None:
+        if request.command in _WRITING and self._export.writer is None:
             raise _Refusal(Errno.EPERM, "the export is read-only")
         if request.flags & ~int(allowed):  # of a flag, ~ gives only those that have names
             raise _Refusal(Errno.EINVAL, "flags that do not belong to the command")
         if request.offset + request.length > self._export.offer.size:
-            error = Errno.ENOSPC if request.command == Command.WRITE else Errno.EINVAL
+            error = Errno.ENOSPC if request.command in _FILLING else Errno.EINVAL
             raise _Refusal(error, "behind the end of the export")
-        if request.command == Command.READ and request.length > MESSAGE_BYTES_MAX:
-            raise _Refusal(Errno.EOVERFLOW, f"more than {MESSAGE_BYTES_MAX} bytes")
         if request.flags & CommandFlag.DF:
             if not self._is_structured:
                 raise _Refusal(Errno.EINVAL, "DF without structured replies")
             if request.length > _WHOLE_BYTES_MAX:
                 raise _Refusal(Errno.EOVERFLOW, "too much for one piece")
+        if request.command == Command.READ and request.length > MESSAGE_BYTES_MAX:
+            raise _Refusal(Errno.EINVAL, f"more than {MESSAGE_BYTES_MAX} bytes")
         if request.command == Command.BLOCK_STATUS and not (self._has_status and request.length):
             raise _Refusal(Errno.EINVAL, "no context was chosen, or nothing asked for")
 

@@ -46,12 +46,11 @@ _WRITABLE: Final = (
     | Feature.MULTI_CONN
     | Feature.CACHE
 )
-_WITHOUT_BYTES: Final = frozenset({Kind.ZERO, Kind.HOLE, Kind.UNUSED, Kind.BAD})
-_STATES: Final = {
-    Kind.ZERO: State.ZERO,
-    Kind.HOLE: State.HOLE | State.ZERO,
-    Kind.UNUSED: State.HOLE | State.ZERO,
-}
+# What is bad reads as zeros, or not at all: only reading it tells.
+_WITHOUT_BYTES: Final = frozenset({Kind.ZERO, Kind.HOLE, Kind.UNUSED})
+# Zeros as well: without HOLE, a write there must not fail for want of room.
+_HOLE: Final = State.HOLE | State.ZERO
+_STATES: Final = dict.fromkeys(_WITHOUT_BYTES, _HOLE)
 
 
 class Segment(NamedTuple):

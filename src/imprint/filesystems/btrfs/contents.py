@@ -159,8 +159,9 @@ def _unpacker(
             buffer = bytearray(run.stored)
             volume.readinto(memoryview(buffer), run.offset)
             data = bytes(buffer)
-        # No further than to the end of the file: the rest of its last sector was not packed.
-        return unpack(data, run.compression, run.begin + run.length, sector, name)[run.begin :]
+        found = unpack(data, run.compression, run.unpacked, sector, name)
+        # The rest of what was the last sector of a file was not packed: it is zeros.
+        return found.ljust(run.begin + run.length, b"\0")[run.begin :]
 
     def made(offset: int, length: int) -> bytes:
         found = bytearray()
@@ -176,7 +177,7 @@ def _unpacker(
 
 
 def unpack(data: bytes, compression: int, size: int, sector: int, name: str) -> bytes:
-    """The first ``size`` bytes that a compressed extent holds.
+    """All that a compressed extent holds, which is ``size`` bytes or less.
 
     Raises:
         CorruptImageError: if it cannot be unpacked.
@@ -184,9 +185,9 @@ def unpack(data: bytes, compression: int, size: int, sector: int, name: str) -> 
     """
     try:
         if compression == layout.ZLIB:
-            return deflate.decompress(data[_ZLIB_HEAD:], size)
+            return deflate.decompress_within(data[_ZLIB_HEAD:], size)
         if compression == layout.ZSTD:
-            return zstd.decompress(data, size)
+            return zstd.decompress_within(data, size)
         if compression == layout.LZO:
             return _lzo(data, size, sector)
     except UnsupportedFeatureError as failure:
@@ -203,7 +204,9 @@ def _lzo(data: bytes, size: int, sector: int) -> bytes:
     if len(data) < _LZO_LENGTH.size:
         raise ValueError("it is too short")
     (total,) = _LZO_LENGTH.unpack_from(data)
-    end, at = min(total, len(data)), _LZO_LENGTH.size
+    if total > len(data):
+        raise ValueError(f"expected {total} bytes, found {len(data)}")
+    end, at = total, _LZO_LENGTH.size
     found = bytearray()
     while at < end and len(found) < size:
         if sector - at % sector < _LZO_LENGTH.size:
@@ -216,6 +219,4 @@ def _lzo(data: bytes, size: int, sector: int) -> bytes:
             raise ValueError("a segment is outside of it")
         found += lzo.decompress(data[at : at + length], sector)
         at += length
-    if len(found) < size:
-        raise ValueError(f"expected {size} bytes, found {len(found)}")
     return bytes(found[:size])

@@ -42,6 +42,8 @@ _UNMOUNTED: Final = "it was not unmounted: some of what was written last may be 
 class HfsTree(OwnTree):
     """See :class:`~imprint.filesystems.tree.FileTree`."""
 
+    folds_case = True
+
     def __init__(self, volume: Source) -> None:
         """The file system that is all of ``volume``.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import CorruptImageError, FormatError, ReadError, UnsupportedFeatureError
 from imprint.filesystems.allocation import UNBOUNDED, VolumeReader
-from imprint.filesystems.contents import extents_of, held, mapped
+from imprint.filesystems.contents import extents_of, held, in_a_row, mapped
 from imprint.filesystems.iso9660.records import (
     ASSOCIATED,
     DIRECTORY,
@@ -29,6 +29,7 @@ from imprint.filesystems.iso9660.records import (
 )
 from imprint.filesystems.iso9660.rockridge import Facts, rock_ridge
 from imprint.filesystems.iso9660.sessions import DESCRIPTORS_AT, sessions_of
+from imprint.filesystems.iso9660.zisofs import unzipped
 from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
@@ -114,9 +115,20 @@ class SessionTree(OwnTree):
             raise no_stream(stream, name)
         if entry.type is Type.LINK:
             return held(name, bytes_of(entry.target or ""))
+        if not entry.is_plain and self._is_zipped(entry):
+            length = sum(length for _, length in entry.extents)
+            stored = mapped(self._volume, in_a_row(entry.extents, length), length, name=name)
+            return unzipped(stored, entry.size, name)
         if not entry.is_plain:
-            raise UnsupportedFeatureError("it is compressed (zisofs), or has gaps", name=name)
+            raise UnsupportedFeatureError("it is interleaved with others, or has gaps", name=name)
         return mapped(self._volume, extents_of(entry), entry.size, name=name)
+
+    def _is_zipped(self, entry: Entry) -> bool:
+        """Whether a file is compressed, by its record, which is its number."""
+        length = SECTOR - entry.inode % SECTOR
+        data = bytes(self._reader.read(entry.inode, length, "record"))
+        record = record_at(data, 0, length, entry.inode)
+        return record is not None and self._facts(record).zipped is not None
 
     def _descriptors(self) -> tuple[Volume, Volume | None]:
         """The primary descriptor, and that of Joliet."""
@@ -173,7 +185,10 @@ class SessionTree(OwnTree):
         else:
             name = text_of(record.name)
         name = name.partition(";")[0] if not record.flags & DIRECTORY else name
-        return name.removesuffix(".").replace("\0", "")
+        name = name.replace("\0", "")
+        # A period at the end separates an extension that there is none of.
+        plain = name.removesuffix(".")
+        return name if plain in ("", ".", "..") else plain
 
     def _entry(self, path: str, parts: list[Record], facts: Facts) -> Entry:
         record = parts[0]

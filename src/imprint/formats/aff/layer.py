@@ -122,6 +122,7 @@ class AffLayer:
             hashes=hashes,
             case={key: contents.text(name) for name, key in _CASE.items() if contents.text(name)},
             uuid=contents.values.get("image_gid", b"").hex() or None,
+            files=tuple(storage.name for storage in found.others),
             notes=tuple(notes),
             warnings=tuple(found.warnings + contents.faults[:10]),
         )

@@ -74,18 +74,17 @@ def describe(made: Plan, written: Written) -> bytes:
             f"aff4:contains <{image}>, <{data}>, <{stream}>",
         ],
     )
-    hashes = _hashes(written.linear)
-    if written.block:
-        hashes.append(f'"{tree}"^^aff4:blockMapHashSHA512')
+    linear = _hashes(written.linear)
     lines += _subject(
         image,
         [
             "a aff4:DiskImage, aff4:ContiguousImage, aff4:Image",
             f"aff4:dataStream <{data}>",
             f'aff4:size "{made.size}"^^xsd:long',
-            'aff4:blockSize "512"^^xsd:int',
-            f'aff4:sectorCount "{made.size // 512}"^^xsd:long',
-            *([f"aff4:hash {', '.join(hashes)}"] if hashes else []),
+            f'aff4:blockSize "{made.sector}"^^xsd:int',
+            f'aff4:sectorCount "{made.size // made.sector}"^^xsd:long',
+            # The hash over all others, and no more: pyaff4 compares whatever is here with it.
+            *([f'aff4:hash "{tree}"^^aff4:blockMapHashSHA512'] if written.block else []),
             f"aff4:stored <{volume}>",
         ],
     )
@@ -96,6 +95,7 @@ def describe(made: Plan, written: Written) -> bytes:
             f'aff4:size "{made.size}"^^xsd:long',
             f"aff4:dependentStream <{stream}>",
             "aff4:mapGapDefaultStream aff4:Zero",
+            *([f"aff4:hash {', '.join(linear)}"] if linear else []),
             f'aff4:mapPointHash "{points.hex()}"^^aff4:SHA512',
             f'aff4:mapIdxHash "{idx.hex()}"^^aff4:SHA512',
             f'aff4:mapHash "{whole}"^^aff4:SHA512',

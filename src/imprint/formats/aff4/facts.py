@@ -71,6 +71,7 @@ def image_info(found: Found) -> ImageInfo:
         hashes=hashes,
         case=_case(graph, found.image),
         uuid=found.image.rpartition("/")[2] or None,
+        files=tuple(volume.archive.storage.name for volume in found.volumes[1:]),
         notes=tuple(notes),
         warnings=tuple(f"the stream {name} is in a file that is missing" for name in found.missing),
     )

@@ -83,6 +83,7 @@ class Plan:
 
     Attributes:
         size: of the disk, in bytes.
+        sector: of the disk, in bytes.
         method: of compression.
         level: of it.
         chunk_size: in bytes.
@@ -94,6 +95,7 @@ class Plan:
     """
 
     size: int
+    sector: int
     method: str
     level: int
     chunk_size: int
@@ -145,6 +147,7 @@ def plan(spec: CreateSpec) -> Plan:
             case[name] = str(text)
     return Plan(
         size=spec.size,
+        sector=spec.sector,
         method=method,
         level=_FAST_LEVEL if level is None else int(level),
         chunk_size=chunk,

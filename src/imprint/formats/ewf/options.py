@@ -9,6 +9,7 @@ from imprint.core.errors import UsageError
 from imprint.core.formats import Option, OptionKind
 from imprint.core.units import MIB
 from imprint.formats.ewf import codec
+from imprint.formats.ewf.evidence import CHUNK_BYTES_MAX
 
 if TYPE_CHECKING:
     from imprint.core.formats import CreateSpec
@@ -34,6 +35,7 @@ SEGMENT_BYTES_MAX_OLD: Final = 2000 * MIB
 SECTORS_MAX_OLD: Final = 0xFFFF_FFFF
 CHUNKS_MAX: Final = 0xFFFF_FFFF
 GRANULARITY_MAX: Final = 0xFFFF_FFFF
+SECTOR_SIZES: Final = (512, 2048, 4096)
 CHUNK_SECTORS: Final = tuple(1 << shift for shift in range(4, 16))
 CHUNK_SECTORS_7: Final = tuple(1 << shift for shift in range(6, 11))
 """What EnCase 7 offers."""
@@ -47,7 +49,12 @@ _OPTIONS: Final = (
     ),
     Option("level", "0 to 9, for compression=zlib", OptionKind.NUMBER, choices=tuple(range(10))),
     Option("segment_size", "largest size of one file", OptionKind.SIZE, SEGMENT_BYTES),
-    Option("sector_size", "of the disk, in bytes", OptionKind.NUMBER, 512, (512, 2048, 4096)),
+    Option(
+        "sector_size",
+        "in bytes; by default as the source's",
+        OptionKind.NUMBER,
+        choices=SECTOR_SIZES,
+    ),
     Option("media_type", "what the disk is", default="fixed", choices=MEDIA),
     Option(
         "media", "a whole disk or a volume", default="physical", choices=("physical", "logical")
@@ -136,10 +143,11 @@ def plan(spec: CreateSpec) -> Plan:
         UsageError: if they contradict each other or the size.
     """
     options = spec.options
-    sector_size = int(options["sector_size"])
+    sector_size = int(options.get("sector_size", _usual_sector(spec)))
     if spec.size % sector_size:
         raise UsageError(
-            f"expected a disk of whole sectors of {sector_size} bytes, found {spec.size}"
+            f"expected a disk of whole sectors of {sector_size} bytes, found {spec.size}",
+            advice="raw and aff4 keep disks of any size",
         )
     level, packs_zeros = _compression(spec)
     flavour = str(options.get("flavour", ""))
@@ -166,6 +174,11 @@ def plan(spec: CreateSpec) -> Plan:
     return made
 
 
+def _usual_sector(spec: CreateSpec) -> int:
+    fits = spec.sector in SECTOR_SIZES and spec.size % spec.sector == 0
+    return spec.sector if fits else SECTOR_SIZES[0]
+
+
 def _check_limits(made: Plan) -> None:
     if made.is_old and made.segment_size > SEGMENT_BYTES_MAX_OLD:
         raise UsageError(
@@ -177,6 +190,11 @@ def _check_limits(made: Plan) -> None:
         raise UsageError(f"e01: expected at most {CHUNKS_MAX} chunks: give larger chunk_sectors")
     if made.flavour == "encase7" and made.sectors_per_chunk not in CHUNK_SECTORS_7:
         raise UsageError("option chunk_sectors: EnCase 7 has 64 to 1024")
+    if made.chunk_size > CHUNK_BYTES_MAX:
+        raise UsageError(
+            f"option chunk_sectors: expected chunks of at most {CHUNK_BYTES_MAX} bytes, "
+            f"found {made.chunk_size}"
+        )
     if not 0 < made.granularity <= GRANULARITY_MAX:
         raise UsageError("option granularity: expected a number of sectors")
 

@@ -13,7 +13,9 @@ from imprint.formats.parallels.descriptor import ROOT, Descriptor, Section, read
 from imprint.formats.parallels.layer import ParallelsLayer, read_image
 
 if TYPE_CHECKING:
-    from imprint.core.contracts import Opener, Storage
+    from collections.abc import Iterator
+
+    from imprint.core.contracts import Opener, Source, Storage
 
 PROBE_BYTES: Final = 1024
 
@@ -108,6 +110,7 @@ class BundleLayer:
                 "files": ", ".join(file.name for part in sections for file in part.files),
             },
             snapshots=snapshots,
+            files=tuple(name for image in self._images for name in _names(image)),
         )
 
     def close(self) -> None:
@@ -115,6 +118,13 @@ class BundleLayer:
         for image in self._images:
             image.close()
         self._storage.close()
+
+
+def _names(image: Source | None) -> Iterator[str]:
+    """Of the files of a section, the topmost first."""
+    while isinstance(image, Image):
+        yield image.name
+        image = image.parent
 
 
 def is_descriptor(storage: Storage) -> bool:

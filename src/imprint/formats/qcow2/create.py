@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from imprint.core.buffers import ZEROS
 from imprint.core.contracts import Reference
 from imprint.core.errors import RefusedError, UnsupportedFeatureError, UsageError
+from imprint.core.filesets import FilesTarget
 from imprint.core.image import WritableImage
 from imprint.core.limits import DISK_SIZE_MAX
 from imprint.core.units import align_up, div_up, format_size
@@ -166,7 +167,7 @@ def _target(layer: Qcow2Layer, made: Plan, *, is_fresh: bool) -> Target:
 
         return CompressedTarget(layer, level=made.level, is_fresh=is_fresh)
     others = () if made.data_file is None else (layer.data,)
-    return WritableImage(
+    image = WritableImage(
         layer,
         storage,
         name=storage.name,
@@ -174,6 +175,7 @@ def _target(layer: Qcow2Layer, made: Plan, *, is_fresh: bool) -> Target:
         is_fresh=is_fresh,
         others=others,
     )
+    return FilesTarget(image) if others else image
 
 
 def make_layer(storage: Storage, made: Plan, spec: CreateSpec) -> Qcow2Layer:

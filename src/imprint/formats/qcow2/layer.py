@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from imprint.core.contracts import Reference, Traits
@@ -174,7 +175,8 @@ class Qcow2Layer:
         """Facts from the header, the snapshot table and the bitmap directory."""
         from imprint.formats.qcow2 import info
 
-        return info.describe(self.area, self.storage)
+        found = info.describe(self.area, self.storage)
+        return replace(found, files=(self.data.name,)) if self._has_data_file else found
 
     def close(self) -> None:
         """Close the image file and the external data file."""

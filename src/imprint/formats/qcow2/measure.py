@@ -22,7 +22,9 @@ def measure(source: Source, spec: CreateSpec) -> Measure:
     made = create.plan(spec)
     tables = _table_bytes(made) + align_up(crypto.header_bytes(made.encryption), made.cluster_size)
     if made.data_file is not None:
-        return Measure(tables, tables)
+        in_file = min(_data_bytes(source, made.cluster_size), made.size)
+        in_file = made.size if made.preallocation in ("falloc", "full") else in_file
+        return Measure(tables + in_file, tables + made.size)
     full = align_up(made.size, made.cluster_size)
     data = full if made.preallocation != "off" else _data_bytes(source, made.cluster_size)
     return Measure(tables + data, tables + full)

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 PREALLOCATION: Final = Option(
     "preallocation",
-    "off: sparse; full: every byte is written when it is created",
+    "off: sparse; falloc, full: every byte is written when it is created",
     default="off",
-    choices=("off", "full"),
+    choices=("off", "falloc", "full"),
 )
 
 SPLIT: Final = Option(
@@ -127,11 +127,11 @@ class RawFormat:
             raise UsageError("a raw image cannot have a parent")
         piece_size = spec.options.get("split")
         if piece_size is not None:
-            if spec.options.get("preallocation") == "full":
-                raise UsageError("option split: expected no preallocation, found full")
+            if _is_filled(spec):
+                raise UsageError("option split: expected no preallocation, found one")
             return pieces.PiecesTarget(storage, spec, int(piece_size))
         storage.resize(spec.size)
-        if spec.options.get("preallocation") == "full":
+        if _is_filled(spec):
             for start in range(0, spec.size, len(ZEROS)):
                 storage.write(memoryview(ZEROS)[: spec.size - start], start)
         return WritableImage(RawLayer(storage), storage, name=storage.name, is_fresh=True)
@@ -144,14 +144,19 @@ class RawFormat:
         return WritableImage(RawLayer(storage), storage, name=storage.name)
 
     def measure(self, source: Source, spec: CreateSpec) -> Measure:
-        """Data rounded up to blocks of the file system; the rest is holes."""
-        del spec
+        """Data rounded up to blocks of the file system; the rest is holes, unless it is filled."""
+        if _is_filled(spec):
+            return Measure(source.size, source.size)
         required = sum(
             align_up(extent.length, 4096)
             for extent in source.extents(0, source.size)
             if extent.kind in (Kind.DATA, Kind.ENCODED)
         )
         return Measure(min(required, source.size), source.size)
+
+
+def _is_filled(spec: CreateSpec) -> bool:
+    return spec.options.get("preallocation", "off") != "off"
 
 
 FORMAT: Final = RawFormat()

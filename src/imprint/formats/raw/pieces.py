@@ -1,6 +1,8 @@
 """Raw images in pieces: ``disk.001``, ``disk.002`` …, all but the last of one size.
 
-Imagers of evidence write them; the disk is the pieces one after the other.
+Imagers of evidence write them; the disk is the pieces one after the other. dcfldd and split(1)
+call them ``disk.aa``, ``disk.ab`` … as well. What is counted from ``disk.000`` on is read file by
+file, as such names mean other things, too; but it is told.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import re
 from bisect import bisect_right
 from itertools import accumulate
 from pathlib import PurePath
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.contracts import Traits
@@ -27,8 +30,9 @@ if TYPE_CHECKING:
 PIECES_MAX: Final = 4096
 """Each is an open file."""
 
-_FIRST: Final = re.compile(r"(.+\.)(0{1,4}1)", re.DOTALL)
+_FIRST: Final = re.compile(r"(.+\.)(0{1,4}1|a{2,4})", re.DOTALL)
 _ZEROTH: Final = re.compile(r"(.+\.)(0{2,5})", re.DOTALL)
+_FIRST_NEW: Final = re.compile(r"(.+\.)(0{1,4}1)", re.DOTALL)
 _PIECE_BYTES_MIN: Final = 4096
 
 
@@ -73,6 +77,7 @@ class PiecesLayer:
             "raw",
             self.size,
             options={"pieces": len(names), "split": self._pieces[0].size},
+            files=tuple(piece.name for piece in self._pieces[1:]),
             warnings=(f"is read as one disk together with {names[1]} to {names[-1]}",),
         )
 
@@ -89,7 +94,7 @@ def others(storage: Storage, opener: Opener) -> list[Storage]:
         CorruptImageError: if one is missing, or has another size than it must.
     """
     match = _FIRST.fullmatch(PurePath(storage.name).name)
-    if match is None or not storage.size or _exists(storage, opener, _name(match, -1)):
+    if match is None or not storage.size or _earlier(storage, opener, match):
         return []
     found: list[Storage] = []
     try:
@@ -107,14 +112,14 @@ def others(storage: Storage, opener: Opener) -> list[Storage]:
 
 
 def warnings(storage: Storage, opener: Opener) -> tuple[str, ...]:
-    """What to say of a file that is read alone: some programs count from ``disk.000`` on.
-
-    Such names mean other things as well, so that these pieces are not put together.
-    """
-    match = _ZEROTH.fullmatch(PurePath(storage.name).name)
-    if match is None or not _exists(storage, opener, _name(match, 1)):
-        return ()
-    return (f"is read alone; {_name(match, 1)} beside it may be the next piece of the same disk",)
+    """What to say of a file that is read alone, and may be a piece of a disk."""
+    file_name = PurePath(storage.name).name
+    zeroth = _ZEROTH.fullmatch(file_name)
+    if zeroth is not None and _exists(storage, opener, following := _name(zeroth, 1)):
+        return (f"is read alone; {following} beside it may be the next piece of the same disk",)
+    match = _FIRST.fullmatch(file_name)
+    earlier = None if match is None else _earlier(storage, opener, match)
+    return () if earlier is None else (f"is read alone; the disk may begin with {earlier}",)
 
 
 def _exists(storage: Storage, opener: Opener, name: str) -> bool:
@@ -122,6 +127,14 @@ def _exists(storage: Storage, opener: Opener, name: str) -> bool:
     if found is not None:
         found.close()
     return found is not None
+
+
+def _earlier(storage: Storage, opener: Opener, match: re.Match[str]) -> str | None:
+    """The piece before, if there is one: whose pieces are counted from 0 on has a 1 as well."""
+    if not match.group(2).endswith("1"):
+        return None
+    name = _name(match, -1)
+    return name if _exists(storage, opener, name) else None
 
 
 def _check(storage: Storage, found: list[Storage], opener: Opener, match: re.Match[str]) -> None:
@@ -157,8 +170,14 @@ def _sibling(storage: Storage, opener: Opener, name: str) -> Storage | None:
 
 def _name(match: re.Match[str], number: int) -> str:
     """Of the piece that comes ``number`` after the first."""
-    stem, digits = match.groups()
-    return f"{stem}{int(digits) + number:0{len(digits)}d}"
+    stem, first = match.groups()
+    if first.isdecimal():
+        return f"{stem}{int(first) + number:0{len(first)}d}"
+    letters = ""
+    while number or len(letters) < len(first):
+        number, letter = divmod(number, len(ascii_lowercase))
+        letters = ascii_lowercase[letter] + letters
+    return stem + letters
 
 
 class PiecesTarget:
@@ -173,7 +192,7 @@ class PiecesTarget:
         """
         # A file that is being made has another name than it will have.
         name = PurePath(storage.name).name.removesuffix(".partial")
-        match = _FIRST.fullmatch(name)
+        match = _FIRST_NEW.fullmatch(name)
         if match is None:
             raise UsageError(f"option split: expected a name like disk.001, found {name!r}")
         if piece_size < _PIECE_BYTES_MIN:

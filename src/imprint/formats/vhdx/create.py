@@ -114,7 +114,12 @@ def plan(spec: CreateSpec) -> Plan:
             raise UsageError("a fixed vhdx cannot have a parent")
         if options.get("block_state_zero"):
             raise UsageError("block_state_zero would hide the parent")
-    sector = int(options.get("logical_sector_size", _parent_sector(spec.parent_source)))
+    inherited = _parent_sector(spec.parent_source)
+    sector = int(options.get("logical_sector_size", inherited))
+    if spec.parent is not None and sector != inherited:
+        raise UsageError(
+            f"option logical_sector_size: expected that of the parent, {inherited}, found {sector}"
+        )
     size = align_up(spec.size, sector)
     check_size(size, sector)
     disk_id = _disk_id(spec)

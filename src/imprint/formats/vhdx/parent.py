@@ -69,9 +69,16 @@ def locator_for(reference: Reference, parent: Source | None) -> dict[str, str]:
             "vhdx: expected a parent that is a vhdx too, since it is known by its GUID",
             advice="convert the parent first",
         )
-    if not reference.name or "\\" in reference.name:
-        raise UsageError(f"vhdx: expected a path without a backslash, found {reference.name!r}")
-    path = PurePosixPath(reference.name)
+    name = reference.name or ""
+    if not name or "\\" in name:
+        raise UsageError(f"vhdx: expected a path without a backslash, found {name!r}")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"vhdx: expected a name in Unicode for the parent, found {name!r}"
+        ) from None
+    path = PurePosixPath(name)
     windows = "\\".join(path.parts)
     values = {"parent_linkage": "{" + str(info.options["data_write_guid"]) + "}"}
     if path.is_absolute():

@@ -299,8 +299,10 @@ def packed_text(text: str) -> bytes:
 def measure(source: Source, spec: CreateSpec) -> Measure:
     """Whole grains for all data, and what lies before them; streams uncompressed."""
     made = plan(replace(spec, parent=None))
+    files = div_up(made.size, SPLIT_SECTORS * SECTOR) if made.is_split else 1
+    descriptor = align_up(1024 + 64 * files, 4096)  # which names the files
     if made.is_flat:
-        return Measure(made.size + 4096, made.size + 4096)
+        return Measure(made.size + descriptor, made.size + descriptor)
     used = behind = 0
     for extent in source.extents(0, source.size):
         if extent.kind in (Kind.DATA, Kind.ENCODED):
@@ -311,8 +313,8 @@ def measure(source: Source, spec: CreateSpec) -> Measure:
         from imprint.formats.vmdk.stream import end_of
 
         return Measure(end_of(made, used), end_of(made, div_up(made.size, made.grain)))
-    files = div_up(made.size, SPLIT_SECTORS * SECTOR) if made.is_split else 1
     tables = sparse_end(made.size, made.grain, grains=0) + (files - 1) * (made.grain + 128 * KIB)
+    tables += descriptor if made.is_split else 0
     full = div_up(made.size, made.grain)
     return Measure(tables + used * made.grain, tables + full * made.grain)
 

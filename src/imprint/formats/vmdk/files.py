@@ -7,6 +7,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Self
 
 from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
+from imprint.core.filesets import FilesTarget
 from imprint.core.image import WritableImage
 from imprint.formats.vmdk import split
 from imprint.formats.vmdk.create import (
@@ -27,56 +28,8 @@ from imprint.formats.vmdk.writer import edit_layer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from imprint.core.contracts import Storage, Target, Traits
-    from imprint.core.extent import Extent
+    from imprint.core.contracts import Storage, Target
     from imprint.core.formats import CreateSpec
-
-
-class FilesTarget:
-    """A new image of several files. It cannot be resumed, so it does not offer checkpoints."""
-
-    def __init__(self, image: WritableImage) -> None:
-        """``image`` commits the files before the descriptor that names them."""
-        self._image = image
-
-    @property
-    def name(self) -> str:
-        """Path of the descriptor."""
-        return self._image.name
-
-    @property
-    def size(self) -> int:
-        """Of the disk."""
-        return self._image.size
-
-    @property
-    def traits(self) -> Traits:
-        """Those of the image."""
-        return self._image.traits
-
-    def write(self, data: memoryview, offset: int) -> None:
-        """Store ``data``."""
-        self._image.write(data, offset)
-
-    def zero(self, offset: int, length: int) -> None:
-        """Make the range read as zeros."""
-        self._image.zero(offset, length)
-
-    def can_offload(self, extent: Extent) -> bool:
-        """Whether the system can move the extent."""
-        return self._image.can_offload(extent)
-
-    def copy_from(self, extent: Extent) -> None:
-        """Let the system move it."""
-        self._image.copy_from(extent)
-
-    def commit(self) -> None:
-        """Make all files durable and visible, the descriptor last."""
-        self._image.commit()
-
-    def abort(self) -> None:
-        """Remove them all."""
-        self._image.abort()
 
 
 class NewImage(WritableImage):

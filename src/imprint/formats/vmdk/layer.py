@@ -101,6 +101,8 @@ class VmdkLayer:
         if descriptor.has_parent:
             options["parent_cid"] = descriptor.parent_cid
         outside = [line.file for line in descriptor.extents if line.file]
+        storages = (storage for part in self._parts for storage in part.storages)
+        files = (storage.name for storage in storages if storage is not self._storage)
         return ImageInfo(
             "vmdk",
             self.size,
@@ -109,6 +111,7 @@ class VmdkLayer:
             parent_format="vmdk" if parent else None,
             data_file=None if self._is_embedded or not outside else outside[0],
             uuid=settings.get("ddb.uuid.image"),
+            files=tuple(dict.fromkeys(files)),
             notes=self._notes,
         )
 

@@ -177,6 +177,9 @@ class Engine:
                 forward = (number % 2 == 1) is not self._settings.reverse
                 for part in parts:
                     self._each_sector(State.BAD, part, forward=forward)
+            called_bad = (each[:2] for each in self._unsure if each[2] is not State.BAD)
+            if sum(end - start for start, end in called_bad) > self._sector:
+                self._probe()  # one alone, the last of the medium, is nothing special
             self._progress = Progress(self.areas.size, FINISHED, 1)
         self._tell()
 
@@ -316,10 +319,9 @@ class Engine:
         self.areas.set(start, end, state)
         if len(self._unsure) >= self._settings.probe_after:
             self._probe()
-            self._unsure.clear()
 
     def _probe(self) -> None:
-        """Read what was good, in this run or before.
+        """Where the last reads failed, read what was good, in this run or before.
 
         Raises:
             VanishedError: if it is not any more, wherever one looks.
@@ -335,11 +337,13 @@ class Engine:
             except ReadError as error:
                 last = error
             else:
-                return
+                last = None
+                break
         if last is not None:
             raise VanishedError(
                 "the medium does not answer any more, not even where it was good", name=last.name
             ) from last
+        self._unsure.clear()
 
     def _take_back(self) -> None:
         """What failed because the medium was gone has not been tried."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from imprint.cli import repositories
 from imprint.cli.options import add_json, number
+from imprint.codecs.zstd import LEVEL_MAX
 from imprint.core.errors import UsageError
+from imprint.repository.format import PARITY_MAX
 
 if TYPE_CHECKING:
     import argparse
@@ -17,9 +19,6 @@ EXAMPLES = """\
   imprint repo init /srv/images
   imprint repo init /srv/images --encrypt
 """
-
-_LEVEL_MAX: Final = 22
-_PARITY_MAX: Final = 100
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,14 +32,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--level",
         metavar="N",
-        type=number(1, _LEVEL_MAX),
+        type=number(1, LEVEL_MAX),
         default=3,
-        help=f"of the compression with Zstandard, 1 to {_LEVEL_MAX} (default: 3)",
+        help=f"of the compression with Zstandard, 1 to {LEVEL_MAX} (default: 3)",
     )
     parser.add_argument(
         "--parity",
         metavar="N",
-        type=number(0, _PARITY_MAX),
+        type=number(0, PARITY_MAX),
         default=0,
         help="percentage of redundancy that is kept, to repair what rots (default: 0, none)",
     )
