@@ -15,6 +15,7 @@ import pytest
 from imprint.core.units import KIB, MIB
 from imprint.filesystems.remains import ORPHANS, free_space, joined, slack
 from imprint.filesystems.sleuthkit import SleuthKit
+from imprint.filesystems.tree import Type
 from imprint.filesystems.walking import find_path, walk
 from imprint.storage.file import FileStorage
 from imprint.testing import ntfs_volume
@@ -141,6 +142,34 @@ def test_a_deleted_file_of_ntfs_is_recovered_as_windows_leaves_it(tmp_path: Path
             entry = found[number]
             assert not entry.is_allocated
             assert digest(files.content(entry)) == sha(CONTENT[name])
+
+
+@pytest.mark.root
+@pytest.mark.oracle("mkfs.ntfs", "ntfs-3g")
+def test_files_are_recovered_of_which_the_record_counts_the_deletion(tmp_path: Path) -> None:
+    """Fails if a file is lost that ntfs-3g, or Windows, deleted, alone or with its folder."""
+    path = ntfs_volume.make(tmp_path / "volume")
+    with ntfs_volume.ntfs_mounted(path) as folder:
+        for above in ("kept", "gone"):
+            (folder / above).mkdir()
+            for name, content in CONTENT.items():
+                (folder / above / name).write_bytes(content)
+        wanted = {
+            (folder / above / name).stat().st_ino: content
+            for above in ("kept", "gone")
+            for name, content in CONTENT.items()
+        }
+    with ntfs_volume.ntfs_mounted(path) as folder:
+        for name in CONTENT:
+            (folder / "kept" / name).unlink()
+        run("rm", "-r", folder / "gone")
+    with closing(FileStorage.open(path)) as volume, closing(SleuthKit(volume, "ntfs")) as files:
+        found = {entry.inode: entry for entry in walk(files, deleted=True) if entry.is_deleted}
+        for number, content in wanted.items():
+            entry = found[number]
+            assert (entry.type, entry.size) == (Type.FILE, len(content))
+            assert not entry.is_allocated
+            assert digest(files.content(entry)) == sha(content)
 
 
 @pytest.mark.root

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import time
 from bisect import bisect_right
 from contextlib import suppress
 from itertools import islice
@@ -13,14 +14,23 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from imprint.core.contracts import HasDescriptor
 from imprint.core.errors import ImagingError
 from imprint.core.extent import Kind
+from imprint.core.units import GIB
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from imprint.core.contracts import Source
+    from imprint.core.extent import Extent
 
 RUNS_MAX: Final = 1 << 14
 """Of one volume, 400 KB; what lies behind them is asked for."""
+
+_LOOK_BYTES: Final = GIB
+"""Of a volume at once; one of the tables of most images describes less."""
+
+_LOOK_S: Final = 0.25
+_EXTENTS_MAX: Final = 4 * RUNS_MAX
+_WITH_BYTES: Final = (Kind.DATA, Kind.ENCODED)
 
 Run = tuple[int, int, int]
 """Offset in the volume, length, offset in the file; in bytes."""
@@ -72,18 +82,46 @@ def unpacked(data: bytes) -> InFile:
 def in_file(volume: Source) -> InFile | None:
     """What of a volume can be read in a file; ``None`` for nothing.
 
-    Not of devices: failing ones take minutes, in which the process would seem to hang.
+    Not of devices: failing ones take minutes, in which the process would seem to hang. Nor is all
+    of a volume looked through if its map takes long, or has nothing in files where it begins: it
+    may be somewhere else, and large.
     """
-    file: HasDescriptor | None = None
     runs: list[Run] = []
+    file: HasDescriptor | None = None
+    has_bytes = False
+    until = time.monotonic() + _LOOK_S
     with suppress(ImagingError):  # told when it is asked for
-        for extent in islice(volume.extents(0, volume.size), RUNS_MAX):
+        for extent in islice(_extents(volume), _EXTENTS_MAX):
+            if extent.offset >= _LOOK_BYTES and (
+                (has_bytes and file is None) or time.monotonic() > until
+            ):
+                break
+            has_bytes = has_bytes or extent.kind in _WITH_BYTES
             holder: object = extent.storage
             if extent.kind is not Kind.DATA or not isinstance(holder, HasDescriptor):
                 continue
             file = file or holder
             if holder is file:
-                runs.append((extent.offset, extent.length, extent.storage_offset))
+                _add(runs, (extent.offset, extent.length, extent.storage_offset))
+                if len(runs) >= RUNS_MAX:
+                    break
     if file is None or not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return None
     return InFile(file.fileno(), runs)
+
+
+def _extents(volume: Source) -> Iterator[Extent]:
+    """All of a volume, a part at a time: what is all alike may be one, and take long to tell."""
+    size = volume.size
+    for start in range(0, size, _LOOK_BYTES):
+        yield from volume.extents(start, min(_LOOK_BYTES, size - start))
+
+
+def _add(runs: list[Run], run: Run) -> None:
+    """Behind those that are there; with the last, if it goes on with that."""
+    if runs:
+        start, length, position = runs[-1]
+        if (start + length, position + length) == (run[0], run[2]):
+            runs[-1] = (start, length + run[1], position)
+            return
+    runs.append(run)

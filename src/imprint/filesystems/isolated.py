@@ -33,6 +33,7 @@ from imprint.core.errors import (
 from imprint.core.units import MIB, align_down
 from imprint.filesystems.in_file import in_file
 from imprint.filesystems.isolated_messages import (
+    ALIVE,
     ANSWER,
     BYTES,
     CONTENT,
@@ -341,9 +342,10 @@ class _Talk:
             if length > _MESSAGE_MAX:
                 raise EOFError
             data = self._exactly(length)
-            if kind != READ:
+            if kind == READ:
+                self._give(*RANGE.unpack(data))
+            elif kind != ALIVE:
                 break
-            self._give(*RANGE.unpack(data))
         failure, self._unread = self._unread, ""
         self._sent.popleft().take(_Answer(kind, data, failure))
 

@@ -15,6 +15,8 @@ HEAD: Final = struct.Struct("<cI")
 
 READ: Final = b"r"
 """The worker wants bytes of the volume: :data:`RANGE`."""
+ALIVE: Final = b"."
+"""The worker has read further by itself, and has nothing to say yet: no bytes follow."""
 ANSWER: Final = b"a"
 """JSON."""
 CONTENT: Final = b"c"

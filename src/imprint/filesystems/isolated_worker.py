@@ -19,6 +19,7 @@ from imprint.core.system import collecting_rarely
 from imprint.core.units import GIB, KIB
 from imprint.filesystems.in_file import unpacked
 from imprint.filesystems.isolated_messages import (
+    ALIVE,
     ANSWER,
     BYTES,
     CONTENT,
@@ -53,6 +54,9 @@ _GOT_BYTES: Final = 16 * PIECE_BYTES
 _AHEAD_BYTES: Final = 3 * PIECE_BYTES
 """What is asked for at once at most, and what of that nobody needs yet."""
 
+_ALIVE_S: Final = 1
+"""Between two words of a process that reads by itself."""
+
 _SAID_CHARS: Final = 200
 _ENCODE: Final = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 
@@ -72,6 +76,7 @@ class Pipe:
         self._questions: deque[bytes] = deque()
         self.on_known: Callable[[int, bytes], object] = lambda _offset, _data: None
         """Given bytes of the volume that are going to be wanted, and where they lie."""
+        self._alive_at = 0.0
         self.read_failed = False
         """Whether the volume could not be read the last time that this question wanted it."""
 
@@ -79,6 +84,13 @@ class Pipe:
         """One message."""
         self._sink.write(HEAD.pack(kind, len(data)) + data)
         self._sink.flush()
+
+    def alive(self) -> None:
+        """Say that there is progress, now and then: much that is read by itself takes long."""
+        now = time.monotonic()
+        if now >= self._alive_at:
+            self._alive_at = now + _ALIVE_S
+            self.send(ALIVE, b"")
 
     def read(self, offset: int, length: int) -> bytes | None:
         """Bytes of the volume; ``None`` if they cannot be read."""
@@ -135,6 +147,8 @@ class Kept:
         self._pieces: dict[int, bytes] = {}
         self._bad: set[int] = set()
         """Pieces that cannot be read whole: a disk takes seconds to say so each time."""
+        self._lately: set[int] = set()
+        """Pieces that were read in the file itself."""
         pipe.on_known = self._keep
 
     def read(self, offset: int, length: int) -> bytes:
@@ -143,6 +157,7 @@ class Kept:
         there = self._pipe.there
         if there is not None and (told := there.read(offset, end - offset)) is not None:
             self._pipe.read_failed = False
+            self._progress(offset - offset % PIECE_BYTES)
             return told
         start = offset - offset % PIECE_BYTES
         if end <= start + PIECE_BYTES and (piece := self._pieces.get(start)) is not None:
@@ -158,6 +173,14 @@ class Kept:
             found += part
             position += len(part)
         return bytes(found)
+
+    def _progress(self, start: int) -> None:
+        """Say so if a piece was not read lately: a library may turn in circles for ever."""
+        if start not in self._lately:
+            if len(self._lately) >= PIECES_MAX:
+                self._lately.clear()
+            self._lately.add(start)
+            self._pipe.alive()
 
     def _piece(self, start: int, end: int) -> bytes | None:
         """The piece at ``start``; those behind it up to ``end`` are got along with it."""

@@ -9,6 +9,7 @@ Times of FAT are local times of nobody knows where: they are taken as UTC.
 
 from __future__ import annotations
 
+import contextlib
 from binascii import a2b_base64
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -19,12 +20,17 @@ from imprint.core.errors import (
     ReadError,
     UnsupportedFeatureError,
 )
+from imprint.filesystems.allocation import UNBOUNDED, VolumeReader
 from imprint.filesystems.attributes import check_length
 from imprint.filesystems.blocks import block_size
 from imprint.filesystems.contents import OnDemand, Run, extents_of, held, mapped, told_pairs
+from imprint.filesystems.exfat.times import EntryTimes
 from imprint.filesystems.ext.attributes import Attributes
+from imprint.filesystems.ext.geometry import read_geometry
+from imprint.filesystems.ext.inodes import Inodes
 from imprint.filesystems.isolated import Isolated
 from imprint.filesystems.remains import ORPHANS, Reuse
+from imprint.filesystems.sleuthkit_ntfs import time_of
 from imprint.filesystems.sleuthkit_rows import DELETED, IN_USE, LOST, PLAIN
 from imprint.filesystems.tree import (
     Entry,
@@ -77,6 +83,13 @@ _LABEL: Final = " (Volume Label Entry)"
 _WITH_ZERO_TIMES: Final = frozenset({"ext2", "ext3", "ext4"})
 """Where 1970 is a time like others, and does not stand for none."""
 
+_FAR: Final = ((1 << 31) - 1) * 1_000_000_000
+"""January 2038. The library takes the 32 bits of ext for a time from 1970 on; since then, and
+before 1970, there are more, or they have a sign."""
+
+_FOLDING: Final = frozenset({"exfat", "hfsplus", "ntfs", "vfat"})
+"""Where upper and lower case of names are the same; a few HFS+ tell them apart."""
+
 _WITH_TABLES: Final = frozenset({"exfat", "hfsplus", "ntfs", "vfat"})
 """Where the library tells parts of the file system as files."""
 
@@ -103,8 +116,6 @@ _NAME_TYPES: Final = {
     7: Type.SOCKET,
 }
 _PERMISSIONS: Final = 0o7777
-_WINDOWS_EPOCH: Final = 116_444_736_000_000_000
-"""1970, in 100 ns since 1601."""
 
 
 class SleuthKit:
@@ -113,6 +124,7 @@ class SleuthKit:
     Attributes:
         notes: what could not be followed, one sentence each, without a full stop.
         process: the library.
+        folds_case: whether upper and lower case of names are the same.
     """
 
     def __init__(self, volume: Source, kind: str, notes: list[str] | None = None) -> None:
@@ -126,9 +138,15 @@ class SleuthKit:
             raise UnsupportedFeatureError(f"files of {kind} cannot be listed", name=volume.name)
         self.notes: list[str] = Notes() if notes is None else notes
         self._kind = kind
+        self.folds_case = kind in _FOLDING
         self._volume = volume
         self._reuse = Reuse(kind, volume, self.notes)
         self._ext: Attributes | None = None
+        self._inodes: Inodes | None = None
+        self._entry_times = None
+        if kind == "exfat":
+            with contextlib.suppress(FormatError, ReadError):
+                self._entry_times = EntryTimes(volume)
         self._expected: Sequence[Entry] = ()
         self._has_zero_times = kind in _WITH_ZERO_TIMES
         self._has_tables = kind in _WITH_TABLES
@@ -254,12 +272,17 @@ class SleuthKit:
             type_ = self._type(path, type_, inode)
         if not self._has_zero_times:
             modified, accessed, changed = modified or None, accessed or None, changed or None
+        times = Times(modified, accessed, changed, created or None)
+        if self._entry_times is not None:
+            times = self._entry_times.of(inode) or times
+        elif self._has_zero_times and max(modified, accessed, changed, created) >= _FAR:
+            times = self._far_times(inode) or times
         return Entry(
             path,
             inode,
             type_,
             size,
-            Times(modified, accessed, changed, created or None),
+            times,
             mode & _PERMISSIONS,
             owner,
             group,
@@ -270,9 +293,18 @@ class SleuthKit:
             bool(flags & DELETED),
             bool(flags & IN_USE),
             bool(flags & PLAIN),
-            named=None if named is None else Times(*map(_time_of_windows, named)),
+            named=None if named is None else Times(*map(time_of, named)),
             held=None if content is None else a2b_base64(content),
         )
+
+    def _far_times(self, inode: int) -> Times | None:
+        """Of an inode of ext, as its own reader has them; ``None`` if it cannot."""
+        with contextlib.suppress(FormatError, ReadError):
+            if self._inodes is None:
+                reader = VolumeReader(self._volume, budget=UNBOUNDED)
+                self._inodes = Inodes(reader, read_geometry(reader, may_be_cut=True))
+            return self._inodes.facts(inode).times
+        return None
 
     def _type(self, path: str, found: Type, inode: int) -> Type:
         """What it is where tables are told as files."""
@@ -300,11 +332,6 @@ class SleuthKit:
 
     def _note(self, path: str, why: str) -> None:
         self.notes.append(note_of(path, why))
-
-
-def _time_of_windows(told: int) -> int | None:
-    """In ns since 1970, of 100 ns since 1601; ``None`` for none."""
-    return (told - _WINDOWS_EPOCH) * 100 if told else None
 
 
 def open_tree(volume: Source, kind: str) -> SleuthKit:

@@ -46,6 +46,9 @@ _INDEX_NAME: Final = b"$I30"
 _DOS_NAME: Final = 2
 _NAMESPACE_AT: Final = 65
 _NAME_BYTES_MAX: Final = FileName.SIZE + 2 * 255
+_EPOCH: Final = 116_444_736_000_000_000
+"""1970, in 100 ns since 1601."""
+
 _NAME_TIMES: Final = struct.Struct("<4Q")
 _STANDARD: Final = 0x10
 _CONTENT_AT: Final = struct.Struct("<H")
@@ -228,6 +231,28 @@ def name_times(file: Any, text: str) -> list[int] | None:  # noqa: ANN401 - with
         return None
     created, modified, changed, accessed = _NAME_TIMES.unpack_from(found, 8)
     return [modified, accessed, changed, created]
+
+
+def time_of(told: int) -> int | None:
+    """In ns since 1970, of 100 ns since 1601; ``None`` for none."""
+    return (told - _EPOCH) * 100 if told else None
+
+
+def times(file: Any) -> list[int] | None:  # noqa: ANN401 - without types
+    """When a file was modified, accessed, changed and created, in ns since 1970; 0: not known.
+
+    The library itself knows the times from 1970 to 2106 only.
+    """
+    try:
+        for attribute in file:
+            info = attribute.info
+            if info.type == layout.STANDARD_INFORMATION and info.size >= _NAME_TIMES.size:
+                data = whole(file, 0, _NAME_TIMES.size, layout.STANDARD_INFORMATION, info.id)
+                created, modified, changed, accessed = _NAME_TIMES.unpack(data)
+                return [time_of(told) or 0 for told in (modified, accessed, changed, created)]
+    except (OSError, RuntimeError):  # what is told of the file stands without them
+        pass
+    return None
 
 
 def special(file: Any, size: int, *, is_system: bool) -> Special | None:  # noqa: ANN401

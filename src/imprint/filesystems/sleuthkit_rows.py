@@ -9,7 +9,7 @@ from imprint.core.errors import CorruptImageError
 from imprint.filesystems.ntfs.reparse import INTERIX_BYTES
 from imprint.filesystems.sleuthkit_attributes import EXTENTS_MAX, Attributes, Told, whole
 from imprint.filesystems.sleuthkit_ext import folders_of
-from imprint.filesystems.sleuthkit_ntfs import name_times, records_of, special
+from imprint.filesystems.sleuthkit_ntfs import name_times, records_of, special, times
 from imprint.filesystems.tree import Type, bytes_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ extents and nowhere else, nothing is known but its name."""
 
 _NS: Final = 1_000_000_000
 _LINK_BYTES_MAX: Final = 4096
-_META_IN_USE: Final = 1
+META_IN_USE: Final = 1
 _FOLDER: Final = 2
 _LINK: Final = 6
 _SPECIAL: Final = {
@@ -94,7 +94,7 @@ class Rows:
         told = self._told(text, file, size)
         if told.is_plain:
             flags |= PLAIN
-        if meta.flags & _META_IN_USE:
+        if meta.flags & META_IN_USE:
             flags |= IN_USE
         target = self._target(file, meta, size) if kind == _LINK else None
         held = None
@@ -104,15 +104,20 @@ class Rows:
             size = 0 if target is None else len(bytes_of(target))
         elif self.holds_contents and told.resident and size <= HELD_BYTES_MAX:
             held = self._held(file, size, told.resident)
+        when = [
+            meta.mtime * _NS + meta.mtime_nano,
+            meta.atime * _NS + meta.atime_nano,
+            meta.ctime * _NS + meta.ctime_nano,
+            meta.crtime * _NS + meta.crtime_nano,
+        ]
+        if self.records and not all(when):
+            when = times(file) or when
         return [
             text,
             meta.addr,
             kind,
             size,
-            meta.mtime * _NS + meta.mtime_nano,
-            meta.atime * _NS + meta.atime_nano,
-            meta.ctime * _NS + meta.ctime_nano,
-            meta.crtime * _NS + meta.crtime_nano,
+            *when,
             meta.mode,
             meta.uid,
             meta.gid,

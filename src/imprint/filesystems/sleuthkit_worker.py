@@ -23,6 +23,7 @@ from imprint.filesystems.sleuthkit_image import UNREAD, Losses, image_of
 from imprint.filesystems.sleuthkit_ntfs import check_here
 from imprint.filesystems.sleuthkit_rows import (
     DELETED,
+    META_IN_USE,
     NAME_GIVEN_UP,
     NO_NAMES,
     Row,
@@ -223,6 +224,23 @@ class _Worker:
             self._rows.notes.append([name, *self._pipe.note(failure)])
             return None
 
+    def _left_of(self, name: Any) -> Any:  # noqa: ANN401
+        """The inode of a deleted name, if it is free, and was nobody else's since; else ``None``.
+
+        The library takes it for another's where it was used once more, and deleting counts in
+        NTFS; and those of names that it has made up itself.
+        """
+        try:
+            file = self._losses.sure(self._system.open_meta, inode=name.meta_addr)
+        except (OSError, RuntimeError, OverflowError):
+            return None
+        meta = file.info.meta
+        if meta.flags & META_IN_USE:
+            return None
+        if self._rows.records is not None and not 0 <= meta.seq - name.meta_seq <= 1:
+            return None
+        return file
+
     def _named(
         self,
         file: Any,  # noqa: ANN401
@@ -246,6 +264,8 @@ class _Worker:
                 why = UNREAD if self._losses else f"expected its inode {name.meta_addr}"
                 self._rows.notes.append([text, why, bool(self._losses)])
             return None
+        if meta is None and not self._losses and (left := self._left_of(name)) is not None:
+            file, meta = left, left.info.meta
         if meta is None or self._losses:
             return lost_row(text, name.meta_addr, name.type)
         if meta.type == _ORPHANS:

@@ -97,7 +97,8 @@ class DeviceStorage(DescriptorStorage):
             if writable and linux.is_read_only(fd):
                 raise TargetError("is read-only", name=name)
             if not writable:
-                # A mounted file system writes its journal past the cache, which may be old then.
+                # A mounted file system writes its journal past the cache, where what somebody has
+                # read before may be old. (What the system holds on to, it does not drop.)
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             device = cls(path, fd, is_writable=writable)
         except OSError as failure:

@@ -136,7 +136,7 @@ class _State:
             self.doubts.append("the journal is not empty, and yet not to be replayed")
             return
         self.log = read_log(ring)
-        self.doubts += self.log.doubts
+        self.doubts += self.log.doubts + self.log.remarks
         self.notes.append(f"{self.log.transactions} transactions of its journal were replayed")
         if ring.superblock.incompat & layout.JOURNAL_FAST_COMMIT:
             self._read_fast_commits(ring)

@@ -32,6 +32,8 @@ _COMMIT_KIND_AT: Final = 12
 _CRC32_KIND: Final = b"\x01\x04"
 """Which checksum of version 1 a commit block has, and how long: CRC-32, 4 bytes."""
 
+_COMMIT_TIME: Final = slice(48, 56)
+
 _TAIL_BYTES: Final = 4
 _REVOKES_AT: Final = 16
 _UUID_BYTES: Final = 16
@@ -59,13 +61,15 @@ class Log:
         copies: by the block that they belong to.
         transactions: how many there are.
         sequence: of the one that would come next.
-        doubts: what of it may not be as it was written.
+        doubts: why Linux does not mount it: it may not be as it was written.
+        remarks: what is strange, and yet for Linux just the end of the log.
     """
 
     copies: dict[int, Copy] = field(default_factory=dict)
     transactions: int = 0
     sequence: int = 0
     doubts: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 class _Tagged(NamedTuple):
@@ -78,11 +82,19 @@ class _Tagged(NamedTuple):
 
 @dataclass
 class _Transaction:
-    """What was read of a transaction that may not have been committed."""
+    """What was read of a transaction that may not have been committed.
+
+    Attributes:
+        copies: by the block that they belong to.
+        revoked: blocks whose copies are not to be written any more.
+        is_damaged: a copy has a wrong checksum.
+        is_suspect: a block of the log has one: it may be older than the log, or not all written.
+    """
 
     copies: dict[int, Copy] = field(default_factory=dict)
     revoked: list[int] = field(default_factory=list)
     is_damaged: bool = False
+    is_suspect: bool = False
 
 
 def read_log(ring: Ring) -> Log:
@@ -108,19 +120,27 @@ class _Reader:
         self._damaged = 0
         self._has_sums = bool(ring.superblock.compat & layout.JOURNAL_COMPAT_CHECKSUM)
         self._sum = ALL
+        self._time = 0
 
     def read(self) -> Log:
         log, current = self._log, _Transaction()
         while (found := self._next()) is not None:
-            header, block = found
-            if header.block_type == layout.DESCRIPTOR_BLOCK:
-                self._descriptor(block, header.sequence, current)
-            elif header.block_type == layout.REVOKE_BLOCK:
-                self._revoke(block, current)
-            else:
-                self._commit(current)
+            kind, block = found
+            if kind == layout.COMMIT_BLOCK:
+                if not self._commits(block, current):
+                    break
                 current = _Transaction()
+            elif not self._is_valid(block, len(block) - _TAIL_BYTES):
+                current.is_suspect = True
+                if not self._skip(kind, block):
+                    break
+            elif kind == layout.DESCRIPTOR_BLOCK:
+                self._descriptor(block, current)
+            else:
+                self._revoke(block, current)
             self._bound(len(current.copies) + len(current.revoked))
+        if current.is_suspect and not log.doubts:
+            log.remarks.append(self._wrong("which is not committed"))
         for block_number, revoked_at in self._revoked_at.items():
             if self._last_of.get(block_number, revoked_at + 1) <= revoked_at:
                 log.copies.pop(block_number, None)
@@ -130,8 +150,8 @@ class _Reader:
             )
         return log
 
-    def _next(self) -> tuple[JournalHeader, memoryview] | None:
-        """The next block of the log, if it is one of the transaction that is expected."""
+    def _next(self) -> tuple[int, memoryview] | None:
+        """The next block of the log, and its type, if it is of the transaction that is expected."""
         if self._left == 0:
             return None
         block = self._ring.read(self._step(1), 1)
@@ -142,15 +162,53 @@ class _Reader:
             or header.block_type not in _BLOCK_TYPES
         ):
             return None
-        is_commit = header.block_type == layout.COMMIT_BLOCK
-        checksum_at = _COMMIT_CHECKSUM_AT if is_commit else len(block) - _TAIL_BYTES
-        if not self._is_valid(block, checksum_at) or (is_commit and not self._is_whole(block)):
-            # Where commits do not wait for what they commit, that is how a log ends.
-            if not is_commit or not self._incompat & layout.JOURNAL_ASYNC_COMMIT:
-                what = f"transaction {header.sequence} of the journal has a wrong checksum"
-                self._log.doubts.append(what)
-            return None
-        return header, block
+        return header.block_type, block
+
+    def _wrong(self, more: str = "") -> str:
+        what = f"transaction {self._log.sequence} of the journal has a wrong checksum"
+        return f"{what}, {more}" if more else what
+
+    def _commits(self, block: memoryview, current: _Transaction) -> bool:
+        """Whether a commit block is right; otherwise the log ends before its transaction.
+
+        Source: Linux ``do_one_pass``: what is older than the transaction before was left there by
+        another log. Where commits do not wait for what they commit, the last one may be wrong.
+        """
+        is_right = self._is_valid(block, _COMMIT_CHECKSUM_AT) and self._is_whole(block)
+        time = int.from_bytes(block[_COMMIT_TIME], "big")
+        if is_right and not current.is_suspect:
+            self._commit(current)
+            self._time = time
+            return True
+        log = self._log
+        if time < self._time:
+            log.remarks.append(self._wrong("and is older than the one before"))
+        elif current.is_suspect or not self._incompat & layout.JOURNAL_ASYNC_COMMIT:
+            log.doubts.append(self._wrong())
+        elif self._is_followed():
+            # Linux mounts it without all that follows; but with checksums of version 1, not at all.
+            told = log.doubts if self._has_sums else log.remarks
+            told.append(self._wrong("and is not the last"))
+        current.is_suspect = False
+        return False
+
+    def _is_followed(self) -> bool:
+        """Whether there is another transaction behind the one that is expected."""
+        expected = self._log.sequence
+        self._log.sequence = expected + 1 & 0xFFFF_FFFF
+        found = self._next()
+        while found is not None and found[0] != layout.COMMIT_BLOCK and self._skip(*found):
+            found = self._next()
+        self._log.sequence = expected
+        return found is not None and found[0] == layout.COMMIT_BLOCK
+
+    def _skip(self, kind: int, block: memoryview) -> bool:
+        """Pass over the copies that follow a block, which may be anything; whether there are."""
+        count = sum(1 for _ in self._tags(block)) if kind == layout.DESCRIPTOR_BLOCK else 0
+        if count > self._left:
+            return False
+        self._step(count)
+        return True
 
     def _bound(self, count: int) -> None:
         count += len(self._log.copies) + len(self._revoked_at)
@@ -172,14 +230,15 @@ class _Reader:
         self._place = self._ring.wrapped(place + count)
         return place
 
-    def _descriptor(self, block: memoryview, sequence: int, current: _Transaction) -> None:
+    def _descriptor(self, block: memoryview, current: _Transaction) -> None:
         """Note the copies that follow."""
         if self._has_sums:
             self._sum = crc32(block, self._sum)
         tags = list(self._tags(block))
         place = self._step(len(tags))
-        number = sequence.to_bytes(4, "big")
+        number = self._log.sequence.to_bytes(4, "big")
         for index, tag in enumerate(tags):
+            self._ring.check(tag.block)
             position = self._ring.wrapped(place + index)
             current.copies[tag.block] = Copy(self._ring.offset(position), tag.is_escaped)
             if self._has_sums:
@@ -206,7 +265,6 @@ class _Reader:
             tag = TagV3.unpack(raw) if is_v3 else Tag.unpack(raw)
             high = tag.block_high if is_wide else 0
             number = tag.block_low | high << 32
-            self._ring.check(number)
             yield _Tagged(number, bool(tag.flags & layout.TAG_ESCAPED), tag.checksum)
             position += size
             if not tag.flags & layout.TAG_SAME_UUID:

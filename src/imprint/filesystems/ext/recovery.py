@@ -57,6 +57,7 @@ def recovered(volume: Source) -> Recovered:
             # The kernel does not mount it, and what e2fsck makes of it is nobody's state.
             raise CorruptImageError(log.doubts[0], name=volume.name, advice=WITHOUT)
         said.append(f"its journal was replayed in memory, transactions: {log.transactions}")
+        said += log.remarks
         said += _left_out(ring, log)
     return Recovered(_settled(volume, geometry, log), tuple(said))
 

@@ -5,10 +5,8 @@ Files are numbered as The Sleuth Kit does, which tells deleted ones: by the plac
 
 from __future__ import annotations
 
-import calendar
 import struct
 from contextlib import suppress
-from functools import lru_cache
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -23,6 +21,7 @@ from imprint.filesystems.clusters import (
     runs_of,
 )
 from imprint.filesystems.contents import PIECES_MAX, Run, inside, mapped
+from imprint.filesystems.dos_times import NS, moment_of
 from imprint.filesystems.fat.folders import (
     ENTRIES_MAX,
     FOLDER,
@@ -69,12 +68,8 @@ _UNREAD: Final = b"\xe5"
 """What an entry begins with that is none."""
 
 _FREE_STEPS: Final = 1 << 16
-_NS: Final = 1_000_000_000
-_EPOCH_YEAR: Final = 1980
 _STAMPS: Final = struct.Struct("<13x B H H H 2x H H 6x")
 """Of an entry: hundredths of a second, when it was created, read, and modified."""
-
-_TIMES_KEPT: Final = 1 << 12
 
 
 class _Chain(NamedTuple):
@@ -353,29 +348,16 @@ def _once(runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _times(entry: bytes) -> Times:
-    """Local ones, of nobody knows where, taken for UTC.
-
-    Source: Microsoft "FAT: General Overview of On-Disk Format" 1.03, Date and Time Formats.
-    """
+    """Local ones, of nobody knows where, taken for UTC."""
     stamps = _STAMPS.unpack(entry)
     hundredths, created_at, created_on, accessed_on, modified_at, modified_on = stamps
-    created = _time(created_on, created_at)
+    created = moment_of(created_on, created_at)
     return Times(
-        _time(modified_on, modified_at),
-        _time(accessed_on, 0),
+        moment_of(modified_on, modified_at),
+        moment_of(accessed_on, 0),
         None,
-        None if created is None else created + min(hundredths, 199) * (_NS // 100),
+        None if created is None else created + min(hundredths, 199) * (NS // 100),
     )
-
-
-@lru_cache(_TIMES_KEPT)
-def _time(date: int, clock: int) -> int | None:
-    month, day = date >> 5 & 0xF, date & 0x1F
-    if not (1 <= month <= 12 and day):
-        return None
-    hours, minutes, seconds = clock >> 11, clock >> 5 & 0x3F, 2 * (clock & 0x1F)
-    when = (_EPOCH_YEAR + (date >> 9), month, day, hours, minutes, seconds)
-    return calendar.timegm(when) * _NS
 
 
 def open_tree(volume: Source, kind: str) -> FileTree:

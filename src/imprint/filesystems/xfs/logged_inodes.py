@@ -34,7 +34,7 @@ _FLAGS2_AT: Final = 120
 _V3_AT: Final = 104
 _LSN_AT: Final = 112
 _PLACE_AT: Final = 82
-_NEVER: Final = (0, 0xFFFF_FFFF_FFFF_FFFF)
+_NEVER: Final = 0xFFFF_FFFF_FFFF_FFFF
 _ROOT_HEAD: Final = 4
 _KEY: Final = 8
 
@@ -75,7 +75,10 @@ def apply_inode(
     first, within = divmod(place, BASIC_BLOCK)
     data = changes.get(first, -(-(within + size) // BASIC_BLOCK))
     inode = data[within : within + size]
-    if not _is_newer(inode, geometry, item.number, lsn):
+    written = _written(inode, geometry, item.number)
+    if written > lsn:
+        changes.newest = max(changes.newest, written)
+    else:
         _set_core(inode, geometry, item, regions[1], lsn)
         _set_forks(inode, geometry, item, regions[2:])
         data[within : within + size] = inode
@@ -83,17 +86,19 @@ def apply_inode(
     return place
 
 
-def _is_newer(inode: bytearray, geometry: Geometry, number: int, lsn: int) -> bool:
-    """Whether an inode was written to its place since: it may have times that no log has."""
+def _written(inode: bytearray, geometry: Geometry, number: int) -> int:
+    """When an inode was written to its place: from then on, it may have times that no log has."""
     found = Inode.unpack(inode.ljust(Inode.SIZE, b"\0"))
-    is_known = (found.magic, found.version, found.number, found.uuid) == (
-        layout.INODE_MAGIC,
-        3,
-        number,
-        geometry.uuid,
-    )
-    written = int.from_bytes(inode[_LSN_AT : _LSN_AT + 8], "big")
-    return geometry.is_v5 and is_known and written not in _NEVER and written > lsn
+    expected = (layout.INODE_MAGIC, 3, number, geometry.uuid)
+    if not geometry.is_v5 or (found.magic, found.version, found.number, found.uuid) != expected:
+        return 0
+    return known_lsn(inode, _LSN_AT)
+
+
+def known_lsn(data: bytes | bytearray, at: int) -> int:
+    """When something was written; 0 if that is not known."""
+    written = int.from_bytes(data[at : at + 8], "big")
+    return 0 if written == _NEVER else written
 
 
 def _set_core(

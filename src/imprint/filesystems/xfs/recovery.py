@@ -11,7 +11,7 @@ Source: Linux ``xfs_log_recover.c``, ``xfs_inode_item_recover.c``, ``xfs_buf_ite
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.codecs.crc32c import crc32c
 from imprint.core.errors import UnsupportedFeatureError
@@ -21,7 +21,7 @@ from imprint.filesystems.xfs import layout
 from imprint.filesystems.xfs.geometry import Reader, read_geometry
 from imprint.filesystems.xfs.layout import BASIC_BLOCK, BufferItem
 from imprint.filesystems.xfs.log import Log, LogError
-from imprint.filesystems.xfs.logged_inodes import apply_inode, inode_item
+from imprint.filesystems.xfs.logged_inodes import apply_inode, inode_item, known_lsn
 from imprint.filesystems.xfs.replay import Changes, apply_buffer, buffer_item, transactions
 from imprint.filters.replayed import Replayed
 
@@ -41,22 +41,40 @@ _INTENTS: Final = {
 }
 _ANSWERS: Final = {kind + 1: kind for kind in _INTENTS}
 
-_CHECKSUMS: Final = {
-    b"XFSB": layout.SUPERBLOCK_CRC_AT,
-    b"XAGF": layout.AGF_CRC_AT,
-    b"XAGI": layout.AGI_CRC_AT,
-    b"XAFL": layout.AGFL_CRC_AT,
-    b"BMA3": layout.MAP_CRC_AT,
-    **dict.fromkeys((b"AB3B", b"AB3C", b"RMB3", b"R3FC", b"IAB3", b"FIB3"), layout.TREE_CRC_AT),
-    **dict.fromkeys((b"XDB3", b"XDD3", b"XDF3"), 4),
-    b"XSLM": 12,
+
+class _Form(NamedTuple):
+    """Where a block of version 5 has what says of it that it was written as a whole."""
+
+    crc: int
+    lsn: int
+    uuid: int
+
+
+_TREE: Final = _Form(layout.TREE_CRC_AT, 24, 32)
+_FOLDER: Final = _Form(4, 16, 24)
+_FORMS: Final = {
+    b"XFSB": _Form(layout.SUPERBLOCK_CRC_AT, 240, 32),
+    b"XAGF": _Form(layout.AGF_CRC_AT, 208, 64),
+    b"XAGI": _Form(layout.AGI_CRC_AT, 320, 296),
+    b"XAFL": _Form(layout.AGFL_CRC_AT, 24, 8),
+    b"BMA3": _Form(layout.MAP_CRC_AT, 32, 40),
+    **dict.fromkeys((b"AB3B", b"AB3C", b"RMB3", b"R3FC", b"IAB3", b"FIB3"), _TREE),
+    **dict.fromkeys((b"XDB3", b"XDD3", b"XDF3"), _FOLDER),
+    b"XSLM": _Form(12, 48, 16),
 }
-"""Where a block has its own, by how it begins; in version 5."""
+"""By how it begins."""
 
 _NODE_MARKS: Final = (b"\x3b\xee", b"\x3e\xbe", b"\x3d\xf1", b"\x3d\xff")
 _NODE_MARK_AT: Final = 8
-_NODE_CRC_AT: Final = 12
+_NODE: Final = _Form(12, 24, 32)
 """The same of blocks of trees of names and attributes."""
+
+_NEWER: Final = (
+    "structures on the disk are newer than its log, as in a copy that was made while it was "
+    "written to: the files may be in a state that never was"
+)
+_GROUPS_MAX: Final = 1024
+"""How many are asked for the age of their headers."""
 
 _CANCELS_MAX: Final = 1 << 18
 _INTENTS_MAX: Final = 1 << 16
@@ -90,6 +108,8 @@ def recovered(volume: Source) -> Recovered:
     said = [f"its log was replayed in memory, transactions: {recovery.transactions}"]
     if not geometry.is_v5:
         said.append("nothing proves that its log is of what is on the disk: it has version 4")
+    elif max(recovery.changes.newest, _newest(reader, geometry)) > last.header.lsn:
+        said.append(_NEWER)
     return Recovered(found, (*said, *recovery.left_out()))
 
 
@@ -100,7 +120,7 @@ class _Recovery:
         self._geometry = geometry
         self._log = log
         self.changes = Changes(reader, geometry)
-        self._cancelled: Counter[tuple[int, int]] = Counter()
+        self._cancelled: Counter[int] = Counter()
         self._buffers: dict[int, int] = {}
         self._inodes: set[int] = set()
         self._open: set[tuple[int, bytes]] = set()
@@ -116,7 +136,7 @@ class _Recovery:
         for transaction in transactions(self._log, last, head, _is_cancel, are_kept=False):
             for regions in transaction.items:
                 item = buffer_item(regions)
-                self._cancelled[item.place, item.length] += 1
+                self._cancelled[_key(item)] += 1
             if len(self._cancelled) > _CANCELS_MAX:
                 raise LogError("it cancels too many changes")
         for transaction in transactions(self._log, last, head, _is_of_files, are_kept=False):
@@ -144,18 +164,25 @@ class _Recovery:
                 item = buffer_item(regions)
                 if item.flags & layout.BUFFER_CANCEL:
                     cancels.append(item)
-                elif item.length and not self._cancelled[item.place, item.length]:
-                    apply_buffer(self.changes, item, regions)
-                    self._buffers[item.place] = item.length
+                elif item.length and not self._cancelled[_key(item)]:
+                    self._buffer(item, regions, transaction.lsn)
             else:
                 self._intent(kind, regions[0])
         for regions in inodes:
             self._inode(inode_item(regions), regions, transaction.lsn)
         for item in cancels:
-            self._cancelled[item.place, item.length] -= 1
+            self._cancelled[_key(item)] -= 1
+
+    def _buffer(self, item: BufferItem, regions: list[bytearray], lsn: int) -> None:
+        written = _written(self.changes.get(item.place, 1), self._geometry)
+        if written > lsn:
+            self.changes.newest = max(self.changes.newest, written)
+            return
+        apply_buffer(self.changes, item, regions)
+        self._buffers[item.place] = item.length
 
     def _inode(self, item: InodeItem, regions: list[bytearray], lsn: int) -> None:
-        if self._cancelled[item.place, item.length]:
+        if self._cancelled[_key(item)]:
             return
         if item.fields & layout.ILOG_OWNERS:
             raise LogError(f"inode {item.number} has taken over the blocks of another")
@@ -176,16 +203,47 @@ class _Recovery:
         size = self._geometry.superblock.inode_size
         for place, length in self._buffers.items():
             data = self.changes.get(place, length)
-            at = _CHECKSUMS.get(bytes(data[:4]))
-            if at is None and bytes(data[_NODE_MARK_AT:][:2]) in _NODE_MARKS:
-                at = _NODE_CRC_AT
-            if at is not None and len(data) >= at + 4:
-                _sign(data, at)
-                self.changes.put(place, data)
+            form = _form(data)
+            if form is not None and len(data) >= form.crc + 4:
+                _sign(data, form.crc)
+                self.changes.put(place, data[:BASIC_BLOCK])
         for place in self._inodes:  # of version 5 they have whole basic blocks
             data = self.changes.get(place // BASIC_BLOCK, size // BASIC_BLOCK)
             _sign(data, layout.INODE_CRC_AT)
             self.changes.put(place // BASIC_BLOCK, data)
+
+
+def _key(item: BufferItem | InodeItem) -> int:
+    """A buffer as one number: there may be very many."""
+    return item.place << 32 | item.length
+
+
+def _form(data: bytes | bytearray) -> _Form | None:
+    found = _FORMS.get(bytes(data[:4]))
+    return _NODE if found is None and data[_NODE_MARK_AT:][:2] in _NODE_MARKS else found
+
+
+def _written(data: bytes | bytearray, geometry: Geometry) -> int:
+    """When a block of version 5 was written, as an LSN; 0 if that is not known.
+
+    Source: Linux ``xlog_recover_get_buf_lsn``.
+    """
+    form = _form(data) if geometry.is_v5 else None
+    if form is None:
+        return 0
+    uuid = geometry.superblock.uuid if form.uuid == 32 and data.startswith(b"XFSB") else geometry.uuid
+    return known_lsn(data, form.lsn) if data[form.uuid :][:16] == uuid else 0
+
+
+def _newest(reader: Reader, geometry: Geometry) -> int:
+    """When the headers of groups were last written, as an LSN."""
+    size = geometry.superblock.sector_size
+    newest = 0
+    for group in range(min(geometry.superblock.group_count, _GROUPS_MAX)):
+        for at in (size, 2 * size):
+            place = geometry.offset(group, 0) + at
+            newest = max(newest, _written(reader.read(place, BASIC_BLOCK, "header"), geometry))
+    return newest
 
 
 def _sign(data: bytearray, at: int) -> None:

@@ -9,7 +9,8 @@ writes what it allocates, so that nothing that is free after replaying can be ne
 
 Items are applied in the order in which their transactions were committed. Those of a buffer
 that a later item cancels are left out, since the buffer is another's by then. The kernel also
-leaves out what the disk has already; applied in order, it comes to the same in the end.
+leaves out what the disk has already; applied in order, it comes to the same in the end, unless the
+disk is newer than the log.
 
 Source: "XFS Algorithms & Data Structures", chapter 14; what Linux ``xfs_log_recover.c`` and
 ``xfs_buf_item_recover.c`` do.
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from imprint.core.units import MIB
+from imprint.core.units import KIB, MIB, div_up
 from imprint.filesystems.xfs import layout
 from imprint.filesystems.xfs.layout import BASIC_BLOCK, BufferItem, Operation
 from imprint.filesystems.xfs.log import LogError
@@ -34,12 +35,20 @@ if TYPE_CHECKING:
     from imprint.filesystems.xfs.log import Log, Record
 
 LIVE_BYTES_MAX: Final = 512 * MIB
-"""Of the log between tail and head that is replayed: about ten seconds at the most."""
+"""Of the log between tail and head that is replayed."""
+
+OPERATIONS_MAX: Final = 1 << 22
+"""Of these in it: some ten seconds. A log as long as that is has half as many."""
 
 KEPT_BYTES_MAX: Final = 64 * MIB
 """Of regions, and of changed blocks, held in memory."""
 
 _REGION_COST: Final = 80
+_ITEM_COST: Final = 100
+_TRANSACTION_COST: Final = 500
+"""Bytes of memory that each takes up beside its content."""
+
+_BUFFER_BLOCKS_MAX: Final = 64 * KIB // BASIC_BLOCK
 _TRANSACTION_MAGIC: Final = 0x5452414E.to_bytes(4, "little")
 
 
@@ -78,7 +87,7 @@ class Transaction:
     items: list[list[bytearray]] = field(default_factory=list)
     missing: int = 0
     is_kept: bool = False
-    cost: int = 0
+    cost: int = _TRANSACTION_COST
 
     def begin_item(self, region: bytearray, wanted: Wanted) -> None:
         """Take the first region of an item."""
@@ -91,6 +100,7 @@ class Transaction:
         self.is_kept = wanted(kind, region)
         if self.is_kept:
             self.items.append([])
+            self.cost += _ITEM_COST
 
 
 class Changes:
@@ -98,6 +108,7 @@ class Changes:
 
     Attributes:
         blocks: ``BASIC_BLOCK`` bytes each, by their number in the volume.
+        newest: when something was last written that was left alone since it is newer, as an LSN.
     """
 
     def __init__(self, reader: Reader, geometry: Geometry) -> None:
@@ -105,6 +116,16 @@ class Changes:
         self._reader = reader
         self._end = geometry.superblock.blocks * geometry.block_size // BASIC_BLOCK
         self.blocks: dict[int, bytes] = {}
+        self.newest = 0
+
+    def check(self, place: int, count: int) -> None:
+        """Refuse basic blocks that are outside of the file system.
+
+        Raises:
+            LogError: if they are.
+        """
+        if place < 0 or count < 0 or place + count > self._end:
+            raise LogError("it changes blocks outside of the file system")
 
     def get(self, place: int, count: int) -> bytearray:
         """Some basic blocks as they are by now.
@@ -113,15 +134,16 @@ class Changes:
             LogError: if they are outside of the file system.
             ReadError: if the disk has to be read for them, and cannot be.
         """
-        if place < 0 or count < 0 or place + count > self._end:
-            raise LogError("it changes blocks outside of the file system")
-        places = range(place, place + count)
-        if not all(number in self.blocks for number in places):
-            size = count * BASIC_BLOCK
-            data = self._reader.read(place * BASIC_BLOCK, size, "block that the log changes")
-            for number, at in zip(places, range(0, size, BASIC_BLOCK), strict=True):
-                self.blocks.setdefault(number, bytes(data[at : at + BASIC_BLOCK]))
-        return bytearray().join(self.blocks[number] for number in places)
+        self.check(place, count)
+        found = [self.blocks.get(number) for number in range(place, place + count)]
+        if all(found):
+            return bytearray().join(block for block in found if block)
+        size = count * BASIC_BLOCK
+        data = self._reader.read(place * BASIC_BLOCK, size, "block that the log changes")
+        for block, at in zip(found, range(0, size, BASIC_BLOCK), strict=True):
+            if block:
+                data[at : at + BASIC_BLOCK] = block
+        return data
 
     def put(self, place: int, data: bytearray) -> None:
         """Make whole basic blocks be something else.
@@ -179,26 +201,33 @@ def transactions(
         ReadError: if a part cannot be read.
     """
     running: dict[int, Transaction] = {}
-    room = KEPT_BYTES_MAX
+    room, left = KEPT_BYTES_MAX, OPERATIONS_MAX
     for record in _records(log, last, head):
+        left -= record.header.operations
+        if left < 0:
+            raise LogError(f"it has more than {OPERATIONS_MAX} operations")
         for operation, region in _operations(log, record):
             number = operation.transaction
             if operation.flags & layout.OP_UNMOUNT:
                 continue
+            found = running.get(number)
+            before = found.cost if found else 0
             if operation.flags & layout.OP_START:
-                running[number] = Transaction(record.header.lsn)
-            elif number not in running:
+                if found:
+                    raise LogError("it begins a transaction that has begun")
+                found = running[number] = Transaction(record.header.lsn)
+            elif found is None:
                 # Its start lies before the tail: all that it changed is on the disk.
                 continue
             elif operation.flags & layout.OP_COMMIT:
-                found = running.pop(number)
-                yield found
+                yield running.pop(number)
                 room += 0 if are_kept else found.cost
-            elif region and _add(running[number], region, operation.flags, wanted):
-                running[number].cost += len(region) + _REGION_COST
-                room -= len(region) + _REGION_COST
-                if room < 0:
-                    raise LogError("its transactions are too long")
+                continue
+            elif region and _add(found, region, operation.flags, wanted):
+                found.cost += len(region) + _REGION_COST
+            room -= found.cost - before
+            if room < 0:
+                raise LogError("its transactions are too long")
 
 
 def _records(log: Log, last: Record, head: int) -> Iterator[Record]:
@@ -273,6 +302,8 @@ def buffer_item(regions: list[bytearray]) -> BufferItem:
     item = BufferItem.unpack(first)
     if item.regions != len(regions) or len(first) < BufferItem.SIZE + 4 * item.map_words:
         raise LogError("it has an item that is not whole")
+    if item.length > _BUFFER_BLOCKS_MAX:
+        raise LogError("it has an item of more blocks than the kernel changes at once")
     return item
 
 
@@ -295,8 +326,8 @@ def apply_buffer(changes: Changes, item: BufferItem, regions: list[bytearray]) -
         LogError: if it contradicts itself, or they are outside of the file system, or too many.
         ReadError: if the disk has to be read for them, and cannot be.
     """
-    buffer = changes.get(item.place, item.length)
-    size = len(buffer)
+    changes.check(item.place, item.length)
+    size = item.length * BASIC_BLOCK
     bits = int.from_bytes(regions[0][BufferItem.SIZE :][: 4 * item.map_words], "little")
     position = 0
     for region in regions[1:]:
@@ -311,9 +342,11 @@ def apply_buffer(changes: Changes, item: BufferItem, regions: list[bytearray]) -
         start = position * layout.BUFFER_CHUNK
         if start + len(region) > size:
             raise LogError("it has an item that is longer than its blocks")
-        buffer[start : start + len(region)] = region
+        first, skipped = divmod(start, BASIC_BLOCK)
+        blocks = changes.get(item.place + first, div_up(skipped + len(region), BASIC_BLOCK))
+        blocks[skipped : skipped + len(region)] = region
+        changes.put(item.place + first, blocks)
         bits >>= chunks
         position += chunks
     if bits:
         raise LogError("it has an item whose regions do not fit its map")
-    changes.put(item.place, buffer)
