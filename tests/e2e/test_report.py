@@ -165,7 +165,8 @@ def test_ntfs_is_as_fiwalk_tells_it(program: Program) -> None:
         (program.folder / name).write_bytes(content)
         run("ntfscp", "-f", "-q", image, program.folder / name, name)
     (program.folder / "note").write_bytes(b"a stream")
-    run("ntfscp", "-f", "-q", "-N", "side", image, program.folder / "note", "large")
+    for name in ("large", "$BadClus"):
+        run("ntfscp", "-f", "-q", "-N", "side", image, program.folder / "note", name)
     run("fiwalk", "-X", program.folder / "theirs.xml", image)
     program.ok("report", image, "-o", "ours.xml")
     check_schema(program.folder / "ours.xml")
@@ -179,6 +180,7 @@ def test_ntfs_is_as_fiwalk_tells_it(program: Program) -> None:
     assert [part["type"] for part in ours["small"].runs] == ["resident"]
     side = hashlib.md5(b"a stream", usedforsecurity=False).hexdigest()
     assert ours["large:side"].hashes["md5"] == side
+    assert ours["$BadClus:side"].hashes["md5"] == side  # a good place to hide something
     # As large as the volume, and a hole: hashing it would take as long as hashing a full disk.
     bad = ours["$BadClus:$Bad"]
     assert int(bad.facts["filesize"] or 0) == 16 * MIB - 4096

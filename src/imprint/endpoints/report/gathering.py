@@ -26,8 +26,8 @@ HOLE: Final = -1
 ORPHANS: Final = f"/{remains.ORPHANS}"
 """The folder of what was deleted and has no name any more."""
 
-BAD_CLUSTERS: Final = "/$BadClus"
-"""NTFS's file whose stream is as large as the volume, with places where clusters are bad."""
+BAD_CLUSTERS: Final = ("/$BadClus", "$Bad")
+"""NTFS's file and its stream that is as large as the volume, with places where clusters are bad."""
 
 BATCH_FILES: Final = 1000
 _BATCHES_AHEAD: Final = 4
@@ -41,7 +41,7 @@ class Special(NamedTuple):
             ``HOLE`` for a start; ``None``: it does not lie there as it is.
         content: it, if it has no parts.
         error: why it cannot be had.
-        is_map: it has no bytes of its own, and is as large as the volume: nothing to be hashed.
+        is_map: it has no bytes at all, and is as large as the volume: nothing to be hashed.
     """
 
     parts: tuple[tuple[int, int], ...] | None = None
@@ -101,8 +101,8 @@ def _batches(tree: FileTree, volume: Source, *, deleted: bool, contents: bool) -
         if entry.streams and contents and not (entry.is_deleted and entry.is_allocated):
             for stream in entry.streams:
                 found = _special(tree, volume, entry, stream)
-                if entry.path == BAD_CLUSTERS and entry.type is Type.SYSTEM:
-                    found = found._replace(is_map=True)
+                if (entry.path, stream) == BAD_CLUSTERS and entry.type is Type.SYSTEM:
+                    found = found._replace(is_map=_is_hole(found))
                 special[len(entries)] = found
                 entries.append(_stream(entry, stream, found))
         if len(entries) >= BATCH_FILES:
@@ -124,6 +124,11 @@ def _special(tree: FileTree, volume: Source, entry: Entry, stream: str | None) -
             )
         )
     return Special(content=content)
+
+
+def _is_hole(special: Special) -> bool:
+    """Whether it has no place on the volume, where a disk without bad clusters may hide bytes."""
+    return special.parts is not None and all(start == HOLE for start, _ in special.parts)
 
 
 def _stream(entry: Entry, stream: str, special: Special) -> Entry:

@@ -6,6 +6,7 @@ Source: Microsoft, "exFAT file system specification", 7.4.5 to 7.4.10.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from imprint.core.errors import ReadError
@@ -24,6 +25,10 @@ _FILE: Final = 0x05
 _IN_USE: Final = 0x80
 _HAS_ZONE: Final = 0x80
 _QUARTER_S: Final = 15 * 60
+_BLOCK_BYTES: Final = 512
+"""No disk loses less."""
+
+_BLOCKS_KEPT: Final = 64
 _FIRST_INODE: Final = 3
 """To The Sleuth Kit, of the first entry that the first cluster could have."""
 
@@ -40,17 +45,19 @@ class EntryTimes:
         """
         self._reader = VolumeReader(volume, budget=UNBOUNDED)
         self._start = read_geometry(self._reader).heap_at
+        self._block = lru_cache(_BLOCKS_KEPT)(self._read_block)
 
     def of(self, inode: int) -> Times | None:
         """Of what has a number of The Sleuth Kit's; ``None`` if it is no file."""
         at = self._start + (inode - _FIRST_INODE) * _ENTRY.size
         if inode < _FIRST_INODE or at + _ENTRY.size > self._reader.size:
             return None
-        try:
-            raw = self._reader.read(at, _ENTRY.size, "entry of a folder")
-        except ReadError:
+        number, inside = divmod(at, _BLOCK_BYTES)
+        block = self._block(number)
+        if block is None or inside + _ENTRY.size > len(block):
             return None
-        kind, created, modified, accessed, more_created, more_modified, *zones = _ENTRY.unpack(raw)
+        entry = _ENTRY.unpack_from(block, inside)
+        kind, created, modified, accessed, more_created, more_modified, *zones = entry
         if kind & ~_IN_USE != _FILE:
             return None
         return Times(
@@ -59,6 +66,15 @@ class EntryTimes:
             None,
             _time(created, more_created, zones[0]),
         )
+
+    def _read_block(self, number: int) -> bytes | None:
+        """Entries that lie side by side; ``None`` if they cannot be read."""
+        start = number * _BLOCK_BYTES
+        length = min(_BLOCK_BYTES, self._reader.size - start)
+        try:
+            return bytes(self._reader.read(start, length, "entries of a folder"))
+        except ReadError:
+            return None
 
 
 def _time(stamp: int, hundredths: int, zone: int) -> int | None:

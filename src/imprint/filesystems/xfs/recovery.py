@@ -231,8 +231,8 @@ def _written(data: bytes | bytearray, geometry: Geometry) -> int:
     form = _form(data) if geometry.is_v5 else None
     if form is None:
         return 0
-    uuid = geometry.superblock.uuid if form.uuid == 32 and data.startswith(b"XFSB") else geometry.uuid
-    return known_lsn(data, form.lsn) if data[form.uuid :][:16] == uuid else 0
+    is_own = data[form.uuid :][:16] in (geometry.uuid, geometry.superblock.uuid)
+    return known_lsn(data, form.lsn) if is_own else 0
 
 
 def _newest(reader: Reader, geometry: Geometry) -> int:
