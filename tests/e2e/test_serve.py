@@ -136,7 +136,7 @@ def test_an_overlay_belongs_to_one_state_of_a_disk(program: Program, disk: Path)
         with serve(program, "image.qcow2", *options, "--snapshot", "one") as served:
             served.end()
     assert "snapshot one" in program.refuses(5, "serve", "image.qcow2", *options)[0]
-    check = ["qemu-io", "-f", "qcow2", "-c", "read 0 512", cow]
+    check: list[str | Path] = ["qemu-io", "-f", "qcow2", "-c", "read 0 512", cow]
     assert (
         "No such file" in subprocess.run(check, capture_output=True, text=True, check=False).stderr
     )

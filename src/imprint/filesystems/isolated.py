@@ -47,10 +47,10 @@ from imprint.filesystems.isolated_messages import (
     READ,
     THERE,
 )
+from imprint.filesystems.isolated_system import PIPE_BYTES, waits_for_disk, widened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import IO
 
     from imprint.core.contracts import Source
     from imprint.filesystems.in_file import InFile
@@ -66,7 +66,6 @@ FAILURES: Final[dict[str, type[ImagingError]]] = {
 
 _MESSAGE_MAX: Final = 256 * MIB
 _READ_MAX: Final = 64 * MIB
-_PIPE_BYTES: Final = MIB
 _UNREADABLE: Final = (FormatError, NetworkError, ReadError, RepositoryError)
 _CRASHED: Final = "the library has crashed"
 _AHEAD_MAX: Final = 16
@@ -135,8 +134,8 @@ class Isolated:
             start_new_session=True,
             pass_fds=() if there is None else (there.fd,),
         )
-        _widen(self.process.stdout)
-        self._talk = _Talk(volume, self.process, there, is_wide=_widen(self.process.stdin))
+        widened(self.process.stdout)
+        self._talk = _Talk(volume, self.process, there, is_wide=widened(self.process.stdin))
         self._ahead: dict[bytes, _Question] = {}
         # Rubbish may be collected by whoever holds what a read of the volume waits for.
         self._end = weakref.finalize(self, self._talk.end)
@@ -380,23 +379,13 @@ class _Talk:
         poll.register(pipe, select.POLLIN)
         while len(self._taken) < length:
             if not poll.poll(SILENCE_MAX_S * 1000):
+                if self._there is not None and waits_for_disk(self._process.pid):
+                    continue
                 raise TimeoutError
-            part = os.read(pipe.fileno(), _PIPE_BYTES)
+            part = os.read(pipe.fileno(), PIPE_BYTES)
             if not part:
                 raise EOFError
             self._taken += part
         found = bytes(self._taken[:length])
         del self._taken[:length]
         return found
-
-
-def _widen(pipe: IO[bytes] | None) -> bool:
-    """Let as much through at once as the system allows; whether that is much."""
-    try:
-        import fcntl
-
-        assert pipe is not None
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    except (ImportError, AttributeError, OSError):
-        return False
-    return True

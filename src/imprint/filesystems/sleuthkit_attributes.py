@@ -159,7 +159,7 @@ class Attributes:
         places: list[int] = []
         others: list[int] = []
         streams: list[str] | None = None
-        is_plain, is_point = size == 0, False
+        is_plain, is_point, is_known = size == 0, False, False
         resident: tuple[int, int] | None = None
         for attribute in file:
             info = attribute.info
@@ -173,6 +173,9 @@ class Attributes:
             elif kind == _NTFS_POINT:
                 is_point = True
             flags = info.flags
+            if is_proper and is_known:
+                continue  # a second one has no meaning: what is read is the first
+            is_known = is_known or is_proper
             if not flags & _NONRESIDENT:
                 if is_proper and size and not flags & (_ENCRYPTED | _COMPRESSED):
                     resident = (kind, info.id)

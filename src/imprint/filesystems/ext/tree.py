@@ -31,7 +31,7 @@ from imprint.filesystems.ext.layout import (
 )
 from imprint.filesystems.ext.names import names_in
 from imprint.filesystems.ext.trees import NODE, Piece, Trees, has_blocks
-from imprint.filesystems.journals import ADVICE
+from imprint.filesystems.journals import ADVICE, REPLAYERS
 from imprint.filesystems.tree import (
     TYPES_BY_MODE,
     Entry,
@@ -61,9 +61,7 @@ _PARENT_BYTES: Final = 4
 _INLINE_BYTES: Final = 60
 _TARGET_BYTES_MAX: Final = 4096
 _PIECE_BYTES: Final = 64 << 10
-_UNCLEAN: Final = (
-    f"the file system was not unmounted: what is only in its journal is not told ({ADVICE})"
-)
+_UNCLEAN: Final = "the file system was not unmounted: what is only in its journal is not told"
 
 
 class _Extents(NamedTuple):
@@ -303,5 +301,6 @@ def open_tree(volume: Source, kind: str) -> FileTree:
     block = Superblock.unpack(head)
     files = _opened(volume, kind, is_ours=_is_ours(block))
     if block.revision and block.incompat & features.RECOVER:
-        files.notes.append(Remark(note_of("/", _UNCLEAN)))
+        what = f"{_UNCLEAN} ({ADVICE})" if kind in REPLAYERS else _UNCLEAN
+        files.notes.append(Remark(note_of("/", what)))
     return files

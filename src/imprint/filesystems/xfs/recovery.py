@@ -14,7 +14,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.codecs.crc32c import crc32c
-from imprint.core.errors import UnsupportedFeatureError
+from imprint.core.errors import CorruptImageError, UnsupportedFeatureError
 from imprint.filesystems.allocation import UNBOUNDED
 from imprint.filesystems.journals import WITHOUT, Recovered
 from imprint.filesystems.xfs import layout
@@ -69,10 +69,7 @@ _NODE_MARK_AT: Final = 8
 _NODE: Final = _Form(12, 24, 32)
 """The same of blocks of trees of names and attributes."""
 
-_NEWER: Final = (
-    "structures on the disk are newer than its log, as in a copy that was made while it was "
-    "written to: the files may be in a state that never was"
-)
+_NEWER: Final = "are newer than its log, as in a copy that was made while it was written to"
 _GROUPS_MAX: Final = 1024
 """How many are asked for the age of their headers."""
 
@@ -84,7 +81,7 @@ def recovered(volume: Source) -> Recovered:
     """The volume after replaying; see :func:`imprint.filesystems.journals.replayed`.
 
     Raises:
-        CorruptImageError: if the superblock contradicts itself.
+        CorruptImageError: if the superblock contradicts itself, or the disk is newer than the log.
         UnsupportedFeatureError: if the log cannot be replayed, or is on another device.
         ReadError: if it cannot be read.
     """
@@ -101,6 +98,7 @@ def recovered(volume: Source) -> Recovered:
         after = read_geometry(Reader(found)).superblock
         if after.blocks != geometry.superblock.blocks:
             raise LogError("it makes the file system grow")
+        newest = _newest(reader, geometry)
     except LogError as error:
         raise UnsupportedFeatureError(
             f"its log cannot be replayed here: {error}", name=volume.name, advice=WITHOUT
@@ -108,8 +106,13 @@ def recovered(volume: Source) -> Recovered:
     said = [f"its log was replayed in memory, transactions: {recovery.transactions}"]
     if not geometry.is_v5:
         said.append("nothing proves that its log is of what is on the disk: it has version 4")
-    elif max(recovery.changes.newest, _newest(reader, geometry)) > last.header.lsn:
-        said.append(_NEWER)
+    elif max(recovery.newest, newest) > last.header.lsn:
+        # The kernel does not mount it either: it is no state that the file system was ever in.
+        raise CorruptImageError(
+            f"some blocks on the disk {_NEWER}", name=volume.name, advice=WITHOUT
+        )
+    elif recovery.changes.newest > last.header.lsn:
+        said.append(f"some inodes on the disk {_NEWER}")
     return Recovered(found, (*said, *recovery.left_out()))
 
 
@@ -125,6 +128,7 @@ class _Recovery:
         self._inodes: set[int] = set()
         self._open: set[tuple[int, bytes]] = set()
         self.transactions = 0
+        self.newest = 0
 
     def run(self, last: Record, head: int) -> None:
         """Apply all that was committed.
@@ -176,7 +180,7 @@ class _Recovery:
     def _buffer(self, item: BufferItem, regions: list[bytearray], lsn: int) -> None:
         written = _written(self.changes.get(item.place, 1), self._geometry)
         if written > lsn:
-            self.changes.newest = max(self.changes.newest, written)
+            self.newest = max(self.newest, written)
             return
         apply_buffer(self.changes, item, regions)
         self._buffers[item.place] = item.length

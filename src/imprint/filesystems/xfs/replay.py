@@ -108,7 +108,7 @@ class Changes:
 
     Attributes:
         blocks: ``BASIC_BLOCK`` bytes each, by their number in the volume.
-        newest: when something was last written that was left alone since it is newer, as an LSN.
+        newest: when an inode was last written that was left alone since it is newer, as an LSN.
     """
 
     def __init__(self, reader: Reader, geometry: Geometry) -> None:
