@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.core.contracts import Traits
 from imprint.core.errors import CorruptImageError, ReadError
 from imprint.core.extent import Extent, Kind, check_range
-from imprint.core.limits import SPAN_BYTES
+from imprint.core.limits import DECODE_CACHE_BYTES, SPAN_BYTES
+from imprint.core.recent import Recent
 from imprint.filters.cutoff import Missing
 from imprint.filters.pieces import Piece, Pieces
 
@@ -148,6 +150,42 @@ class OnDemand:
 def held(name: str, content: bytes) -> Source:
     """Bytes that are at hand."""
     return OnDemand(name, len(content), lambda offset, length: content[offset : offset + length])
+
+
+def unpacked_on_demand(
+    name: str, size: int, starts: Sequence[int], unpack: Callable[[int], bytes]
+) -> OnDemand:
+    """A source of parts that are packed each by itself; those unpacked last are kept.
+
+    Args:
+        name: of the file, for errors.
+        size: of it, in bytes.
+        starts: where each part begins in it, ascending. Only what lies in parts is asked for.
+        unpack: gives all of one, by its number.
+    """
+    kept: Recent[int] = Recent(DECODE_CACHE_BYTES)
+
+    def unpacked(index: int) -> bytes:
+        found = kept.get(index)
+        if found is None:
+            found = unpack(index)
+            kept.put(index, found)
+        return found
+
+    def made(offset: int, length: int) -> bytes:
+        found = bytearray()
+        end = offset + length
+        while offset < end:
+            index = bisect_right(starts, offset) - 1
+            within = offset - starts[index]
+            part = unpacked(index)[within : within + end - offset]
+            if not part:
+                raise CorruptImageError(f"expected bytes at {offset}, found none", name=name)
+            found += part
+            offset += len(part)
+        return bytes(found)
+
+    return OnDemand(name, size, made)
 
 
 def told_pairs(flat: Sequence[int]) -> tuple[tuple[int, int], ...]:

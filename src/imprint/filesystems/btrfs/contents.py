@@ -7,26 +7,23 @@ Checksums of data are not compared. Source: btrfs documentation, "On-disk format
 from __future__ import annotations
 
 import struct
-from bisect import bisect_right
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imprint.codecs import deflate, lzo, zstd
 from imprint.core.errors import CorruptImageError, ImagingError, UnsupportedFeatureError
 from imprint.filesystems.btrfs import layout
 from imprint.filesystems.btrfs.layout import FileExtent
-from imprint.filesystems.contents import PIECES_MAX, OnDemand
+from imprint.filesystems.contents import PIECES_MAX, unpacked_on_demand
 from imprint.filters.pieces import Piece, Pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from imprint.core.contracts import Source
     from imprint.filesystems.btrfs.chunks import ChunkMap
     from imprint.filesystems.btrfs.trees import Item
 
 _INLINE_AT: Final = 21
-_UNPACKED_KEPT: Final = 16
 _ZLIB_HEAD: Final = 2
 _LZO_LENGTH: Final = struct.Struct("<I")
 
@@ -141,39 +138,24 @@ def content(volume: Source, runs: Iterable[Run], size: int, sector: int, name: s
             packed.append(run._replace(length=length))
     if position < size:
         pieces.append(Piece(position, size - position, None))
-    members = [volume, OnDemand(name, size, _unpacker(volume, packed, sector, name))]
-    return Pieces(name, members, pieces)
 
-
-def _unpacker(
-    volume: Source, runs: list[Run], sector: int, name: str
-) -> Callable[[int, int], bytes]:
-    """What gives bytes of compressed runs; those asked for are within one of them, or several."""
-    starts = [run.position for run in runs]
-
-    @lru_cache(_UNPACKED_KEPT)
     def unpacked(index: int) -> bytes:
-        run = runs[index]
-        data = run.inline
-        if run.offset is not None:
-            buffer = bytearray(run.stored)
-            volume.readinto(memoryview(buffer), run.offset)
-            data = bytes(buffer)
-        found = unpack(data, run.compression, run.unpacked, sector, name)
-        # The rest of what was the last sector of a file was not packed: it is zeros.
-        return found.ljust(run.begin + run.length, b"\0")[run.begin :]
+        return _unpacked(volume, packed[index], sector, name)
 
-    def made(offset: int, length: int) -> bytes:
-        found = bytearray()
-        while length:
-            index = bisect_right(starts, offset) - 1
-            part = unpacked(index)[offset - starts[index] :][:length]
-            found += part
-            offset += len(part)
-            length -= len(part)
-        return bytes(found)
+    starts = [run.position for run in packed]
+    made = unpacked_on_demand(name, size, starts, unpacked)
+    return Pieces(name, [volume, made], pieces)
 
-    return made
+
+def _unpacked(volume: Source, run: Run, sector: int, name: str) -> bytes:
+    data = run.inline
+    if run.offset is not None:
+        buffer = bytearray(run.stored)
+        volume.readinto(memoryview(buffer), run.offset)
+        data = bytes(buffer)
+    found = unpack(data, run.compression, run.unpacked, sector, name)
+    # The rest of what was the last sector of a file was not packed: it is zeros.
+    return found.ljust(run.begin + run.length, b"\0")[run.begin :]
 
 
 def unpack(data: bytes, compression: int, size: int, sector: int, name: str) -> bytes:

@@ -6,14 +6,11 @@ Source: Linux ``fs/f2fs/compress.c`` (``f2fs_decompress_cluster``), ``include/li
 from __future__ import annotations
 
 import struct
-from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
 from imprint.codecs import blocks, lzo, zstd
 from imprint.core.errors import CorruptImageError, FormatError, UnsupportedFeatureError
-from imprint.core.limits import DECODE_CACHE_BYTES
-from imprint.core.recent import Recent
-from imprint.filesystems.contents import PIECES_MAX, OnDemand
+from imprint.filesystems.contents import PIECES_MAX, unpacked_on_demand
 from imprint.filesystems.f2fs.layout import BLOCK
 from imprint.filesystems.f2fs.nodes import Cluster
 from imprint.filters.pieces import Piece, Pieces
@@ -65,37 +62,12 @@ def content(
         known = algorithm < len(_ALGORITHMS)
         what = _ALGORITHMS[algorithm] if known else f"algorithm {algorithm}"
         raise UnsupportedFeatureError(f"it is compressed by {what}", name=name)
-    return Pieces(
-        name, [volume, OnDemand(name, size, _maker(volume, packed, algorithm, name))], pieces
-    )
 
+    def unpack(index: int) -> bytes:
+        return _unpack(volume, packed[index], algorithm, name)
 
-def _maker(
-    volume: Source, packed: list[Cluster], algorithm: int, name: str
-) -> Callable[[int, int], bytes]:
-    """What gives bytes of clusters; those asked for are within one of them, or several."""
     starts = [cluster.position for cluster in packed]
-    kept: Recent[int] = Recent(DECODE_CACHE_BYTES)
-
-    def unpacked(index: int) -> bytes:
-        found = kept.get(index)
-        if found is None:
-            found = _unpack(volume, packed[index], algorithm, name)
-            kept.put(index, found)
-        return found
-
-    def made(offset: int, length: int) -> bytes:
-        found = bytearray()
-        end = offset + length
-        while offset < end:
-            index = bisect_right(starts, offset) - 1
-            within = offset - starts[index]
-            part = unpacked(index)[within : within + end - offset]
-            found += part
-            offset += len(part)
-        return bytes(found)
-
-    return made
+    return Pieces(name, [volume, unpacked_on_demand(name, size, starts, unpack)], pieces)
 
 
 def _unpack(volume: Source, cluster: Cluster, algorithm: int, name: str) -> bytes:

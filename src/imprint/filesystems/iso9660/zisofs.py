@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from imprint.codecs import deflate
 from imprint.core.errors import CorruptImageError
-from imprint.core.limits import DECODE_CACHE_BYTES
-from imprint.core.recent import Recent
-from imprint.filesystems.contents import OnDemand
+from imprint.filesystems.contents import OnDemand, unpacked_on_demand
 
 if TYPE_CHECKING:
     from imprint.core.contracts import Source
@@ -49,37 +47,22 @@ def unzipped(stored: Source, size: int, name: str) -> Source:
             name=name,
         )
     table, block = units * 4, 1 << bits
-    kept: Recent[int] = Recent(DECODE_CACHE_BYTES)
 
-    def unpacked(index: int) -> bytes:
-        found = kept.get(index)
-        if found is None:
-            length = min(block, size - index * block)
-            place = table + index * _POINTER.size
-            start, end = _POINTERS.unpack(_part(stored, place, _POINTERS.size, name))
-            if not start <= end <= start + 2 * block:
-                raise CorruptImageError(
-                    f"block {index}: expected at most {2 * block} bytes, found {start} to {end}",
-                    name=name,
-                )
-            if start == end:
-                return bytes(length)
-            packed = _part(stored, start, end - start, name)
-            found = deflate.decompress(packed[_ZLIB_HEAD:], length)
-            kept.put(index, found)
-        return found
+    def unpack(index: int) -> bytes:
+        length = min(block, size - index * block)
+        place = table + index * _POINTER.size
+        start, end = _POINTERS.unpack(_part(stored, place, _POINTERS.size, name))
+        if not start <= end <= start + 2 * block:
+            raise CorruptImageError(
+                f"block {index}: expected at most {2 * block} bytes, found {start} to {end}",
+                name=name,
+            )
+        if start == end:
+            return bytes(length)
+        packed = _part(stored, start, end - start, name)
+        return deflate.decompress(packed[_ZLIB_HEAD:], length)
 
-    def made(offset: int, length: int) -> bytes:
-        found = bytearray()
-        end = offset + length
-        while offset < end:
-            index, within = divmod(offset, block)
-            part = unpacked(index)[within : within + end - offset]
-            found += part
-            offset += len(part)
-        return bytes(found)
-
-    return OnDemand(name, size, made)
+    return unpacked_on_demand(name, size, range(0, size, block), unpack)
 
 
 def _part(stored: Source, offset: int, length: int, name: str) -> bytes:
