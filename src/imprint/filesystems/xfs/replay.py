@@ -18,6 +18,7 @@ Source: "XFS Algorithms & Data Structures", chapter 14; what Linux ``xfs_log_rec
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -49,6 +50,9 @@ _TRANSACTION_COST: Final = 500
 """Bytes of memory that each takes up beside its content."""
 
 _BUFFER_BLOCKS_MAX: Final = 64 * KIB // BASIC_BLOCK
+_OPERATION: Final = struct.Struct(">IIxB2x")
+"""The same as ``Operation``: there are too many of them for an object each."""
+
 _TRANSACTION_MAGIC: Final = 0x5452414E.to_bytes(4, "little")
 
 
@@ -206,24 +210,23 @@ def transactions(
         left -= record.header.operations
         if left < 0:
             raise LogError(f"it has more than {OPERATIONS_MAX} operations")
-        for operation, region in _operations(log, record):
-            number = operation.transaction
-            if operation.flags & layout.OP_UNMOUNT:
+        for number, flags, region in _operations(log, record):
+            if flags & layout.OP_UNMOUNT:
                 continue
             found = running.get(number)
             before = found.cost if found else 0
-            if operation.flags & layout.OP_START:
+            if flags & layout.OP_START:
                 if found:
                     raise LogError("it begins a transaction that has begun")
                 found = running[number] = Transaction(record.header.lsn)
             elif found is None:
                 # Its start lies before the tail: all that it changed is on the disk.
                 continue
-            elif operation.flags & layout.OP_COMMIT:
+            elif flags & layout.OP_COMMIT:
                 yield running.pop(number)
                 room += 0 if are_kept else found.cost
                 continue
-            elif region and _add(found, region, operation.flags, wanted):
+            elif region and _add(found, region, flags, wanted):
                 found.cost += len(region) + _REGION_COST
             room -= found.cost - before
             if room < 0:
@@ -253,8 +256,8 @@ def _records(log: Log, last: Record, head: int) -> Iterator[Record]:
             lsn += 1 << 32
 
 
-def _operations(log: Log, record: Record) -> Iterator[tuple[Operation, bytearray]]:
-    """Those of a record, with their regions."""
+def _operations(log: Log, record: Record) -> Iterator[tuple[int, int, bytearray]]:
+    """Those of a record: of which transaction, with which flags, and their regions."""
     data, is_right = log.payload(record)
     if not is_right and (record.header.crc or log.is_v5):
         raise LogError(f"the checksum of the record at block {record.place} does not match")
@@ -262,13 +265,13 @@ def _operations(log: Log, record: Record) -> Iterator[tuple[Operation, bytearray
     for _ in range(record.header.operations):
         if at + Operation.SIZE > len(data):
             raise LogError(f"the record at block {record.place} ends too early")
-        operation = Operation.unpack(data[at : at + Operation.SIZE])
+        number, length, flags = _OPERATION.unpack_from(data, at)
         at += Operation.SIZE
-        region = data[at : at + operation.length]
-        at += operation.length
-        if len(region) < operation.length:
+        region = data[at : at + length]
+        at += length
+        if len(region) < length:
             raise LogError(f"the record at block {record.place} ends too early")
-        yield operation, region
+        yield number, flags, region
 
 
 def _add(transaction: Transaction, region: bytearray, flags: int, wanted: Wanted) -> bool:
