@@ -238,6 +238,17 @@ def test_an_environment_that_goes_while_it_is_looked_at_sets_up_again(prepared: 
     assert not python.exists()
 
 
+def test_an_interpreter_that_does_not_know_its_own_name_is_passed_over(prepared: Path) -> None:
+    """Its name, made whole, is the current folder. Fails if the shell starts that, and ends."""
+    (prepared / ".venv" / "requirements.lock").unlink()
+    python = prepared / ".venv" / "bin" / "python"
+    python.unlink()
+    python.write_text("#!/bin/sh\npwd\n")
+    python.chmod(0o755)
+
+    assert decides_to_set_up(prepared)
+
+
 def test_waiting_for_another_start_that_succeeds_is_enough(prepared: Path) -> None:
     promise = prepared / ".venv" / "requirements.lock"
     promise.unlink()

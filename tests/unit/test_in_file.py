@@ -5,18 +5,25 @@ from __future__ import annotations
 import os
 import random
 from contextlib import closing
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import pytest
 
-from imprint.core.units import KIB, MIB
+from imprint.core.extent import Extent, Kind
+from imprint.core.units import GIB, KIB, MIB
 from imprint.endpoints.open import Access, open_source
 from imprint.filesystems.in_file import in_file, unpacked
+from imprint.filesystems.isolated_messages import ALIVE, HEAD
+from imprint.filesystems.isolated_worker import Kept, Pipe
+from imprint.filters.shared import SharedDisk
 from imprint.filters.window import Window
 from imprint.storage.file import FileStorage
+from imprint.storage.memory import MemoryStorage
 from imprint.testing.oracles import run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from imprint.core.contracts import Source
@@ -91,3 +98,71 @@ def test_nothing_is_told_of_what_is_empty(tmp_path: Path) -> None:
     path.touch()
     with closing(FileStorage.open(path)) as storage:
         assert in_file(storage) is None
+
+
+def test_nothing_is_told_of_what_may_be_written(raw: tuple[Path, bytes]) -> None:
+    """Fails if a cluster that moved since, or was given to others, is read where it lay."""
+    path, _ = raw
+    with closing(SharedDisk(FileStorage.open(path, writable=True))) as disk:
+        assert in_file(disk) is None
+
+
+class Far(MemoryStorage):
+    """A large disk that is somewhere else; its map is read a part at a time."""
+
+    told = 0
+
+    @property
+    def size(self) -> int:
+        return 64 * GIB
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        for start in range(offset, offset + length, GIB):
+            self.told += 1
+            yield Extent(start, min(GIB, offset + length - start), Kind.ENCODED, self, 0)
+
+
+def test_the_map_of_what_is_somewhere_else_is_not_looked_through() -> None:
+    """Fails if all tables of a large image are got over a network, for nothing."""
+    far = Far(b"")
+    assert in_file(far) is None
+    assert 0 < far.told < 4
+
+
+class Fine(FileStorage):
+    """A file whose map has as many parts as there are sectors."""
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        for start in range(offset, offset + length, 512):
+            yield Extent(start, 512, Kind.DATA, self, start)
+
+
+def test_neighbours_in_the_file_are_one_run(raw: tuple[Path, bytes]) -> None:
+    """Fails if a read across a border, as between two tables of an image, has to be asked for."""
+    path, content = raw
+    with closing(Fine.open(path)) as storage:
+        found = in_file(storage)
+        assert found is not None
+        assert found.runs == [(0, SIZE, 0)]
+        assert found.read(100, 3 * MIB) == content[100 : 100 + 3 * MIB]
+
+
+def test_a_process_that_reads_by_itself_says_that_it_is_alive(raw: tuple[Path, bytes]) -> None:
+    """Fails if long reads, as of the tables of a large disk, are taken for an endless loop.
+
+    Or if it says so of what it reads over and over, which may be such a loop.
+    """
+    path, _ = raw
+    sink = BytesIO()
+    pipe = Pipe(BytesIO(), sink)
+    with closing(Fine.open(path)) as storage:
+        pipe.there = in_file(storage)
+        kept = Kept(pipe, SIZE)
+        assert kept.read(0, 512)
+        assert sink.getvalue() == HEAD.pack(ALIVE, 0)
+        pipe.alive_at = 0
+        assert kept.read(512, 512)
+        assert len(sink.getvalue()) == HEAD.size
+        assert kept.read(MIB, 512)
+        assert kept.read(2 * MIB, 512)  # not often
+        assert sink.getvalue() == 2 * HEAD.pack(ALIVE, 0)

@@ -76,7 +76,8 @@ class Pipe:
         self._questions: deque[bytes] = deque()
         self.on_known: Callable[[int, bytes], object] = lambda _offset, _data: None
         """Given bytes of the volume that are going to be wanted, and where they lie."""
-        self._alive_at = 0.0
+        self.alive_at = 0.0
+        """When it is said again that there is progress, at the earliest."""
         self.read_failed = False
         """Whether the volume could not be read the last time that this question wanted it."""
 
@@ -88,8 +89,8 @@ class Pipe:
     def alive(self) -> None:
         """Say that there is progress, now and then: much that is read by itself takes long."""
         now = time.monotonic()
-        if now >= self._alive_at:
-            self._alive_at = now + _ALIVE_S
+        if now >= self.alive_at:
+            self.alive_at = now + _ALIVE_S
             self.send(ALIVE, b"")
 
     def read(self, offset: int, length: int) -> bytes | None:

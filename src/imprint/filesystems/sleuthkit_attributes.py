@@ -136,6 +136,8 @@ class Told(NamedTuple):
         is_plain: its content is just its extents.
         resident: type and number of the attribute that is its content, if that is not in blocks.
         is_point: it may lead elsewhere: it has a reparse point.
+        is_double: it has more than one content proper, of which the first is told. To the library,
+            a stream has no name if that begins with a zero.
     """
 
     places: list[int]
@@ -143,6 +145,7 @@ class Told(NamedTuple):
     is_plain: bool
     resident: tuple[int, int] | None
     is_point: bool
+    is_double: bool = False
 
 
 class Attributes:
@@ -159,7 +162,8 @@ class Attributes:
         places: list[int] = []
         others: list[int] = []
         streams: list[str] | None = None
-        is_plain, is_point, is_known = size == 0, False, False
+        is_plain, is_point = size == 0, False
+        is_known = is_double = False
         resident: tuple[int, int] | None = None
         for attribute in file:
             info = attribute.info
@@ -167,15 +171,14 @@ class Attributes:
             if kind in _NTFS_INSIDE:
                 continue
             name = PROPER if kind == _DEFAULT else content_name(info)
-            is_proper = name == PROPER
+            is_proper = name == PROPER and not is_known
+            is_double = is_double or (name == PROPER and is_known and kind == _NTFS_DATA)
+            is_known = is_known or is_proper
             if name:
                 streams = [*(streams or ()), name]
             elif kind == _NTFS_POINT:
                 is_point = True
             flags = info.flags
-            if is_proper and is_known:
-                continue  # a second one has no meaning: what is read is the first
-            is_known = is_known or is_proper
             if not flags & _NONRESIDENT:
                 if is_proper and size and not flags & (_ENCRYPTED | _COMPRESSED):
                     resident = (kind, info.id)
@@ -191,7 +194,7 @@ class Attributes:
                         or self._records.initialized(file.info.meta.addr, info) == info.size
                     )
                 )
-        return Told(places + others, streams, is_plain, resident, is_point)
+        return Told(places + others, streams, is_plain, resident, is_point, is_double)
 
     def _place(self, attribute: Any, places: list[int]) -> int:  # noqa: ANN401 - without types
         """Add extents of an attribute; how many bytes these hold of it, from its beginning on."""

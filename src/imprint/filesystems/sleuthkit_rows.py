@@ -139,6 +139,9 @@ class Rows:
         if len(told.places) >= 2 * EXTENTS_MAX:
             what = "some of its places are left out: it has too many"
             self.notes.append([text, what, False])
+        if told.is_double:
+            what = "another content, with no name that can be told, is left out"
+            self.notes.append([text, what, False])
         return told
 
     def _held(self, file: Any, size: int, which: tuple[int, int]) -> str | None:  # noqa: ANN401

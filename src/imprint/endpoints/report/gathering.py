@@ -127,7 +127,7 @@ def _special(tree: FileTree, volume: Source, entry: Entry, stream: str | None) -
 
 
 def _is_hole(special: Special) -> bool:
-    """Whether it has no place on the volume, where a disk without bad clusters may hide bytes."""
+    """Whether it has no place on the volume: in clusters that are not bad, bytes may be hidden."""
     return special.parts is not None and all(start == HOLE for start, _ in special.parts)
 
 
