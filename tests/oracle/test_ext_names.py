@@ -174,9 +174,7 @@ def test_a_journal_that_was_not_replayed_is_noted(tmp_path: Path, options: tuple
     pytest.importorskip("pytsk3")
     disk = tmp_path / "disk"
     run("mke2fs", "-F", *options, disk, "16M")
-    for command, expected in (("features", []), ("features needs_recovery", ["journal"])):
+    for command, count in (("features", 0), ("features needs_recovery", 1)):
         run("debugfs", "-w", "-R", command, disk)
         with closing(open_tree(MemoryStorage(disk.read_bytes()), options[1])) as files:
-            assert [word for note in files.notes for word in note.split() if "jour" in word] == (
-                expected
-            )
+            assert sum("journal" in note for note in files.notes) == count
