@@ -24,7 +24,6 @@ from imprint.filesystems.allocation import UNBOUNDED, VolumeReader
 from imprint.filesystems.attributes import check_length
 from imprint.filesystems.blocks import block_size
 from imprint.filesystems.contents import OnDemand, Run, extents_of, held, mapped, told_pairs
-from imprint.filesystems.exfat.times import EntryTimes
 from imprint.filesystems.ext.attributes import Attributes
 from imprint.filesystems.ext.geometry import read_geometry
 from imprint.filesystems.ext.inodes import Inodes
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from imprint.core.contracts import Source
+    from imprint.filesystems.exfat.times import EntryTimes
     from imprint.filesystems.tree import Attribute
 
 KINDS: Final = {
@@ -143,8 +143,10 @@ class SleuthKit:
         self._reuse = Reuse(kind, volume, self.notes)
         self._ext: Attributes | None = None
         self._inodes: Inodes | None = None
-        self._entry_times = None
+        self._entry_times: EntryTimes | None = None
         if kind == "exfat":
+            from imprint.filesystems.exfat.times import EntryTimes  # of no other file system
+
             with contextlib.suppress(FormatError, ReadError):
                 self._entry_times = EntryTimes(volume)
         self._expected: Sequence[Entry] = ()

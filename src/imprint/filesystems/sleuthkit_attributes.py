@@ -189,10 +189,7 @@ class Attributes:
                     covered >= size
                     and not flags & (_ENCRYPTED | _COMPRESSED)
                     and len(places) < 2 * EXTENTS_MAX
-                    and (
-                        self._records is None
-                        or self._records.initialized(file.info.meta.addr, info) == info.size
-                    )
+                    and self.valid(file.info.meta.addr, info) == info.size
                 )
         return Told(places + others, streams, is_plain, resident, is_point, is_double)
 
